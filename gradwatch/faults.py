@@ -1,0 +1,53 @@
+"""What goes wrong in the monitor stays in the monitor: training goes on, with one warning each."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LIMIT = 3
+"""Failures of one part before it is switched off for good."""
+
+
+class GradwatchWarning(UserWarning):
+    """Something in the monitor failed; training was not touched."""
+
+
+class Faults:
+    """Runs what may fail.
+
+    Args:
+        strict: raise instead of warning, for tests and continuous integration.
+
+    Example:
+        >>> faults = Faults(strict=False)
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     result = faults.run("sink Broken", lambda: 1 / 0, otherwise=-1, consequence="it is dropped")
+        >>> result, str(caught[0].message)
+        (-1, 'gradwatch: sink Broken failed, it is dropped: ZeroDivisionError: division by zero')
+    """
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.counts: Counter[str] = Counter()
+
+    def run(self, part: str, action: Callable[[], T], otherwise: T, consequence: str) -> T:
+        """The result of ``action``; when it raises, warn the first time and return ``otherwise``."""
+        try:
+            return action()
+        except Exception as error:
+            if self.strict:
+                raise
+            self.counts[part] += 1
+            if self.counts[part] == 1:
+                message = f"gradwatch: {part} failed, {consequence}: {type(error).__name__}: {error}"
+                warnings.warn(message, GradwatchWarning, stacklevel=2)
+            return otherwise
+
+    def exhausted(self, part: str) -> bool:
+        """Whether ``part`` failed so often that it is no longer worth trying."""
+        return self.counts[part] >= LIMIT

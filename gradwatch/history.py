@@ -1,0 +1,201 @@
+"""History: the last steps' statistics as arrays [step, layer]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats
+
+
+class History:
+    """A bounded window of :class:`~gradwatch.records.StepStats`, oldest first.
+
+    Rows go into a buffer twice as long as the window. When it is full the newest half moves to the front, so an append
+    costs one row on average and every array is one contiguous view without a copy.
+
+    Args:
+        window: number of steps kept, at least 1.
+
+    Example:
+        >>> history = History.from_grad_norms(fc1=[1.0, 2.0], fc2=[0.5, float("nan")])
+        >>> history.layers, history.grad_norm.shape
+        (('fc1', 'fc2'), (2, 2))
+        >>> history.median().tolist()  # non-finite values never enter
+        [1.5, 0.5]
+    """
+
+    def __init__(self, window: int = 512) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window!r}")
+        self.window = window
+        self.count = 0
+        """Number of steps ever appended."""
+        self.latest: StepStats | None = None
+        self.update_ratio: FloatArray = np.empty(0)
+        """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
+        self._allocate((), 0)
+
+    @classmethod
+    def from_grad_norms(cls, norms: Mapping[str, Sequence[float | None]] | None = None, /, **layers: Any) -> History:
+        """A history made by hand, for tests and examples.
+
+        Args:
+            norms: gradient norms of each layer, all of one length; None in a list stands for "no gradient".
+            layers: the same as keywords.
+
+        Raises:
+            ValueError: when the lists differ in length.
+        """
+        columns = {**(norms or {}), **layers}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"from_grad_norms: every layer needs as many steps as the others, got {lengths}")
+        history = cls(window=max([*lengths.values(), 1]))
+        for step, row in enumerate(zip(*columns.values())):
+            history.append(_stats(step, tuple(columns), row))
+        return history
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the L layers of the latest step."""
+        return self._layers
+
+    @property
+    def steps(self) -> IntArray:
+        """int64 [T], the steps kept."""
+        return self._steps[self._start : self._end]
+
+    @property
+    def grad_norm(self) -> FloatArray:
+        """float64 [T, L], NaN and inf as measured, 0 where there was no gradient."""
+        return self._grad_norm[self._start : self._end]
+
+    @property
+    def has_grad(self) -> BoolArray:
+        """bool [T, L]."""
+        return self._has_grad[self._start : self._end]
+
+    @property
+    def total_norm(self) -> FloatArray:
+        """float64 [T]."""
+        return self._total_norm[self._start : self._end]
+
+    def append(self, stats: StepStats) -> None:
+        """Add one step. A layer that is new has no gradient in the steps before; a layer that is gone is dropped."""
+        if stats.layers != self._layers:
+            self._change_layers(stats.layers)
+        if self._end == len(self._steps):
+            self._move_to_front()
+        i = self._end
+        self._steps[i] = stats.step
+        self._grad_norm[i] = stats.grad_norm
+        self._has_grad[i] = stats.has_grad
+        self._total_norm[i] = stats.total_norm
+        self._end += 1
+        self._start = max(self._start, self._end - self.window)
+        self.count += 1
+        self.latest = stats
+        if stats.update_ratio is not None:
+            self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
+
+    def before_latest(self, steps: int) -> tuple[FloatArray, BoolArray]:
+        """Norms and finite-and-present mask, both [T', L], of up to ``steps`` steps before the latest one."""
+        rows = slice(max(self._start, self._end - 1 - steps), max(self._start, self._end - 1))
+        norms = self._grad_norm[rows]
+        return norms, self._has_grad[rows] & np.isfinite(norms)
+
+    def median(self) -> FloatArray:
+        """float64 [L], median norm of each layer over its finite steps; NaN for a layer without any."""
+        return finite_median(self.grad_norm, self.has_grad)
+
+    def up_to(self, count: int) -> History:
+        """The history as it was when ``count`` steps had been appended; shares the arrays, copies nothing."""
+        then = object.__new__(History)
+        then.__dict__.update(self.__dict__)
+        then._end = self._end - (self.count - count)
+        then.count = count
+        if count != self.count:
+            i = then._end - 1
+            row = (self._grad_norm[i], self._has_grad[i], float(self._total_norm[i]))
+            then.latest = StepStats(int(self._steps[i]), self._layers, *row)
+        return then
+
+    def state_dict(self) -> dict[str, Any]:
+        """Arrays and plain types that :meth:`load_state_dict` takes back."""
+        return {
+            "count": self.count,
+            "layers": list(self._layers),
+            "steps": self.steps.copy(),
+            "grad_norm": self.grad_norm.copy(),
+            "has_grad": self.has_grad.copy(),
+            "total_norm": self.total_norm.copy(),
+            "update_ratio": self.update_ratio.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; of a longer history the newest steps are kept."""
+        self.latest = None
+        self._allocate(tuple(state["layers"]), 0)
+        for step, norms, has_grad, total in list(
+            zip(state["steps"], state["grad_norm"], state["has_grad"], state["total_norm"])
+        )[-self.window :]:
+            self.append(StepStats(int(step), self._layers, np.asarray(norms), np.asarray(has_grad), float(total)))
+        self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
+        self.count = int(state["count"])
+
+    def _allocate(self, layers: tuple[str, ...], rows: int) -> None:
+        self._layers = layers
+        self._start, self._end = 0, rows
+        size = 2 * self.window
+        self._steps: IntArray = np.zeros(size, np.int64)
+        self._total_norm: FloatArray = np.zeros(size)
+        self._grad_norm: FloatArray = np.zeros((size, len(layers)))
+        self._has_grad: BoolArray = np.zeros((size, len(layers)), np.bool_)
+        self.update_ratio = np.full(len(layers), np.nan)
+
+    def _change_layers(self, layers: tuple[str, ...]) -> None:
+        old, rows = self.state_dict(), len(self)
+        self._allocate(layers, rows)
+        self._steps[:rows], self._total_norm[:rows] = old["steps"], old["total_norm"]
+        column = {name: i for i, name in enumerate(old["layers"])}
+        for i, name in enumerate(layers):
+            if name in column:
+                self._grad_norm[:rows, i] = old["grad_norm"][:, column[name]]
+                self._has_grad[:rows, i] = old["has_grad"][:, column[name]]
+                self.update_ratio[i] = old["update_ratio"][column[name]]
+
+    def _move_to_front(self) -> None:
+        kept = slice(self._end - self.window, self._end)
+        for array in (self._steps, self._total_norm, self._grad_norm, self._has_grad):
+            array[: self.window] = array[kept]
+        self._start, self._end = 0, self.window
+
+
+def finite_median(norms: FloatArray, present: BoolArray) -> FloatArray:
+    """Median over the rows of ``norms`` [T, L] that are present and finite; NaN for a column without any.
+
+    >>> finite_median(np.array([[1.0], [np.inf], [3.0]]), np.ones((3, 1), bool)).tolist()
+    [2.0]
+    """
+    kept = np.sort(np.where(present & np.isfinite(norms), norms, np.nan), axis=0)  # NaN sorts last
+    counts = len(kept) - np.isnan(kept).sum(axis=0)
+    if not counts.any():
+        return np.full(kept.shape[1], np.nan)
+    columns = np.arange(kept.shape[1])
+    upper = np.minimum(counts // 2, len(kept) - 1)
+    middle: FloatArray = (kept[np.maximum(counts - 1, 0) // 2, columns] + kept[upper, columns]) / 2
+    return middle
+
+
+def _stats(step: int, layers: tuple[str, ...], row: Sequence[float | None]) -> StepStats:
+    has_grad = np.array([value is not None for value in row])
+    norms = np.array([0.0 if value is None else float(value) for value in row])
+    with np.errstate(over="ignore"):
+        total = float(np.sqrt(np.sum(norms**2)))
+    return StepStats(step, layers, norms, has_grad, total)

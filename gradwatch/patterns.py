@@ -1,0 +1,80 @@
+"""Shell-style patterns over layer names: ``"encoder.*"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from numbers import Real
+from typing import Union
+
+import numpy as np
+
+from gradwatch.records import FloatArray
+
+PerLayer = Union[float, Mapping[str, float]]
+"""One number for every layer, or a number for each pattern; the first pattern that matches a layer's name counts."""
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether ``name`` matches any of ``patterns``.
+
+    >>> matches("encoder.0.attention", ["decoder.*", "encoder.*"])
+    True
+    """
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_patterns(argument: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Raise ValueError naming ``argument`` when one of ``patterns`` matches none of ``names``."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise ValueError(f"{argument}: the pattern {pattern!r} matches no layer; the layers are: {shown}")
+
+
+def as_patterns(argument: str, patterns: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """``patterns`` as a tuple of strings; a single string is one pattern. Raises TypeError for anything else."""
+    if patterns is None:
+        return None
+    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{argument} takes patterns such as 'encoder.*', got {pattern!r}")
+    return given
+
+
+def per_layer(value: PerLayer, names: Sequence[str], default: float) -> FloatArray:
+    """``value`` spread over the layers, float64 [L]; ``default`` where no pattern matches.
+
+    >>> per_layer({"encoder.*": 1e-9, "*": 1e-7}, ["encoder.0", "head"], default=0.0).tolist()
+    [1e-09, 1e-07]
+    """
+    if not isinstance(value, Mapping):
+        return np.full(len(names), float(value))
+    found = ((v for pattern, v in value.items() if fnmatchcase(name, pattern)) for name in names)
+    return np.array([float(next(hits, default)) for hits in found])
+
+
+def check_number(
+    argument: str, value: object, *, above: float = -np.inf, at_least: float = -np.inf, at_most: float = np.inf
+) -> None:
+    """Raise TypeError or ValueError naming ``argument``, its value and what is allowed.
+
+    Args:
+        argument: what to call it in the error.
+        value: a number, or a mapping from pattern to number.
+        above: exclusive lower limit.
+        at_least: inclusive lower limit.
+        at_most: inclusive upper limit.
+    """
+    values = value.values() if isinstance(value, Mapping) else [value]
+    limits = [
+        f"{word} {limit:g}"
+        for word, limit in (("above", above), ("at least", at_least), ("at most", at_most))
+        if np.isfinite(limit)
+    ]
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, Real):
+            raise TypeError(f"{argument} must be a number, got {value!r}")
+        if not (float(v) > above or above == -np.inf) or not at_least <= float(v) <= at_most:
+            raise ValueError(f"{argument} must be {' and '.join(limits) or 'a number'}, got {value!r}")

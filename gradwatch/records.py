@@ -1,0 +1,199 @@
+"""Every record that gradwatch passes on: plain numbers, NumPy and the standard library only.
+
+Nothing here knows torch, so a record can be pickled, compared, written as JSON and read where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+class Severity(IntEnum):
+    """How much an alert matters: ERROR, this run will not train; WARNING, look; INFO, good to know."""
+
+    INFO = 0
+    WARNING = 1
+    ERROR = 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of every statistic: a module's own parameters together, or a single parameter.
+
+    Args:
+        name: as in ``named_modules()`` without the names that wrappers put in; the model's class name for the root.
+        kind: class name of the module, as ``"Linear"``.
+        numel: number of elements, tied parameters counted once.
+        parameters: full names of the parameters, as in ``named_parameters()``.
+    """
+
+    name: str
+    kind: str
+    numel: int
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class StepStats:
+    """What one optimizer step's gradients measured; every array has one entry per layer.
+
+    Args:
+        step: the optimizer step, counted from 0.
+        layers: names of the L layers, in the model's order (input first).
+        grad_norm: float64 [L], L2 norm before clipping. NaN and inf stay what they are; 0 where there is no gradient.
+        has_grad: bool [L], False where no gradient exists, which is not the same as a gradient of zero.
+        total_norm: L2 norm over all layers.
+        max_abs: float64 [L], largest absolute element. This and what follows is None except on sampled steps.
+        zero_fraction: float64 [L], share of elements that are exactly zero.
+        nonfinite: int64 [L], number of NaN and inf elements.
+        param_norm: float64 [L], L2 norm of the parameters before the step.
+        update_ratio: float64 [L], ``|change of the parameters| / |parameters|`` made by the previous sampled step,
+            estimated from a bounded sample of each parameter. It is known one step later than the other statistics.
+        histogram: int64 [L, bins], counts of ``log10 |gradient|`` between ``gradwatch.tags.HISTOGRAM_EDGES``.
+    """
+
+    step: int
+    layers: tuple[str, ...]
+    grad_norm: FloatArray
+    has_grad: BoolArray
+    total_norm: float
+    max_abs: FloatArray | None = None
+    zero_fraction: FloatArray | None = None
+    nonfinite: IntArray | None = None
+    param_norm: FloatArray | None = None
+    update_ratio: FloatArray | None = None
+    histogram: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One finding of one rule: it opens an episode, or with severity INFO reports that the episode is over.
+
+    Args:
+        step: the optimizer step at which it was found.
+        rule: the rule's plain name, as ``"vanishing"``.
+        layer: the layer's name, None when it concerns the whole model or many layers at once.
+        severity: see :class:`Severity`.
+        value: the number that was judged.
+        threshold: the limit that it was judged against.
+        message: one sentence with the numbers in it.
+    """
+
+    step: int
+    rule: str
+    layer: str | None
+    severity: Severity
+    value: float
+    threshold: float
+    message: str
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """What a clip policy did to one step's gradients.
+
+    Args:
+        policy: the policy's plain name, as ``"global_norm"``.
+        norm_before: total L2 norm before clipping.
+        norm_after: total L2 norm after clipping.
+        coefficient: what the gradients were multiplied by, 1 when nothing was clipped, NaN when there is no one factor.
+        threshold: the limit that was applied.
+    """
+
+    policy: str
+    norm_before: float
+    norm_after: float
+    coefficient: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One cause, why it is believed, and what to change.
+
+    Args:
+        cause: the cause's plain name, as ``"shrinks_with_depth"``.
+        confidence: between 0 and 1.
+        layers: names of the layers concerned, input first.
+        evidence: sentences with the measured numbers in them.
+        remedy: what to change, precise enough to apply.
+    """
+
+    cause: str
+    confidence: float
+    layers: tuple[str, ...]
+    evidence: tuple[str, ...]
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything known at one step; ``str(report)`` reads as Verdict, Why, Evidence, Next.
+
+    Args:
+        verdict: one sentence.
+        severity: the worst severity among what is still going on, INFO for a healthy run.
+        alerts: for the report that a sink receives, the alerts of this step; for ``monitor.report()``, all of them.
+        diagnoses: the causes found, most confident first.
+        stats: the latest statistics, None before the first step.
+        clip: what was clipped at this step, None without a clip policy.
+    """
+
+    verdict: str
+    severity: Severity
+    alerts: tuple[Alert, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
+    stats: StepStats | None = None
+    clip: ClipRecord | None = None
+
+    def __str__(self) -> str:
+        sections = [("Verdict", [self.verdict])]
+        if self.diagnoses:
+            sections += [
+                ("Why", [f"{d.cause.replace('_', ' ')} (confidence {d.confidence:.0%})" for d in self.diagnoses]),
+                ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
+                ("Next", [d.remedy for d in self.diagnoses]),
+            ]
+        return "\n".join(
+            f"{title if i == 0 else '':<10}{line}" for title, lines in sections for i, line in enumerate(lines)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in types that ``json.dumps`` takes; a non-finite number becomes "nan", "inf" or "-inf"."""
+        plain = to_plain(self)
+        assert isinstance(plain, dict)
+        return plain
+
+
+def to_plain(value: object) -> Any:
+    """``value`` in JSON's own types: records become dicts, arrays lists, severities names, non-finite floats strings.
+
+    >>> to_plain(Alert(3, "nonfinite", "fc", Severity.ERROR, float("nan"), 0.0, "fc: NaN"))["value"]
+    'nan'
+    """
+    if isinstance(value, Severity):
+        return value.name.lower()
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}  # type: ignore[arg-type]
+    if isinstance(value, np.ndarray):
+        return to_plain(value.tolist())
+    if isinstance(value, np.generic):
+        return to_plain(value.item())
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,41 @@
+"""Rules: one per file, each judging the latest step of a history."""
+
+from collections.abc import Iterable
+from itertools import product
+
+import numpy as np
+
+from gradwatch.protocols import Rule
+from gradwatch.rules.base import LayerRule
+from gradwatch.rules.dead import Dead
+from gradwatch.rules.exploding import Exploding
+from gradwatch.rules.nonfinite import NonFinite
+from gradwatch.rules.spike import Spike
+from gradwatch.rules.vanishing import Vanishing
+
+__all__ = ["Dead", "Exploding", "LayerRule", "NonFinite", "Rule", "Spike", "Vanishing", "check", "default"]
+
+
+def default() -> tuple[Rule, ...]:
+    """Fresh rules with the default thresholds.
+
+    >>> [rule.name for rule in default()]
+    ['nonfinite', 'vanishing', 'exploding', 'spike', 'dead']
+    """
+    return (NonFinite(), Vanishing(), Exploding(), Spike(), Dead())
+
+
+def check(rules: Iterable[Rule], names: tuple[str, ...]) -> None:
+    """Raise ValueError when a pattern matches no layer, or a norm could be vanishing and exploding at once."""
+    own = [rule for rule in rules if isinstance(rule, LayerRule)]
+    for rule in own:
+        rule.check_layers(names)
+    lows = [rule for rule in own if isinstance(rule, Vanishing)]
+    highs = [rule for rule in own if isinstance(rule, Exploding)]
+    for low, high in product(lows, highs):
+        floor, ceiling = low.limit("threshold", names), high.limit("threshold", names)
+        for i in np.flatnonzero(floor >= ceiling)[:1]:
+            raise ValueError(
+                f"rules: Vanishing(threshold={floor[i]:g}) must be below Exploding(threshold={ceiling[i]:g}), "
+                f"for layer {names[i]!r}"
+            )

@@ -1,0 +1,143 @@
+"""LayerRule: what the built-in rules share, so that each of them is only its judgement."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import check_number, check_patterns, per_layer
+from gradwatch.records import Alert, BoolArray, FloatArray, Severity
+from gradwatch.rules.episodes import Episodes
+from gradwatch.rules.state import LayerState
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One step judged, arrays [L]. A layer that is neither bad nor good keeps the count it had."""
+
+    value: FloatArray
+    threshold: FloatArray
+    bad: BoolArray
+    good: BoolArray
+
+
+class LayerRule(ABC):
+    """A rule that judges each layer at each step; episodes, alerts, state and validation are done here.
+
+    A subclass is a dataclass with ``patience`` and ``recovery`` (in steps) and a judgement of one step. The rule takes
+    in every step of the history that it has not seen, so one check of a long history equals a check after each step.
+    """
+
+    name: ClassVar[str]
+    severity: ClassVar[Severity]
+    grouped: ClassVar[bool] = False
+    """True: the layers found at one step make one alert, which names the layer when it is the only one."""
+    reports_recovery: ClassVar[bool] = True
+
+    patience: int
+    recovery: int
+
+    def __post_init__(self) -> None:
+        for argument in ("patience", "recovery"):
+            self._check(argument, at_least=1)
+        self.reset()
+
+    @abstractmethod
+    def judge(self, history: History) -> Judgement:
+        """Judge the latest step of ``history``."""
+
+    @abstractmethod
+    def describe(self, value: float, threshold: float) -> str:
+        """What happened to a layer, with the numbers: the alert's sentence after the layer's name."""
+
+    def check(self, history: History) -> list[Alert]:
+        """The alerts of all steps of ``history`` that this rule has not seen yet."""
+        if history.count < self._seen:
+            self.reset()
+        first = max(self._seen, history.count - len(history))
+        self._seen = history.count
+        return [a for count in range(first, history.count) for a in self._check_latest(history.up_to(count + 1))]
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Raise ValueError when the pattern of a threshold matches none of the layers."""
+        for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, f.name)
+            if isinstance(value, Mapping):
+                check_patterns(f"{type(self).__name__}({f.name}=...)", value, names)
+
+    def limit(self, argument: str, layers: tuple[str, ...]) -> FloatArray:
+        """The threshold ``argument`` spread over the layers, float64 [L]; a layer no pattern matches has the default."""
+        if self._limits.get("layers") != layers:
+            self._limits = {"layers": layers}
+        if argument not in self._limits:
+            default = getattr(type(self), argument)
+            self._limits[argument] = per_layer(getattr(self, argument), layers, default)
+        found: FloatArray = self._limits[argument]
+        return found
+
+    @property
+    def open_layers(self) -> tuple[str, ...]:
+        """Names of the layers whose episode is going on."""
+        return self._open_layers
+
+    def reset(self) -> None:
+        """Forget every step seen."""
+        self._seen = 0
+        self._episodes = Episodes()
+        self._remembered: dict[str, LayerState] = {"episodes": self._episodes}
+        self._open_layers: tuple[str, ...] = ()
+        self._limits: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Arrays and plain types that :meth:`load_state_dict` takes back."""
+        return {"seen": self._seen, **{name: part.state_dict() for name, part in self._remembered.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._seen = int(state["seen"])
+        for name, part in self._remembered.items():
+            part.load_state_dict(state[name])
+        self._note_open_layers()
+
+    def _check(self, argument: str, **limits: float) -> None:
+        check_number(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
+
+    def _check_latest(self, history: History) -> list[Alert]:
+        stats = history.latest
+        assert stats is not None
+        self._episodes.align(stats.layers)
+        found = self.judge(history)
+        opened, closed = self._episodes.update(stats.step, found.bad, found.good, self.patience, self.recovery)
+        if len(opened) or len(closed):
+            self._note_open_layers()
+        alerts = []
+        for indices, severity in ((opened, self.severity), (closed, Severity.INFO)):
+            if len(indices) and (severity > Severity.INFO or self.reports_recovery):
+                groups = [indices] if self.grouped else indices.reshape(-1, 1)
+                alerts += [self._alert(stats.step, stats.layers, found, group, severity) for group in groups]
+        return alerts
+
+    def _note_open_layers(self) -> None:
+        self._open_layers = tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
+
+    def _alert(
+        self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity
+    ) -> Alert:
+        indices = list(group)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            excess = np.nan_to_num(np.abs(np.log(found.value[indices] / found.threshold[indices])), nan=np.inf)
+        worst = indices[int(np.argmax(excess))]
+        value, threshold = float(found.value[worst]), float(found.threshold[worst])
+        if severity is Severity.INFO:
+            steps = step - int(self._episodes["opened_at"][worst])
+            text = f"recovered from {self.name} after {steps} steps, gradient norm now {value:.3g}"
+        else:
+            text = self.describe(value, threshold)
+        more = f" and {len(indices) - 1} more layers" if len(indices) > 1 else ""
+        layer = layers[worst] if len(indices) == 1 else None
+        return Alert(step, self.name, layer, severity, value, threshold, f"{layers[worst]}{more}: {text}")

@@ -1,0 +1,31 @@
+"""Episodes: from "this step looks bad" to "one alert when it has lasted, one when it is over"."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.records import BoolArray, IntArray
+from gradwatch.rules.state import LayerState
+
+
+class Episodes(LayerState):
+    """Which layers are in an episode; vectorised over layers.
+
+    An episode opens after ``patience`` bad steps in a row and closes after ``recovery`` good steps in a row. A step
+    that is neither bad nor good (no gradient, or in between the two limits) interrupts nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(bad_steps=0, good_steps=0, open=False, opened_at=0)
+
+    def update(
+        self, step: int, bad: BoolArray, good: BoolArray, patience: int, recovery: int
+    ) -> tuple[IntArray, IntArray]:
+        """Take one step's verdict in. Returns the indices of the layers whose episode opens and of those that close."""
+        self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(good, 0, self["bad_steps"]))
+        self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(bad, 0, self["good_steps"]))
+        opened = ~self["open"] & bad & (self["bad_steps"] >= patience)
+        closed = self["open"] & good & (self["good_steps"] >= recovery)
+        self["open"] = (self["open"] | opened) & ~closed
+        self["opened_at"] = np.where(opened, step, self["opened_at"])
+        return np.flatnonzero(opened), np.flatnonzero(closed)

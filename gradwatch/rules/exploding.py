@@ -1,0 +1,90 @@
+"""Exploding: a layer's gradient is far above what it was, or so large that the weights cannot follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import PerLayer
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.baseline import Baseline
+
+
+@dataclass
+class Exploding(LayerRule):
+    """A layer's gradient norm stays above an absolute limit, or far above its own baseline.
+
+    The absolute limit does not hold for a layer whose weights were measured to move little at each step: a loss in
+    large units, or an optimizer that normalises, makes large gradients harmless. One high step is a
+    :class:`~gradwatch.rules.Spike`.
+
+    Args:
+        threshold: absolute limit of the norm.
+        calm_update: the absolute limit is for layers whose update ratio ``|step| / |weights|`` exceeds this, or is
+            not known.
+        growth: limit of the norm, relative to the layer's median over the ``window`` steps before.
+        window: steps in the baseline.
+        patience: steps in a row before the alert.
+        recovery: steps in a row below half the limit before the episode is over.
+        warmup: steps that a layer needs for its baseline.
+
+    ``threshold`` and ``growth`` are a number, or a number per pattern of layer names: ``{"encoder.*": 1e4}``.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> rule = Exploding(patience=2)
+        >>> for alert in rule.check(History.from_grad_norms(fc=[1.0, 5e3, 2e5])):
+        ...     print(alert.message)
+        fc: gradient norm 2e+05 stayed above 1e+03 for 2 steps
+
+    Source: Pascanu, Mikolov and Bengio, ICML 2013, section 2.
+    """
+
+    name: ClassVar[str] = "exploding"
+    severity: ClassVar[Severity] = Severity.ERROR
+
+    threshold: PerLayer = 1e3
+    # The fixed limit that separated published fault sets without a false alarm; healthy exceptions move calmly.
+    calm_update: float = 0.1
+    # Healthy training moves weights by about 1e-3 of their size a step; 0.1 leaves room for warm starts.
+    growth: PerLayer = 100.0
+    # Normal noise of a gradient norm is within a factor of 10, a hundredfold rise that lasts is not noise.
+    window: int = 100
+    patience: int = 2
+    # One high step is a spike; a run that explodes reaches NaN within a handful of steps.
+    recovery: int = 5
+    warmup: int = 20
+
+    def __post_init__(self) -> None:
+        self._check("threshold", above=0)
+        self._check("calm_update", at_least=0)
+        self._check("growth", above=1)
+        self._check("window", at_least=1)
+        self._check("warmup", at_least=1)
+        super().__post_init__()
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.latest
+        assert stats is not None
+        norm = stats.grad_norm
+        present = stats.has_grad & np.isfinite(norm)
+        self._baseline.update(history, frozen=self._episodes["open"] | (self._episodes["bad_steps"] > 0))
+        calm = history.update_ratio < self.calm_update
+        absolute = np.where(calm, np.inf, self.limit("threshold", stats.layers))
+        grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
+        limit = np.fmin(absolute, grown)
+        return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm < limit / 2))
+
+    def describe(self, value: float, threshold: float) -> str:
+        return f"gradient norm {value:.3g} stayed above {threshold:.3g} for {self.patience} steps"
+
+    def reset(self) -> None:
+        super().reset()
+        self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)

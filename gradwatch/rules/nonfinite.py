@@ -1,0 +1,48 @@
+"""NonFinite: NaN or inf in the gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+
+
+@dataclass
+class NonFinite(LayerRule):
+    """A gradient holds NaN or inf. The layers of one step make one alert.
+
+    Args:
+        patience: steps in a row before the alert.
+        recovery: finite steps in a row before the episode is over.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> for alert in NonFinite().check(History.from_grad_norms(fc=[1.0, float("nan"), 1.0])):
+        ...     print(alert.step, alert.severity.name, alert.message)
+        1 ERROR fc: gradient is nan
+        2 INFO fc: recovered from nonfinite after 1 steps, gradient norm now 1
+    """
+
+    name: ClassVar[str] = "nonfinite"
+    severity: ClassVar[Severity] = Severity.ERROR
+    grouped: ClassVar[bool] = True
+
+    patience: int = 1
+    recovery: int = 1
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.latest
+        assert stats is not None
+        finite = np.isfinite(stats.grad_norm)
+        limit = np.full(len(finite), np.inf)
+        return Judgement(stats.grad_norm, limit, bad=stats.has_grad & ~finite, good=stats.has_grad & finite)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return f"gradient is {value}"

@@ -1,0 +1,89 @@
+"""Vanishing: a layer's gradient is lost on its way from the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import PerLayer
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.state import LayerState
+
+
+@dataclass
+class Vanishing(LayerRule):
+    """A layer's gradient norm stays far below that of the layers between it and the output, or near zero from the start.
+
+    The comparison with later layers makes the rule free of scale: a small loss, a converged run or half-precision loss
+    scaling shrink all layers alike. A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless layers
+    after it are vanishing too: then it underflowed.
+
+    Args:
+        ratio: limit of the norm, relative to the largest norm among the layer itself and those after it.
+        threshold: absolute limit of the norm, for a layer that never was ten times above it in this run.
+        patience: steps in a row before the alert.
+        recovery: steps in a row above twice the limit before the episode is over.
+        warmup: steps at the start that are not judged: branches initialised to zero come alive there.
+
+    Each limit is a number, or a number per pattern of layer names: ``{"encoder.*": 1e-5}``.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> rule = Vanishing(ratio=1e-3, patience=3, warmup=0)
+        >>> for alert in rule.check(History.from_grad_norms(fc1=[2e-9] * 5, fc2=[0.5] * 5)):
+        ...     print(alert.message)
+        fc1: gradient norm 2e-09 stayed below 0.0005 for 3 steps
+
+    Source: Glorot and Bengio, AISTATS 2010, section 4.2, for the decay along depth; the relative limit follows
+    AutoTrainer (Zhang et al., ICSE 2021), which compares the first layer with the last.
+    """
+
+    name: ClassVar[str] = "vanishing"
+    severity: ClassVar[Severity] = Severity.ERROR
+
+    ratio: PerLayer = 1e-4
+    # AutoTrainer takes 1e-3 together with an absolute limit of 1e-4; a tenth of it needs no absolute scale.
+    threshold: PerLayer = 1e-7
+    # SageMaker's limit for the mean |gradient|; as a limit of the norm it is met far later.
+    patience: int = 20
+    # Longer than a zero-initialised branch needs to come alive, shorter than 2% of a 1,000-step run.
+    recovery: int = 5
+    warmup: int = 10
+
+    def __post_init__(self) -> None:
+        self._check("ratio", above=0, at_most=1)
+        self._check("threshold", at_least=0)
+        self._check("warmup", at_least=0)
+        super().__post_init__()
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.latest
+        assert stats is not None
+        norm = stats.grad_norm
+        present = stats.has_grad & np.isfinite(norm)
+        later = np.maximum.accumulate(np.where(present, norm, 0.0)[::-1])[::-1]
+        relative = self.limit("ratio", stats.layers) * later
+        absolute = self.limit("threshold", stats.layers)
+        self._peak.align(stats.layers)
+        self._peak["norm"] = np.fmax(self._peak["norm"], np.where(present, norm, 0.0))
+        never_above = self._peak["norm"] < 10 * absolute
+        limit = np.where(never_above, np.maximum(relative, absolute), relative)
+        small = present & (norm < limit)
+        last_nonzero = np.flatnonzero(small & (norm > 0))[-1:]
+        after = np.arange(len(norm)) < (last_nonzero[0] if len(last_nonzero) else 0)
+        bad = small & ((norm > 0) | after) & (history.count > self.warmup)
+        return Judgement(norm, limit, bad, good=present & (norm > 2 * limit))
+
+    def reset(self) -> None:
+        super().reset()
+        self._peak = self._remembered["peak"] = LayerState(norm=0.0)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"

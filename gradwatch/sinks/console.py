@@ -1,0 +1,78 @@
+"""Console: alerts as they come, in words."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from itertools import groupby
+
+from gradwatch.records import Alert, Report, Severity
+from gradwatch.verdict import SHOWN
+
+logger = logging.getLogger("gradwatch")
+
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+_STYLES = {Severity.INFO: "green", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
+
+
+class Console:
+    """Says what is found, one line per rule and step; a healthy run says nothing.
+
+    Lines go to the logger "gradwatch". On a terminal, where rich is installed and logging is not set up, they are
+    printed in colour instead.
+
+    Args:
+        min_severity: the least severity that is said; recoveries have INFO.
+
+    Example:
+        >>> for line in lines([Alert(7, "dead", "fc", Severity.WARNING, 0.0, 0.0, "fc: exactly zero")]):
+        ...     print(line)
+        step 7  WARNING dead  fc: exactly zero
+    """
+
+    def __init__(self, min_severity: Severity = Severity.INFO) -> None:
+        self._min_severity = Severity(min_severity)
+
+    def write(self, report: Report) -> None:
+        for line in lines(a for a in report.alerts if a.severity >= self._min_severity):
+            self._say(line)
+        for diagnosis in report.diagnoses[:1]:
+            self._say(Line(report.severity, f"why: {'; '.join(diagnosis.evidence)}"))
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def _say(self, line: Line) -> None:
+        if sys.stderr.isatty() and not logger.hasHandlers():
+            try:
+                from rich.console import Console as RichConsole
+            except ImportError:
+                pass
+            else:
+                style = _STYLES[line.severity]
+                RichConsole(stderr=True).print(str(line), style=style, markup=False, highlight=False)
+                return
+        logger.log(_LEVELS[line.severity], "%s", line)
+
+
+class Line(str):
+    """A line of text with its severity."""
+
+    severity: Severity
+
+    def __new__(cls, severity: Severity, text: str) -> Line:
+        line = super().__new__(cls, text)
+        line.severity = severity
+        return line
+
+
+def lines(alerts: Iterable[Alert]) -> list[Line]:
+    """One line for the alerts of one rule and severity at one step; many layers are counted, not listed."""
+    found = []
+    for (step, severity, rule), group in groupby(alerts, key=lambda a: (a.step, a.severity, a.rule)):
+        members = list(group)
+        more = f" (and {len(members) - SHOWN} more layers)" if len(members) > SHOWN else ""
+        text = "; ".join(a.message for a in members[:SHOWN])
+        found.append(Line(severity, f"step {step}  {severity.name} {rule}  {text}{more}"))
+    return found

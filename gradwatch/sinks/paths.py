@@ -1,0 +1,25 @@
+"""Making sure, before training starts, that a place can be written to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def writable_directory(argument: str, path: str | os.PathLike[str]) -> Path:
+    """``path`` as a directory that exists and can be written to.
+
+    Raises:
+        TypeError: when ``path`` is no path.
+        ValueError: when it cannot be made or written to, with the path and the reason.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{argument} must be a path, got {path!r}")
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        raise ValueError(f"{argument}: cannot write to {str(directory)!r}: {error.strerror or error}") from error
+    return directory

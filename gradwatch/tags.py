@@ -1,0 +1,54 @@
+"""The names written into event files, shared by the sink that writes them and the plugin that reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PLUGIN = "gradwatch"
+"""Name of the TensorBoard plugin that owns the tensor summaries."""
+
+FORMAT_VERSION = 1
+
+CHUNK_STEPS = 4096
+"""Steps under one tag. TensorBoard keeps a bounded sample of each tag and reads its metadata (the layer names) once,
+so a new tag per chunk keeps every step readable and lets the set of layers change."""
+
+NORMS = "gradwatch/norms"
+NO_GRADIENT = -1.0
+"""Stands for "no gradient" in the norms tensor, where NaN, inf and 0 keep their own meaning."""
+
+ALERTS = "gradwatch/alerts"
+REPORT = "gradwatch/report"
+
+TOTAL_NORM = "gradients/total_norm"
+MIN_NORM = "gradients/layer_norm_min"
+MEDIAN_NORM = "gradients/layer_norm_median"
+MAX_NORM = "gradients/layer_norm_max"
+NONFINITE_LAYERS = "gradients/nonfinite_layers"
+OPEN_ALERTS = "gradients/open_alerts"
+CLIP_COEFFICIENT = "gradients/clip_coefficient"
+CLIPPED_NORM = "gradients/total_norm_clipped"
+
+LAYER_NORM = "grad_norm"
+LAYER_HISTOGRAM = "grad_log10_abs"
+
+HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
+"""Edges in log10 |gradient|: 64 buckets of a quarter decade, the outermost taking what lies beyond them."""
+
+
+def norms_tag(step: int, revision: int) -> str:
+    """Tag of the norms tensor: one per chunk of steps and revision of the set of layers.
+
+    >>> norms_tag(5000, 0)
+    'gradwatch/norms/0/000001'
+    """
+    return f"{NORMS}/{revision}/{step // CHUNK_STEPS:06d}"
+
+
+def layer_tag(prefix: str, layer: str) -> str:
+    r"""Tag of one layer's series. TensorBoard groups by the first slash, so a slash in a layer's name is kept readable.
+
+    >>> layer_tag(LAYER_NORM, "block/0 ü")
+    'grad_norm/block|0 ü'
+    """
+    return f"{prefix}/{layer.replace('/', '|')}"
