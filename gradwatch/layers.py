@@ -209,7 +209,10 @@ def _is_wrapper(module: nn.Module, child_name: str) -> bool:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    inner = next((child for name, child in module._modules.items() if child is not None and _is_wrapper(module, name)), None)
+    inner = next(
+        (child for name, child in module._modules.items() if child is not None and _is_wrapper(module, name)),
+        None,
+    )
     return module if inner is None else _unwrapped(inner)
 
 

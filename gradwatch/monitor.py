@@ -13,13 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch import clipping as clipping_policies
-from gradwatch import diagnosis, rules as default_rules, sinks as default_sinks
+from gradwatch import diagnosis
+from gradwatch import rules as default_rules
+from gradwatch import sinks as default_sinks
 from gradwatch.faults import Faults
 from gradwatch.history import History
 from gradwatch.layers import Gradient, LayerTable
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import Alert, ClipRecord, Diagnosis, FloatArray, Layer, Report, Severity, StepStats
-from gradwatch.stats import HostCopy, Measured, ParameterSample, SampledStats, measure, per_layer, sampled_stats
+from gradwatch.stats import (
+    HostCopy,
+    Measured,
+    ParameterSample,
+    SampledStats,
+    measure,
+    per_layer,
+    sampled_stats,
+)
 from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
@@ -170,7 +180,10 @@ class Monitor:
         if self._closed or self._faults.exhausted(CAPTURE) or not (due or clip):
             return None
         measured = self._faults.run(
-            CAPTURE, lambda: self._capture(number, parameters, clip, scale, due), None, "this step is not recorded"
+            CAPTURE,
+            lambda: self._capture(number, parameters, clip, scale, due),
+            None,
+            "this step is not recorded",
         )
         self._receive(wait=False)
         return measured
@@ -314,12 +327,17 @@ class Monitor:
         """This step's alerts, but for those that a rule repeats from the step before: they are one episode."""
         found: list[Alert] = []
         for rule in list(self._rules):
-            alerts = self._faults.run(f"rule {_name(rule)}", lambda: list(rule.check(self.history)), None, "it is dropped")
+            alerts = self._faults.run(
+                f"rule {_name(rule)}", lambda: list(rule.check(self.history)), None, "it is dropped"
+            )
             if alerts is None:
                 self._rules.remove(rule)
             else:
                 found += alerts
-        before, self._repeated = self._repeated, {(a.rule, a.layer) for a in found if a.severity > Severity.INFO}
+        before, self._repeated = (
+            self._repeated,
+            {(a.rule, a.layer) for a in found if a.severity > Severity.INFO},
+        )
         return [a for a in found if a.severity is Severity.INFO or (a.rule, a.layer) not in before]
 
     def _ongoing(self) -> dict[str, tuple[str, ...]]:

@@ -56,7 +56,12 @@ def per_layer(value: PerLayer, names: Sequence[str], default: float) -> FloatArr
 
 
 def check_number(
-    argument: str, value: object, *, above: float = -np.inf, at_least: float = -np.inf, at_most: float = np.inf
+    argument: str,
+    value: object,
+    *,
+    above: float = -np.inf,
+    at_least: float = -np.inf,
+    at_most: float = np.inf,
 ) -> None:
     """Raise TypeError or ValueError naming ``argument``, its value and what is allowed.
 

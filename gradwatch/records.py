@@ -161,7 +161,10 @@ class Report:
         sections = [("Verdict", [self.verdict])]
         if self.diagnoses:
             sections += [
-                ("Why", [f"{d.cause.replace('_', ' ')} (confidence {d.confidence:.0%})" for d in self.diagnoses]),
+                (
+                    "Why",
+                    [f"{d.cause.replace('_', ' ')} (confidence {d.confidence:.0%})" for d in self.diagnoses],
+                ),
                 ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
                 ("Next", [d.remedy for d in self.diagnoses]),
             ]

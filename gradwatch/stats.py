@@ -219,7 +219,9 @@ def _large_norm(values: Tensor, wider: torch.dtype | None) -> Tensor:
     whole = flat.numel() // ROW * ROW
     rows = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1, dtype=wider)
     tail = torch.linalg.vector_norm(flat[whole:], dtype=wider)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(rows.double()), tail.double()])).to(rows.dtype)
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(rows.double()), tail.double()])).to(
+        rows.dtype
+    )
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -12,9 +12,7 @@ SHOWN = 3
 """Layers named before the rest is counted."""
 
 
-def judge(
-    history: History, alerts: Sequence[Alert], ongoing: Mapping[str, tuple[str, ...]]
-) -> tuple[str, Severity]:
+def judge(history: History, alerts: Sequence[Alert], ongoing: Mapping[str, tuple[str, ...]]) -> tuple[str, Severity]:
     """The verdict on a run, and how bad it is.
 
     Args:

@@ -44,7 +44,9 @@ class LargeSteps:
         peak, median = float(totals.max()), float(np.median(totals))
         evidence = []
         if peak > 10 * median > 0:
-            evidence.append(f"the total gradient norm is {peak:.2g}, {peak / median:.2g} times its median of {median:.2g}")
+            evidence.append(
+                f"the total gradient norm is {peak:.2g}, {peak / median:.2g} times its median of {median:.2g}"
+            )
         else:
             evidence.append(f"the total gradient norm is {median:.2g} in the median and {peak:.2g} at most")
         update = np.nan_to_num(history.update_ratio)

@@ -34,7 +34,9 @@ class JSONL:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        directory = writable_directory("JSONL: path", Path(path).parent if isinstance(path, (str, os.PathLike)) else path)
+        directory = writable_directory(
+            "JSONL: path", Path(path).parent if isinstance(path, (str, os.PathLike)) else path
+        )
         try:
             self._file: IO[str] = (directory / Path(path).name).open("a", encoding="utf-8", buffering=1)
         except OSError as error:
