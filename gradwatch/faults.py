@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 LIMIT = 3
 """Failures of one part before it is switched off for good."""
@@ -26,7 +27,7 @@ class Faults:
     Example:
         >>> faults = Faults(strict=False)
         >>> with warnings.catch_warnings(record=True, action="always") as caught:
-        ...     result = faults.run("sink Broken", lambda: 1 / 0, otherwise=-1, consequence="it is dropped")
+        ...     result = faults.run("sink Broken", "it is dropped", lambda x: x / 0, 1, otherwise=-1)
         >>> result, str(caught[0].message)
         (-1, 'gradwatch: sink Broken failed, it is dropped: ZeroDivisionError: division by zero')
     """
@@ -35,10 +36,10 @@ class Faults:
         self.strict = strict
         self.counts: Counter[str] = Counter()
 
-    def run(self, part: str, action: Callable[[], T], otherwise: T, consequence: str) -> T:
-        """The result of ``action``; when it raises, warn the first time and return ``otherwise``."""
+    def run(self, part: str, consequence: str, action: Callable[..., T], *args: object, otherwise: U) -> T | U:
+        """The result of ``action(*args)``; when it raises, warn the first time and return ``otherwise``."""
         try:
-            return action()
+            return action(*args)
         except Exception as error:
             if self.strict:
                 raise

@@ -50,7 +50,7 @@ def element_stats(values: Tensor) -> ElementStats:
     """
     counts = np.zeros(BINS, np.int64)
     largest, nonzero = 0.0, 0
-    for chunk in values.reshape(-1).split(CHUNK) if values.numel() else ():
+    for chunk in torch.split(values.reshape(-1), CHUNK) if values.numel() else ():
         magnitude = _float32_magnitude(chunk)
         bits = magnitude.view(torch.int32) >> (23 - MANTISSA_BITS)
         counts += torch.bincount(bits, minlength=BINS).cpu().numpy()
@@ -73,8 +73,8 @@ def log10_counts(counts: IntArray) -> IntArray:
     """
     bucket = np.clip(np.searchsorted(HISTOGRAM_EDGES, _LOG10_CENTRE, side="right") - 1, 0, len(HISTOGRAM_EDGES) - 2)
     out = np.zeros((*counts.shape[:-1], len(HISTOGRAM_EDGES) - 1), np.int64)
-    finite = np.arange(FIRST_NONFINITE)
-    np.add.at(out, (..., bucket[finite]), counts[..., finite])
+    for b in range(out.shape[-1]):
+        out[..., b] = counts[..., :FIRST_NONFINITE][..., bucket[:FIRST_NONFINITE] == b].sum(axis=-1)
     return out
 
 

@@ -36,6 +36,7 @@ class History:
         self.latest: StepStats | None = None
         self.update_ratio: FloatArray = np.empty(0)
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
+        self._start, self._end = 0, 0
         self._allocate((), 0)
 
     @classmethod

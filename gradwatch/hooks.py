@@ -75,8 +75,9 @@ def watch(
         strict=strict,
     )
     driver = _Driver(monitor, raw)
-    monitor.on_close(raw.register_step_pre_hook(driver.before_step).remove)
-    monitor.on_close(raw.register_step_post_hook(driver.after_step).remove)
+    # Disabled for the compiler: reading numbers in a traced step would break its graph.
+    monitor.on_close(raw.register_step_pre_hook(torch.compiler.disable(driver.before_step)).remove)  # type: ignore[no-untyped-call]
+    monitor.on_close(raw.register_step_post_hook(torch.compiler.disable(driver.after_step)).remove)  # type: ignore[no-untyped-call]
     return monitor
 
 
@@ -106,7 +107,6 @@ class _Driver:
         self._levels = sum("step" in vars(c) for c in type(optimizer).__mro__ if c is not torch.optim.Optimizer)
         self._depth = 0
 
-    @torch.compiler.disable
     def before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -121,7 +121,6 @@ class _Driver:
         self._observe(optimizer)
         return None
 
-    @torch.compiler.disable
     def after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth = 0
 

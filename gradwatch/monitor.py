@@ -33,6 +33,8 @@ from gradwatch.stats import (
 from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
+DROPPED = "it is dropped"
+FAILED = object()
 
 
 class Monitor:
@@ -48,7 +50,7 @@ class Monitor:
         rules: what to check, :func:`gradwatch.rules.default` by default; ``()`` for none.
         clip: a policy of :mod:`gradwatch.clipping`; none by default.
         sinks: where reports go, the Console by default; ``()`` for nowhere.
-        every_n_steps: measure every n-th step. With ``clip`` every step is measured and clipped, and every n-th recorded.
+        every_n_steps: record every n-th step. With ``clip`` every step is measured and clipped all the same.
         histogram_every_n_steps: take the dearer statistics (histograms, zeros, parameter norms, update ratios) at every
             n-th step, 0 for never.
         granularity: "layer", a module's own parameters together, or "parameter".
@@ -137,7 +139,7 @@ class Monitor:
         self.observe(step)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Record the step, then clip: put it where ``torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)`` was.
+        """Record the step, then clip: in a loop it takes the place of ``torch.nn.utils.clip_grad_norm_``.
 
         Args:
             max_norm: the largest total L2 norm allowed.
@@ -179,12 +181,8 @@ class Monitor:
         due = record and number % self._every_n_steps == 0
         if self._closed or self._faults.exhausted(CAPTURE) or not (due or clip):
             return None
-        measured = self._faults.run(
-            CAPTURE,
-            lambda: self._capture(number, parameters, clip, scale, due),
-            None,
-            "this step is not recorded",
-        )
+        given = (number, parameters, clip, scale, due)
+        measured = self._faults.run(CAPTURE, "this step is not recorded", self._capture, *given, otherwise=None)
         self._receive(wait=False)
         return measured
 
@@ -201,7 +199,7 @@ class Monitor:
         for undo in self._on_close:
             undo()
         for sink in self._sinks:
-            self._faults.run(f"sink {_name(sink)}", sink.close, None, "what it had not written yet is lost")
+            self._faults.run(f"sink {_name(sink)}", "what it had not written is lost", sink.close, otherwise=None)
 
     def on_close(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called when the monitor is closed, as to remove hooks."""
@@ -274,22 +272,20 @@ class Monitor:
         return measured
 
     def _clip_gradients(self, clip: ClipPolicy, gradients: list[Tensor], measured: Measured) -> ClipRecord | None:
-        part = f"clip {_name(clip)}"
-        return self._faults.run(part, lambda: clip.clip_(gradients, measured), None, "this step is not clipped")
+        part, consequence = f"clip {_name(clip)}", "this step is not clipped"
+        return self._faults.run(part, consequence, clip.clip_, gradients, measured, otherwise=None)
 
     def _take_sample(self, found: Sequence[Gradient]) -> SampledStats | None:
-        def take() -> SampledStats:
-            with torch.no_grad():
-                self._sample = ParameterSample(found, len(self._table.names))
-                return sampled_stats(found, len(self._table.names))
-
-        return self._faults.run("the sampled statistics", take, None, "they are missing at this step")
+        part, consequence = "the sampled statistics", "they are missing at this step"
+        layers = len(self._table.names)
+        self._sample = self._faults.run(part, consequence, ParameterSample, found, layers, otherwise=None)
+        return self._faults.run(part, consequence, sampled_stats, found, layers, otherwise=None)
 
     def _measure_update(self) -> None:
         sample, self._sample = self._sample, None
         if sample is not None:
-            part = "the update ratio"
-            self._update_ratio = self._faults.run(part, sample.update_ratio, None, "it is missing at this step")
+            part, consequence = "the update ratio", "it is missing at this step"
+            self._update_ratio = self._faults.run(part, consequence, sample.update_ratio, otherwise=None)
 
     # -- right of the wall: plain numbers ----------------------------------------------------------------------------
 
@@ -297,7 +293,7 @@ class Monitor:
         while self._in_flight and (wait or self._in_flight[0].copy.ready()):
             arrived = self._in_flight.popleft()
             part, consequence = "the record of a step", "this step is not recorded"
-            self._faults.run(part, lambda: self._record(arrived), None, consequence)
+            self._faults.run(part, consequence, self._record, arrived, otherwise=None)
 
     def _record(self, arrived: _InFlight) -> None:
         stats = self._stats(arrived)
@@ -309,7 +305,8 @@ class Monitor:
         verdict, severity = judge(self.history, self.alerts, self._ongoing())
         report = Report(verdict, severity, tuple(new), self._diagnose(serious), stats, self._last_clip)
         for sink in list(self._sinks):
-            if not self._faults.run(f"sink {_name(sink)}", lambda: _write(sink, report), False, "it is dropped"):
+            result = self._faults.run(f"sink {_name(sink)}", DROPPED, sink.write, report, otherwise=FAILED)
+            if result is FAILED:
                 self._sinks.remove(sink)
 
     def _stats(self, arrived: _InFlight) -> StepStats:
@@ -327,9 +324,7 @@ class Monitor:
         """This step's alerts, but for those that a rule repeats from the step before: they are one episode."""
         found: list[Alert] = []
         for rule in list(self._rules):
-            alerts = self._faults.run(
-                f"rule {_name(rule)}", lambda: list(rule.check(self.history)), None, "it is dropped"
-            )
+            alerts = self._faults.run(f"rule {_name(rule)}", DROPPED, _checked, rule, self.history, otherwise=None)
             if alerts is None:
                 self._rules.remove(rule)
             else:
@@ -356,13 +351,14 @@ class Monitor:
     def _diagnose(self, alerts: Sequence[Alert]) -> tuple[Diagnosis, ...]:
         if not alerts:
             return ()
-        found = []
+        found: list[Diagnosis] = []
         for cause in list(self._causes):
-            part = f"cause {_name(cause)}"
-            result = self._faults.run(part, lambda: [cause.explain(self.history, None, alerts)], [], "it is dropped")
-            if not result:
+            given = (self.history, None, alerts)
+            result = self._faults.run(f"cause {_name(cause)}", DROPPED, cause.explain, *given, otherwise=FAILED)
+            if result is FAILED:
                 self._causes.remove(cause)
-            found += [d for d in result if d is not None]
+            elif isinstance(result, Diagnosis):
+                found.append(result)
         return tuple(sorted(found, key=lambda d: -d.confidence))
 
 
@@ -382,9 +378,9 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _write(sink: Sink, report: Report) -> bool:
-    sink.write(report)
-    return True
+def _checked(rule: Rule, history: History) -> list[Alert]:
+    """A rule may be a generator, which fails only when it is run through."""
+    return list(rule.check(history))
 
 
 def _as_floats(record: ClipRecord) -> ClipRecord:

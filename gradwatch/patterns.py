@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from numbers import Real
-from typing import Union
+from typing import TypeAlias
 
 import numpy as np
 
 from gradwatch.records import FloatArray
 
-PerLayer = Union[float, Mapping[str, float]]
+PerLayer: TypeAlias = "float | Mapping[str, float]"
 """One number for every layer, or a number for each pattern; the first pattern that matches a layer's name counts."""
 
 

@@ -26,7 +26,7 @@ LARGE = 16 * ROW
 """From this many elements on; below, one plain norm is as exact and needs fewer calls."""
 
 SAFE = (1e-18, 1e18)
-"""Outside this range the squares of a float32 gradient may over- or underflow, so the norm is taken again in float64."""
+"""Outside this range the squares of float32 elements may over- or underflow: the norm is taken again in float64."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,14 @@ class HostCopy:
         if vector.is_cuda:
             self._host = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
             self._host.copy_(vector, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record(torch.cuda.current_stream(vector.device))
         else:
             self._host = vector.cpu()
 
     def ready(self) -> bool:
         """Whether :meth:`numpy` returns without waiting."""
-        return self._event is None or self._event.query()
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def numpy(self) -> FloatArray:
         """float64, waits where the copy has not arrived."""
@@ -227,12 +227,12 @@ def _large_norm(values: Tensor, wider: torch.dtype | None) -> Tensor:
 def _flat(values: Tensor) -> Tensor:
     """The elements in storage order where they fill it without gaps (no copy), else in index order (a copy)."""
     order = sorted(range(values.ndim), key=values.stride, reverse=True)
-    ordered = values.permute(order)
-    return ordered.view(-1) if ordered.is_contiguous() else ordered.reshape(-1)
+    flat: Tensor = values.permute(order).flatten()  # a view where it can be
+    return flat
 
 
 def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:
-    """``norms`` with those that over- or underflowed taken again in float64; only the CPU knows them without waiting."""
+    """``norms``, those that over- or underflowed taken again in float64; only the CPU knows them without waiting."""
     host = norms.numpy()
     low, high = SAFE
     doubtful = np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host))

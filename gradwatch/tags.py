@@ -14,6 +14,8 @@ CHUNK_STEPS = 4096
 so a new tag per chunk keeps every step readable and lets the set of layers change."""
 
 NORMS = "gradwatch/norms"
+SAMPLED = "gradwatch/sampled"
+UPDATE_RATIO = "gradwatch/update_ratio"
 NO_GRADIENT = -1.0
 """Stands for "no gradient" in the norms tensor, where NaN, inf and 0 keep their own meaning."""
 
@@ -25,7 +27,7 @@ MIN_NORM = "gradients/layer_norm_min"
 MEDIAN_NORM = "gradients/layer_norm_median"
 MAX_NORM = "gradients/layer_norm_max"
 NONFINITE_LAYERS = "gradients/nonfinite_layers"
-OPEN_ALERTS = "gradients/open_alerts"
+ALERT_COUNT = "gradients/alerts"
 CLIP_COEFFICIENT = "gradients/clip_coefficient"
 CLIPPED_NORM = "gradients/total_norm_clipped"
 
@@ -36,13 +38,13 @@ HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
 """Edges in log10 |gradient|: 64 buckets of a quarter decade, the outermost taking what lies beyond them."""
 
 
-def norms_tag(step: int, revision: int) -> str:
-    """Tag of the norms tensor: one per chunk of steps and revision of the set of layers.
+def chunk_tag(prefix: str, step: int, revision: int) -> str:
+    """Tag of a tensor over all layers: one per chunk of steps and revision of the set of layers.
 
-    >>> norms_tag(5000, 0)
+    >>> chunk_tag(NORMS, 5000, 0)
     'gradwatch/norms/0/000001'
     """
-    return f"{NORMS}/{revision}/{step // CHUNK_STEPS:06d}"
+    return f"{prefix}/{revision}/{step // CHUNK_STEPS:06d}"
 
 
 def layer_tag(prefix: str, layer: str) -> str:

@@ -49,7 +49,7 @@ class GlobalNorm:
         coefficient = torch.clamp(self.max_norm / (total + 1e-6), max=1.0)
         coefficient = torch.where(torch.isfinite(total), coefficient, torch.ones_like(coefficient))
         # On the CPU the factor is known for free, and 1 need not be multiplied; elsewhere looking would wait.
-        if not coefficient.device.type == "cpu" or float(coefficient) < 1.0:
+        if coefficient.device.type != "cpu" or float(coefficient) < 1.0:
             scale_(gradients, coefficient)
         return ClipRecord("global_norm", total, total * coefficient, coefficient, self.max_norm)  # type: ignore[arg-type]
 

@@ -54,7 +54,7 @@ class DepthProfile:
         if factor < self.min_factor or (last > first) != bool(vanishing):
             return None
         share, gap = largest_gap(norms)
-        straightness = _r_squared(np.arange(len(norms)), np.log(norms))
+        straightness = _r_squared(np.arange(len(norms), dtype=np.float64), np.log(norms))
         names = [history.layers[i] for i in index]
         passed = (first / last) ** (1 / (len(index) - 1))
         direction = "rises" if first > last else "falls"
@@ -96,9 +96,9 @@ class DepthProfile:
                 f"{share:.0%} of that (on a log scale) happens between {after} and {before}: "
                 f"{norms[gap + 1]:.2g} to {norms[gap]:.2g}, {max(lost, 1 / lost):.2g}-fold in one place",
             ),
-            remedy=f"look at what lies between {before} and {after}: a long recurrence, a saturated or dead activation, "
-            "a detached or strongly scaled branch; give the gradient a shorter way (gating, a residual connection, "
-            "orthogonal recurrent weights)",
+            remedy=f"look at what lies between {before} and {after}: a long recurrence, a saturated or dead "
+            "activation, a detached or strongly scaled branch; give the gradient a shorter way (gating, a residual "
+            "connection, orthogonal recurrent weights)",
         )
 
 

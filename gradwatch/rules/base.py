@@ -41,6 +41,7 @@ class LayerRule(ABC):
 
     patience: int
     recovery: int
+    _seen: int
 
     def __post_init__(self) -> None:
         for argument in ("patience", "recovery"):
@@ -71,14 +72,12 @@ class LayerRule(ABC):
                 check_patterns(f"{type(self).__name__}({f.name}=...)", value, names)
 
     def limit(self, argument: str, layers: tuple[str, ...]) -> FloatArray:
-        """The threshold ``argument`` spread over the layers, float64 [L]; a layer no pattern matches has the default."""
-        if self._limits.get("layers") != layers:
-            self._limits = {"layers": layers}
-        if argument not in self._limits:
-            default = getattr(type(self), argument)
-            self._limits[argument] = per_layer(getattr(self, argument), layers, default)
-        found: FloatArray = self._limits[argument]
-        return found
+        """The threshold ``argument`` of each layer, float64 [L]; the default where no pattern matches."""
+        known, limit = self._limits.get(argument, ((), None))
+        if limit is None or known != layers:
+            limit = per_layer(getattr(self, argument), layers, default=getattr(type(self), argument))
+            self._limits[argument] = (layers, limit)
+        return limit
 
     @property
     def open_layers(self) -> tuple[str, ...]:
@@ -91,7 +90,7 @@ class LayerRule(ABC):
         self._episodes = Episodes()
         self._remembered: dict[str, LayerState] = {"episodes": self._episodes}
         self._open_layers: tuple[str, ...] = ()
-        self._limits: dict[str, Any] = {}
+        self._limits: dict[str, tuple[tuple[str, ...], FloatArray]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Arrays and plain types that :meth:`load_state_dict` takes back."""

@@ -16,7 +16,7 @@ from gradwatch.rules.state import LayerState
 
 @dataclass
 class Vanishing(LayerRule):
-    """A layer's gradient norm stays far below that of the layers between it and the output, or near zero from the start.
+    """A layer's gradient norm stays far below that of the layers after it, or near zero from the start.
 
     The comparison with later layers makes the rule free of scale: a small loss, a converged run or half-precision loss
     scaling shrink all layers alike. A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless layers

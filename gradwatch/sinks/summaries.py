@@ -1,0 +1,164 @@
+"""From records to TensorBoard's summaries: pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from tensorboard.compat.proto.summary_pb2 import (
+    DATA_CLASS_TENSOR,
+    HistogramProto,
+    Summary,
+    SummaryMetadata,
+)
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from gradwatch import tags
+from gradwatch.records import Alert, ClipRecord, FloatArray, IntArray, Report, StepStats
+
+SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\"")
+"""Characters that mean something in markdown or HTML."""
+
+ROWS = 500
+"""Alerts kept in the table: the newest, which TensorBoard still renders at once."""
+
+
+def scalar(tag: str, value: float) -> Summary.Value:
+    """One number of one series."""
+    return Summary.Value(tag=tag, simple_value=value)
+
+
+def aggregates(stats: StepStats, clip: ClipRecord | None, alerts: int) -> list[Summary.Value]:
+    """A handful of numbers for all layers together; min, median and max are over the layers with a finite gradient."""
+    finite = stats.grad_norm[stats.has_grad & np.isfinite(stats.grad_norm)]
+    values = [
+        scalar(tags.TOTAL_NORM, stats.total_norm),
+        scalar(tags.NONFINITE_LAYERS, int((stats.has_grad & ~np.isfinite(stats.grad_norm)).sum())),
+        scalar(tags.ALERT_COUNT, alerts),
+    ]
+    if len(finite):
+        values += [
+            scalar(tags.MIN_NORM, float(finite.min())),
+            scalar(tags.MEDIAN_NORM, float(np.median(finite))),
+            scalar(tags.MAX_NORM, float(finite.max())),
+        ]
+    if clip is not None:
+        values += [scalar(tags.CLIPPED_NORM, clip.norm_after), scalar(tags.CLIP_COEFFICIENT, clip.coefficient)]
+    return values
+
+
+def layer_scalars(stats: StepStats) -> list[Summary.Value]:
+    """A number for each layer that has a gradient."""
+    return [
+        scalar(tags.layer_tag(tags.LAYER_NORM, name), norm)
+        for name, norm, has_grad in zip(stats.layers, stats.grad_norm.tolist(), stats.has_grad.tolist())
+        if has_grad
+    ]
+
+
+def layer_tensor(tag: str, rows: Mapping[str, FloatArray], layers: Sequence[str], first: bool) -> Summary.Value:
+    """All layers in one tensor, float32 [statistics, L]; ``first`` adds the names, which are read once per tag."""
+    array = np.stack([np.asarray(row, "<f4") for row in rows.values()])
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in array.shape])
+    value = Summary.Value(
+        tag=tag, tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=shape, tensor_content=array.tobytes())
+    )
+    if first:
+        content = {"version": tags.FORMAT_VERSION, "stats": list(rows), "layers": list(layers)}
+        value.metadata.CopyFrom(_metadata(tags.PLUGIN, json.dumps(content).encode()))
+    return value
+
+
+def layer_histograms(stats: StepStats) -> list[Summary.Value]:
+    """Histogram of log10 |gradient| of each layer that has elements to count.
+
+    TensorBoard draws 30 equally wide bins between the least and the largest value it sees, so the logarithm is what is
+    binned: on a linear axis every gradient is one spike at zero.
+    """
+    if stats.histogram is None:
+        return []
+    return [
+        Summary.Value(tag=tags.layer_tag(tags.LAYER_HISTOGRAM, name), histo=_histogram(counts))
+        for name, counts in zip(stats.layers, stats.histogram)
+        if counts.any()
+    ]
+
+
+def text(tag: str, markdown: str) -> Summary.Value:
+    """A text, shown as markdown."""
+    tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[markdown.encode()])
+    return Summary.Value(tag=f"{tag}/text_summary", metadata=_metadata("text"), tensor=tensor)
+
+
+def alert_table(alerts: Sequence[Alert]) -> str:
+    """All alerts so far as a markdown table, newest first: TensorBoard keeps a sample of texts, but always the last.
+
+    >>> from gradwatch.records import Severity
+    >>> print(alert_table([Alert(3, "dead", "a|b", Severity.WARNING, 0.0, 0.0, "zero")]))
+    | step | severity | rule | layer | what |
+    |---:|---|---|---|---|
+    | 3 | warning | dead | a&#124;b | zero |
+    """
+    lines = ["| step | severity | rule | layer | what |", "|---:|---|---|---|---|"]
+    for alert in alerts[: -ROWS - 1 : -1]:
+        cells = (alert.severity.name.lower(), alert.rule, alert.layer or "", alert.message)
+        lines.append(f"| {alert.step} | {' | '.join(escape(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def report_text(report: Report) -> str:
+    """The report as preformatted markdown."""
+    return "\n".join(f"    {line}" for line in str(report).splitlines())
+
+
+def escape(cell: str) -> str:
+    """``cell`` with every character that markdown or HTML would take for its own made harmless.
+
+    >>> escape("<b>x</b>")
+    '&#60;b&#62;x&#60;/b&#62;'
+    """
+    return "".join(f"&#{ord(c)};" if c in SPECIAL else c for c in cell.replace("\n", " "))
+
+
+def layout() -> Summary.Value:
+    """The Custom Scalars tab: total norm, and the layers' median between their extremes."""
+    Margin = layout_pb2.MarginChartContent  # noqa: N806
+    band = Margin.Series(value=tags.MEDIAN_NORM, lower=tags.MIN_NORM, upper=tags.MAX_NORM)
+    charts = [
+        layout_pb2.Chart(title="layer norms: min, median, max", margin=Margin(series=[band])),
+        _multiline("total norm", [tags.TOTAL_NORM, tags.CLIPPED_NORM]),
+        _multiline("alerts so far", [tags.ALERT_COUNT, tags.NONFINITE_LAYERS]),
+    ]
+    content = layout_pb2.Layout(category=[layout_pb2.Category(title="gradients", chart=charts)])
+    tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[content.SerializeToString()])
+    return Summary.Value(tag="custom_scalars__config__", metadata=_metadata("custom_scalars"), tensor=tensor)
+
+
+def _multiline(title: str, series: Iterable[str]) -> layout_pb2.Chart:
+    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=list(series)))
+
+
+def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:
+    data = SummaryMetadata.PluginData(plugin_name=plugin, content=content)
+    return SummaryMetadata(plugin_data=data, data_class=DATA_CLASS_TENSOR)
+
+
+def _histogram(counts: IntArray) -> HistogramProto:
+    edges = tags.HISTOGRAM_EDGES
+    filled = np.flatnonzero(counts)
+    low, high = int(filled[0]), int(filled[-1]) + 1  # TensorBoard does not always trim empty outer buckets
+    kept, limits = counts[low:high], edges[low + 1 : high + 1]
+    centres = (edges[low:high] + limits) / 2
+    return HistogramProto(
+        min=edges[low],
+        max=edges[high],
+        num=int(kept.sum()),
+        sum=float(kept @ centres),
+        sum_squares=float(kept @ centres**2),
+        bucket_limit=limits.tolist(),
+        bucket=kept.tolist(),
+    )

@@ -1,0 +1,269 @@
+"""What the TensorBoard sink writes is read back with TensorBoard's own reader."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader as EventFileLoader
+from tensorboard.util.tensor_util import make_ndarray
+from torch import nn
+
+import gradwatch as gw
+from gradwatch import tags
+from gradwatch.records import Alert, ClipRecord, Report, Severity, StepStats
+from gradwatch.sinks.event_file import as_record
+from gradwatch.sinks.summaries import SPECIAL, alert_table, escape
+from gradwatch.tensorboard_plugin.tables import read_norms, runs
+
+
+def stats(step, norms, **more):
+    norm = np.array([0.0 if n is None else n for n in norms.values()])
+    has_grad = np.array([n is not None for n in norms.values()])
+    return StepStats(step, tuple(norms), norm, has_grad, float(np.sqrt((norm**2).sum())), **more)
+
+
+def report(step, norms, alerts=(), clip=None, **more):
+    return Report("healthy", Severity.INFO, tuple(alerts), (), stats(step, norms, **more), clip)
+
+
+def read(directory):
+    accumulator = EventAccumulator(str(directory), size_guidance={"tensors": 0, "scalars": 0, "histograms": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def written(directory):
+    return [event for path in sorted(directory.glob("*tfevents*")) for event in EventFileLoader(str(path)).Load()]
+
+
+def test_norms_come_back_as_they_were_measured(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path)
+    sink.write(report(0, {"a": 1.5, "b": None, "c": 0.0}))
+    sink.write(report(1, {"a": float("nan"), "b": 2.5, "c": float("inf")}))
+    sink.close()
+    table = read_norms(tmp_path)
+    assert table.layers == ("a", "b", "c")
+    assert table.steps.tolist() == [0, 1]
+    np.testing.assert_array_equal(table.grad_norm, [[1.5, 0, 0], [np.nan, 2.5, np.inf]])
+    np.testing.assert_array_equal(table.has_grad, [[True, False, True], [True, True, True]])
+
+
+def test_one_event_per_step_with_the_aggregates(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path, scalars_every=0)
+    sink.write(report(7, {"a": 3.0, "b": 4.0, "c": None}, clip=ClipRecord("global_norm", 5.0, 1.0, 0.2, 1.0)))
+    sink.close()
+    events = [event for event in written(tmp_path) if event.HasField("summary")]
+    assert [event.step for event in events] == [7]
+    scalars = {v.tag: v.simple_value for v in events[0].summary.value if v.HasField("simple_value")}
+    assert scalars == pytest.approx(
+        {
+            tags.TOTAL_NORM: 5.0,
+            tags.MIN_NORM: 3.0,
+            tags.MEDIAN_NORM: 3.5,
+            tags.MAX_NORM: 4.0,
+            tags.NONFINITE_LAYERS: 0,
+            tags.ALERT_COUNT: 0,
+            tags.CLIPPED_NORM: 1.0,
+            tags.CLIP_COEFFICIENT: 0.2,
+        }
+    )
+
+
+def test_layer_scalars_come_at_their_cadence(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path, scalars_every=10)
+    for step in range(25):
+        sink.write(report(step, {"block/0": float(step), "frozen": None}))
+    sink.close()
+    accumulator = read(tmp_path)
+    found = accumulator.Scalars("grad_norm/block|0")
+    assert [(event.step, event.value) for event in found] == [(0, 0.0), (10, 10.0), (20, 20.0)]
+    assert "grad_norm/frozen" not in accumulator.Tags()["scalars"]
+
+
+def test_histogram_and_sampled_statistics(tmp_path):
+    counts = np.zeros((1, 64), np.int64)
+    counts[0, 10], counts[0, 12] = 3, 5
+    sampled = {
+        "max_abs": np.array([0.5]),
+        "zero_fraction": np.array([0.25]),
+        "nonfinite": np.array([2]),
+        "param_norm": np.array([7.0]),
+        "update_ratio": np.array([1e-3]),
+    }
+    sink = gw.sinks.TensorBoard(tmp_path)
+    sink.write(report(0, {"a": 1.0}, histogram=counts, **sampled))
+    sink.close()
+    accumulator = read(tmp_path)
+    (event,) = accumulator.Histograms("grad_log10_abs/a")
+    value = event.histogram_value
+    edges = tags.HISTOGRAM_EDGES
+    assert (value.min, value.max, value.num) == (edges[10], edges[13], 8)
+    assert list(value.bucket) == [3, 0, 5]
+    assert list(value.bucket_limit) == edges[11:14].tolist()
+    (event,) = accumulator.Tensors("gradwatch/sampled/0/000000")
+    np.testing.assert_allclose(make_ndarray(event.tensor_proto)[:, 0], [0.5, 0.25, 2, 7])
+    (event,) = accumulator.Tensors("gradwatch/update_ratio/0/000000")
+    np.testing.assert_allclose(make_ndarray(event.tensor_proto), [[1e-3]])
+
+
+def test_alert_table_grows_and_is_escaped(tmp_path):
+    name = "<script>alert(1)</script>|`x`" + "n" * 300
+    sink = gw.sinks.TensorBoard(tmp_path)
+    for step in range(3):
+        alert = Alert(step, "dead", name, Severity.WARNING, 0.0, 0.0, f"{name}: zero")
+        sink.write(report(step, {name: 0.0}, [alert]))
+    sink.close()
+    texts = [
+        make_ndarray(event.tensor_proto).item().decode()
+        for event in read(tmp_path).Tensors(f"{tags.ALERTS}/text_summary")
+    ]
+    assert [text.count("\n") for text in texts] == [2, 3, 4]
+    row = texts[-1].splitlines()[2]
+    assert row.startswith("| 2 | warning | dead |")
+    assert row.count("|") == 6
+    assert "<" not in row
+    assert "`" not in row
+
+
+def test_escape_leaves_no_special_character():
+    assert not SPECIAL & (set(escape("".join(SPECIAL))) - set("&#;"))
+
+
+def test_a_changed_set_of_layers_gets_tags_of_its_own(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path)
+    sink.write(report(0, {"a": 1.0, "b": 2.0}))
+    sink.write(report(1, {"b": 3.0, "c": 4.0}))
+    sink.write(report(tags.CHUNK_STEPS, {"b": 5.0, "c": 6.0}))
+    sink.close()
+    table = read_norms(tmp_path)
+    assert table.layers == ("b", "c", "a")
+    np.testing.assert_array_equal(table.grad_norm, [[2, 0, 1], [3, 4, 0], [5, 6, 0]])
+    np.testing.assert_array_equal(table.has_grad, [[1, 0, 1], [1, 1, 0], [1, 1, 0]])
+
+
+def test_a_step_written_again_after_a_resume_counts_once(tmp_path):
+    for norm in (1.0, 2.0):
+        sink = gw.sinks.TensorBoard(tmp_path)
+        sink.write(report(0, {"a": norm}))
+        sink.close()
+    assert read_norms(tmp_path).grad_norm.tolist() == [[2.0]]
+
+
+def test_layout_is_written_once_and_can_be_left_out(tmp_path):
+    for directory, layout in (("with", True), ("without", False)):
+        sink = gw.sinks.TensorBoard(tmp_path / directory, layout=layout)
+        for step in range(3):
+            sink.write(report(step, {"a": 1.0}))
+        sink.close()
+    assert len(read(tmp_path / "with").Tensors("custom_scalars__config__")) == 1
+    assert "custom_scalars__config__" not in read(tmp_path / "without").Tags()["tensors"]
+    assert [path.name for path in runs(tmp_path)] == ["with", "without"]
+
+
+def test_a_summary_writer_is_shared_and_left_open(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(tmp_path)
+    sink = gw.sinks.TensorBoard(writer)
+    sink.write(report(0, {"a": 1.0}))
+    sink.close()
+    writer.add_scalar("mine", 2.0, 0)
+    writer.close()
+    assert len(list(tmp_path.iterdir())) == 1
+    accumulator = read(tmp_path)
+    assert accumulator.Scalars("mine")[0].value == 2.0
+    assert read_norms(tmp_path).grad_norm.tolist() == [[1.0]]
+
+
+def test_it_pickles_and_makes_no_file_before_the_first_step(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path)
+    sink.write(report(0, {"a": 1.0}))
+    copy = pickle.loads(pickle.dumps(sink))
+    copy.write(report(1, {"a": 2.0}))
+    copy.close()
+    sink.close()
+    assert read_norms(tmp_path).steps.tolist() == [0, 1]
+    unused = gw.sinks.TensorBoard(tmp_path / "unused")
+    unused.close()
+    assert list((tmp_path / "unused").iterdir()) == []
+
+
+def test_records_are_framed_as_tensorflow_frames_them():
+    # The CRC-32C of "123456789" is 0xE3069283 (RFC 3720); TFRecord rotates it right by 15 and adds 0xA282EAD8.
+    crc = 0xE3069283
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    record = as_record(b"123456789")
+    assert record[:8] == (9).to_bytes(8, "little")
+    assert record[12:21] == b"123456789"
+    assert record[21:] == masked.to_bytes(4, "little")
+
+
+def test_bytes_per_step_stay_small(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path, scalars_every=0)
+    norms = {f"transformer.h.{i}.mlp.c_fc": 1.0 for i in range(300)}
+    sink.write(report(0, norms))
+    (path,) = tmp_path.iterdir()
+    before = path.stat().st_size
+    sink.write(report(1, norms))
+    sink.close()
+    assert path.stat().st_size - before <= 1500
+
+
+@pytest.mark.parametrize("bad", [None, 3, object()])
+def test_what_is_no_writer_is_refused(bad):
+    with pytest.raises(TypeError, match="TensorBoard takes a directory or a SummaryWriter, got"):
+        gw.sinks.TensorBoard(bad)
+
+
+def test_an_unwritable_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"TensorBoard: logdir: cannot write to '.*file/run': Not a directory"):
+        gw.sinks.TensorBoard(tmp_path / "file" / "run")
+
+
+def test_a_failing_write_drops_the_sink_and_training_goes_on(tmp_path):
+    model = nn.Linear(2, 1)
+    sink, memory = gw.sinks.TensorBoard(tmp_path), gw.sinks.Memory()
+    monitor = gw.Monitor(model, sinks=[sink, memory])
+    model(torch.ones(1, 2)).sum().backward()
+    monitor.step()
+    os.close(sink._file._descriptor)  # what a removed disk looks like
+    with pytest.warns(gw.faults.GradwatchWarning, match="sink TensorBoard failed, it is dropped: OSError"):
+        monitor.step()
+    monitor.step()
+    assert len(memory.reports) == 3
+    assert read_norms(tmp_path).steps.tolist() == [0]
+
+
+@pytest.mark.slow
+def test_a_killed_run_keeps_every_step(tmp_path):
+    script = f"""
+        import torch, gradwatch as gw
+        model = torch.nn.Linear(2, 1)
+        monitor = gw.Monitor(model, sinks=[gw.sinks.TensorBoard({str(tmp_path / "run")!r})])
+        model(torch.ones(1, 2)).sum().backward()
+        for step in range(100):
+            monitor.step()
+        print("ready", flush=True)
+        import time; time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert read_norms(tmp_path / "run").steps.tolist() == list(range(100))
+
+
+def test_table_has_a_row_for_each_alert_newest_first():
+    alerts = [Alert(i, "dead", "a", Severity.WARNING, 0.0, 0.0, "zero") for i in range(700)]
+    lines = alert_table(alerts).splitlines()
+    assert len(lines) == 2 + 500
+    assert lines[2].startswith("| 699 |")
