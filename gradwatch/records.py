@@ -157,19 +157,20 @@ class Report:
     stats: StepStats | None = None
     clip: ClipRecord | None = None
 
-    def __str__(self) -> str:
+    def sections(self) -> list[tuple[str, list[str]]]:
+        """Verdict, and where causes were found Why, Evidence and Next: each a title and its lines."""
         sections = [("Verdict", [self.verdict])]
         if self.diagnoses:
             sections += [
-                (
-                    "Why",
-                    [f"{d.cause.replace('_', ' ')} (confidence {d.confidence:.0%})" for d in self.diagnoses],
-                ),
+                ("Why", [f"{d.cause.replace('_', ' ')} (confidence {d.confidence:.0%})" for d in self.diagnoses]),
                 ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
                 ("Next", [d.remedy for d in self.diagnoses]),
             ]
+        return sections
+
+    def __str__(self) -> str:
         return "\n".join(
-            f"{title if i == 0 else '':<10}{line}" for title, lines in sections for i, line in enumerate(lines)
+            f"{title if i == 0 else '':<10}{line}" for title, lines in self.sections() for i, line in enumerate(lines)
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -37,13 +37,23 @@ class JSONL:
         directory = writable_directory(
             "JSONL: path", Path(path).parent if isinstance(path, (str, os.PathLike)) else path
         )
+        self._path = directory / Path(path).name
         try:
-            self._file: IO[str] = (directory / Path(path).name).open("a", encoding="utf-8", buffering=1)
+            self._file = self._open()
         except OSError as error:
             raise ValueError(f"JSONL: path: cannot write to {str(path)!r}: {error.strerror or error}") from error
 
     def write(self, report: Report) -> None:
+        if self._file.closed:  # a monitor closes its sinks; the next one, as of a second fit, goes on where it stopped
+            self._file = self._open()
         self._file.write(json.dumps(report.to_dict(), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         self._file.close()
+
+    def __reduce__(self) -> tuple[type[JSONL], tuple[Path]]:
+        """Copies and other processes get the path: an open file does not travel."""
+        return type(self), (self._path,)
+
+    def _open(self) -> IO[str]:
+        return self._path.open("a", encoding="utf-8", buffering=1)

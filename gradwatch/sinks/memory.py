@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from gradwatch.patterns import check_number
+from gradwatch.patterns import check_whole_number
 from gradwatch.records import Report
 
 
@@ -25,7 +25,7 @@ class Memory:
     """
 
     def __init__(self, max_reports: int = 10_000) -> None:
-        check_number("Memory: max_reports", max_reports, at_least=1)
+        check_whole_number("Memory: max_reports", max_reports, at_least=1)
         self.reports: deque[Report] = deque(maxlen=max_reports)
 
     def write(self, report: Report) -> None:

@@ -18,7 +18,7 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from gradwatch import tags
-from gradwatch.records import Alert, ClipRecord, FloatArray, IntArray, Report, StepStats
+from gradwatch.records import Alert, FloatArray, IntArray, Report, StepStats
 
 SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\"")
 """Characters that mean something in markdown or HTML."""
@@ -27,37 +27,9 @@ ROWS = 500
 """Alerts kept in the table: the newest, which TensorBoard still renders at once."""
 
 
-def scalar(tag: str, value: float) -> Summary.Value:
-    """One number of one series."""
-    return Summary.Value(tag=tag, simple_value=value)
-
-
-def aggregates(stats: StepStats, clip: ClipRecord | None, alerts: int) -> list[Summary.Value]:
-    """A handful of numbers for all layers together; min, median and max are over the layers with a finite gradient."""
-    finite = stats.grad_norm[stats.has_grad & np.isfinite(stats.grad_norm)]
-    values = [
-        scalar(tags.TOTAL_NORM, stats.total_norm),
-        scalar(tags.NONFINITE_LAYERS, int((stats.has_grad & ~np.isfinite(stats.grad_norm)).sum())),
-        scalar(tags.ALERT_COUNT, alerts),
-    ]
-    if len(finite):
-        values += [
-            scalar(tags.MIN_NORM, float(finite.min())),
-            scalar(tags.MEDIAN_NORM, float(np.median(finite))),
-            scalar(tags.MAX_NORM, float(finite.max())),
-        ]
-    if clip is not None:
-        values += [scalar(tags.CLIPPED_NORM, clip.norm_after), scalar(tags.CLIP_COEFFICIENT, clip.coefficient)]
-    return values
-
-
-def layer_scalars(stats: StepStats) -> list[Summary.Value]:
-    """A number for each layer that has a gradient."""
-    return [
-        scalar(tags.layer_tag(tags.LAYER_NORM, name), norm)
-        for name, norm, has_grad in zip(stats.layers, stats.grad_norm.tolist(), stats.has_grad.tolist())
-        if has_grad
-    ]
+def scalars(numbers: Mapping[str, float]) -> list[Summary.Value]:
+    """One number for each series, by its tag."""
+    return [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
 
 
 def layer_tensor(tag: str, rows: Mapping[str, FloatArray], layers: Sequence[str], first: bool) -> Summary.Value:
@@ -111,8 +83,8 @@ def alert_table(alerts: Sequence[Alert]) -> str:
 
 
 def report_text(report: Report) -> str:
-    """The report as preformatted markdown."""
-    return "\n".join(f"    {line}" for line in str(report).splitlines())
+    """The report as markdown, a paragraph per section."""
+    return "\n\n".join(f"**{title}**  \n" + "  \n".join(map(escape, lines)) for title, lines in report.sections())
 
 
 def escape(cell: str) -> str:
@@ -127,9 +99,9 @@ def escape(cell: str) -> str:
 def layout() -> Summary.Value:
     """The Custom Scalars tab: total norm, and the layers' median between their extremes."""
     Margin = layout_pb2.MarginChartContent  # noqa: N806
-    band = Margin.Series(value=tags.MEDIAN_NORM, lower=tags.MIN_NORM, upper=tags.MAX_NORM)
+    band = Margin.Series(value=tags.LOG10_MEDIAN_NORM, lower=tags.LOG10_MIN_NORM, upper=tags.LOG10_MAX_NORM)
     charts = [
-        layout_pb2.Chart(title="layer norms: min, median, max", margin=Margin(series=[band])),
+        layout_pb2.Chart(title="log10 of the layer norms: min, median, max", margin=Margin(series=[band])),
         _multiline("total norm", [tags.TOTAL_NORM, tags.CLIPPED_NORM]),
         _multiline("alerts so far", [tags.ALERT_COUNT, tags.NONFINITE_LAYERS]),
     ]

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from gradwatch import tags
-from gradwatch.patterns import check_number
+from gradwatch.patterns import check_whole_number
 from gradwatch.records import Alert, FloatArray, Report, StepStats
+from gradwatch.sinks import numbers
 from gradwatch.sinks.paths import writable_directory
 
 try:
@@ -55,7 +56,7 @@ class TensorBoard:
     def __init__(
         self, logdir_or_writer: str | os.PathLike[str] | _Writer, *, scalars_every: int = 100, layout: bool = True
     ) -> None:
-        check_number("TensorBoard: scalars_every", scalars_every, at_least=0)
+        check_whole_number("TensorBoard: scalars_every", scalars_every, at_least=0)
         self._file: EventFile | None = None
         self._writer: _Writer | None = None
         if isinstance(logdir_or_writer, (str, os.PathLike)):
@@ -89,9 +90,9 @@ class TensorBoard:
             self._layers = stats.layers
             self._revision += 1
         values = self._tensors(stats)
-        values += summaries.aggregates(stats, report.clip, len(self._alerts))
+        values += summaries.scalars(numbers.aggregates(stats, report.clip, len(self._alerts)))
         if self._scalars_every and stats.step % self._scalars_every == 0:
-            values += summaries.layer_scalars(stats)
+            values += summaries.scalars(numbers.layer_norms(stats))
         values += summaries.layer_histograms(stats)
         if report.alerts:
             values.append(summaries.text(tags.ALERTS, summaries.alert_table(self._alerts)))

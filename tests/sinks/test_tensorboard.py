@@ -65,9 +65,9 @@ def test_one_event_per_step_with_the_aggregates(tmp_path):
     assert scalars == pytest.approx(
         {
             tags.TOTAL_NORM: 5.0,
-            tags.MIN_NORM: 3.0,
-            tags.MEDIAN_NORM: 3.5,
-            tags.MAX_NORM: 4.0,
+            tags.LOG10_MIN_NORM: np.log10(3),
+            tags.LOG10_MEDIAN_NORM: np.log10(12) / 2,
+            tags.LOG10_MAX_NORM: np.log10(4),
             tags.NONFINITE_LAYERS: 0,
             tags.ALERT_COUNT: 0,
             tags.CLIPPED_NORM: 1.0,
