@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwatch.patterns import check_whole_number
 from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats
 
 
@@ -28,8 +29,7 @@ class History:
     """
 
     def __init__(self, window: int = 512) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1, got {window!r}")
+        check_whole_number("History: window", window, at_least=1)
         self.window = window
         self.count = 0
         """Number of steps ever appended."""

@@ -103,14 +103,12 @@ class _Driver:
 
     def __init__(self, monitor: Monitor, optimizer: torch.optim.Optimizer) -> None:
         self._monitor = monitor
-        # A step() that calls super().step() fires the hooks once per class; only the outermost counts.
-        self._levels = sum("step" in vars(c) for c in type(optimizer).__mro__ if c is not torch.optim.Optimizer)
         self._depth = 0
 
     def before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._depth = self._depth % max(self._levels, 1) + 1  # back to 1 also after a step that raised
+        self._depth = self._depth % _levels(type(optimizer)) + 1  # back to 1 also after a step that raised
         if self._depth > 1:
             return None
         # torch passes the optimizer itself as the first of args, so the closure is the second.
@@ -144,3 +142,8 @@ class _Driver:
         else:
             scale = getattr(optimizer, "grad_scale", None)  # set while a GradScaler steps a fused optimizer
             self._monitor.observe(record=record, scale=1.0 if scale is None else scale)
+
+
+def _levels(kind: type) -> int:
+    """How often one step fires the hooks: once for each class whose step() torch hooked, by way of super().step()."""
+    return sum(getattr(vars(c).get("step"), "hooked", False) for c in kind.__mro__) or 1

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
@@ -32,7 +33,7 @@ class _Plan(NamedTuple):
     """What the model looked like: compared at every step, it tells cheaply whether the layers must be found anew."""
 
     module: weakref.ref[nn.Module]
-    parameters: tuple[str, ...]
+    parameters: tuple[tuple[str, int], ...]
     children: tuple[int, ...]
     rows: tuple[int, ...]
 
@@ -69,8 +70,7 @@ class LayerTable:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if granularity not in GRANULARITIES:
-            raise ValueError(f"granularity must be 'layer' or 'parameter', got {granularity!r}")
+        check_granularity(granularity)
         self._model = weakref.ref(model)
         self._granularity = granularity
         self._include = as_patterns("include", include)
@@ -115,7 +115,7 @@ class LayerTable:
             module = reference()
             if (
                 module is None
-                or tuple([name for name, _ in module._parameters.items()]) != parameters
+                or tuple([(name, id(p)) for name, p in module._parameters.items()]) != parameters
                 or tuple([id(child) for _, child in module._modules.items()]) != children
             ):
                 return True
@@ -146,7 +146,8 @@ class LayerTable:
                     row_of[id(p)] = index.setdefault(name, len(index))
                 rows.append(_NOT_WATCHED if p is None else row_of.get(id(p), _NOT_WATCHED))
             children = tuple(id(child) for _, child in place.module._modules.items())
-            self._plans.append(_Plan(weakref.ref(place.module), tuple(k for k, _ in items), children, tuple(rows)))
+            parameters = tuple((key, id(p)) for key, p in items)
+            self._plans.append(_Plan(weakref.ref(place.module), parameters, children, tuple(rows)))
         self._lazy = any(is_lazy(p) for parameters in members.values() for _, p in parameters)
         self.layers = tuple(
             Layer(
@@ -170,6 +171,12 @@ class LayerTable:
     def _watched(self, name: str) -> bool:
         included = self._include is None or matches(name, self._include)
         return bool(name) and included and not (self._exclude and matches(name, self._exclude))
+
+
+def check_granularity(granularity: object) -> None:
+    """Raise ValueError when it is none of GRANULARITIES."""
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity must be 'layer' or 'parameter', got {granularity!r}")
 
 
 class _Place(NamedTuple):
@@ -217,7 +224,8 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _kind(module: nn.Module) -> str:
-    return type(module).__name__.removeprefix("Parametrized")
+    name: str = module.original_name if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
+    return name.removeprefix("Parametrized")
 
 
 def _join(path: str, name: str) -> str:

@@ -16,9 +16,11 @@ from gradwatch import clipping as clipping_policies
 from gradwatch import diagnosis
 from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
+from gradwatch.clipping.global_norm import scale_
 from gradwatch.faults import Faults
 from gradwatch.history import History
 from gradwatch.layers import Gradient, LayerTable
+from gradwatch.patterns import check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import Alert, ClipRecord, Diagnosis, FloatArray, Layer, Report, Severity, StepStats
 from gradwatch.stats import (
@@ -95,26 +97,26 @@ class Monitor:
         diagnose: bool = True,
         strict: bool = False,
     ) -> None:
-        _check_steps("every_n_steps", every_n_steps, at_least=1)
-        _check_steps("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
+        check_whole_number("every_n_steps", every_n_steps, at_least=1)
+        check_whole_number("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
         self._table = LayerTable(model, granularity, include, exclude)
         self._optimizer = optimizer
         if optimizer is not None:
             _check_optimizer(optimizer, model)
-        self._rules = _parts("rules", default_rules.default() if rules is None else rules, "check")
+        self._rules = check_parts("rules", default_rules.default() if rules is None else rules, "check")
         default_rules.check(self._rules, self._table.names)
-        self._clip = clip if clip is None else _parts("clip", [clip], "clip_")[0]
-        self._sinks = _parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
+        self._clip = clip if clip is None else check_parts("clip", [clip], "clip_")[0]
+        self._sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
         self._causes = list(diagnosis.default()) if diagnose else []
         self._every_n_steps = every_n_steps
         self._histogram_every_n_steps = histogram_every_n_steps
         self._faults = Faults(strict)
         self._on_close: list[Callable[[], None]] = []
-        self._closed = False
 
         self.history = History()
         self.alerts: list[Alert] = []
         """Every alert so far, oldest first."""
+        self.closed = False
         self.stepped = False
         """Set by :meth:`step`, for a hook that would measure the same step again; the hook clears it."""
         self._repeated: set[tuple[str, str | None]] = set()
@@ -163,6 +165,7 @@ class Monitor:
         clip: ClipPolicy | None = None,
         record: bool = True,
         scale: float | Tensor = 1.0,
+        turn: int | None = None,
     ) -> Measured | None:
         """What :meth:`step` does, for the integrations that drive a monitor.
 
@@ -172,16 +175,20 @@ class Monitor:
             clip: a policy for this step instead of the monitor's own.
             record: False to clip only, as when a closure is evaluated again.
             scale: what a GradScaler has multiplied the gradients by, where it has not been divided out.
+            turn: the number that ``every_n_steps`` and ``histogram_every_n_steps`` count, ``step`` by default. Several
+                optimizers in turn need one number per round: every second step may always be the same one's.
         """
         number = self._next_step if step is None else int(step)
         if record:
             self._next_step = number + 1
             self._measure_update()
         clip = clip or self._clip
-        due = record and number % self._every_n_steps == 0
-        if self._closed or self._faults.exhausted(CAPTURE) or not (due or clip):
+        turn = number if turn is None else turn
+        due = record and turn % self._every_n_steps == 0
+        sample = due and self._histogram_every_n_steps > 0 and turn % self._histogram_every_n_steps == 0
+        if self.closed or self._faults.exhausted(CAPTURE) or not (due or clip):
             return None
-        given = (number, parameters, clip, scale, due)
+        given = (number, parameters, clip, scale, due, sample)
         measured = self._faults.run(CAPTURE, "this step is not recorded", self._capture, *given, otherwise=None)
         self._receive(wait=False)
         return measured
@@ -192,12 +199,12 @@ class Monitor:
 
     def close(self) -> None:
         """Flush, close the sinks and remove what drives this monitor. May be called more than once."""
-        if self._closed:
+        if self.closed:
             return
-        self.flush()
-        self._closed = True
+        self.closed = True
         for undo in self._on_close:
             undo()
+        self.flush()
         for sink in self._sinks:
             self._faults.run(f"sink {_name(sink)}", "what it had not written is lost", sink.close, otherwise=None)
 
@@ -228,6 +235,7 @@ class Monitor:
             "next_step": self._next_step,
             "history": self.history.state_dict(),
             "alerts": [{**dataclasses.asdict(a), "severity": int(a.severity)} for a in self.alerts],
+            "repeated": list(self._repeated),
             "rules": {name: part.state_dict() for name, part in _stateful(self._rules)},
             "clip": {name: part.state_dict() for name, part in _stateful([self._clip])},
         }
@@ -240,6 +248,7 @@ class Monitor:
         self._next_step = int(state["next_step"])
         self.history.load_state_dict(state["history"])
         self.alerts[:] = [Alert(**{**a, "severity": Severity(a["severity"])}) for a in state["alerts"]]
+        self._repeated = {(rule, layer) for rule, layer in state["repeated"]}
         for kind, parts in (("rules", self._rules), ("clip", [self._clip])):
             for name, part in _stateful(parts):
                 if name in state[kind]:
@@ -254,30 +263,35 @@ class Monitor:
         clip: ClipPolicy | None,
         scale: float | Tensor,
         due: bool,
+        sample: bool,
     ) -> Measured:
         if parameters is None and self._optimizer is not None:
             parameters = parameters_of(self._optimizer)
         found = self._table.collect(parameters)
         gradients = [gradient for _, gradient, _ in found]
         measured = measure(gradients)
-        if not isinstance(scale, float) or scale != 1.0:
-            measured = Measured(measured.norms / scale, measured.total_norm / scale)
-        sampled = None
-        if due and self._histogram_every_n_steps and step % self._histogram_every_n_steps == 0:
-            sampled = self._take_sample(found)
-        record = None if clip is None else self._clip_gradients(clip, gradients, measured)
+        factor = None if isinstance(scale, float) and scale == 1.0 else torch.as_tensor(scale)
+        if factor is not None:
+            measured = Measured(measured.norms / factor, measured.total_norm / factor)
+        sampled = self._take_sample(found, factor) if sample else None
+        record = None if clip is None else self._clip_gradients(clip, gradients, measured, factor)
         if due:
-            rows = [row for _, _, row in found]
-            self._in_flight.append(_InFlight(step, self._table.names, rows, HostCopy(measured.norms), record, sampled))
+            rows, copy = [row for _, _, row in found], HostCopy(measured.norms)
+            update, self._update_ratio = self._update_ratio, None
+            self._in_flight.append(_InFlight(step, self._table.names, rows, copy, record, sampled, update))
         return measured
 
-    def _clip_gradients(self, clip: ClipPolicy, gradients: list[Tensor], measured: Measured) -> ClipRecord | None:
+    def _clip_gradients(
+        self, clip: ClipPolicy, gradients: list[Tensor], measured: Measured, factor: Tensor | None
+    ) -> ClipRecord | None:
         part, consequence = f"clip {_name(clip)}", "this step is not clipped"
-        return self._faults.run(part, consequence, clip.clip_, gradients, measured, otherwise=None)
+        return self._faults.run(part, consequence, _clip_unscaled, clip, gradients, measured, factor, otherwise=None)
 
-    def _take_sample(self, found: Sequence[Gradient]) -> SampledStats | None:
+    def _take_sample(self, found: list[Gradient], factor: Tensor | None) -> SampledStats | None:
         part, consequence = "the sampled statistics", "they are missing at this step"
         layers = len(self._table.names)
+        if factor is not None:
+            found = [g._replace(gradient=g.gradient.detach() / factor) for g in found]
         self._sample = self._faults.run(part, consequence, ParameterSample, found, layers, otherwise=None)
         return self._faults.run(part, consequence, sampled_stats, found, layers, otherwise=None)
 
@@ -314,7 +328,7 @@ class Monitor:
         norm, has_grad = per_layer(arrived.copy.numpy(), arrived.rows, layers)
         with np.errstate(over="ignore", invalid="ignore"):
             total = float(np.sqrt(np.sum(norm * norm)))
-        update, self._update_ratio = self._update_ratio, None
+        update = arrived.update
         if update is not None and len(update) != layers:
             update = None
         sampled = {} if arrived.sampled is None else arrived.sampled._asdict()
@@ -371,11 +385,26 @@ class _InFlight(NamedTuple):
     copy: HostCopy
     clip: ClipRecord | None
     sampled: SampledStats | None
+    update: FloatArray | None
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The parameters that ``optimizer`` updates now: groups may be added while training runs."""
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+@torch.no_grad()
+def _clip_unscaled(
+    clip: ClipPolicy, gradients: Sequence[Tensor], measured: Measured, factor: Tensor | None
+) -> ClipRecord:
+    """A policy's limits are meant for the true gradients, so a GradScaler's factor is taken out for it and put back."""
+    if factor is None:
+        return clip.clip_(gradients, measured)
+    scale_(gradients, 1 / factor)
+    try:
+        return clip.clip_(gradients, measured)
+    finally:
+        scale_(gradients, factor)
 
 
 def _checked(rule: Rule, history: History) -> list[Alert]:
@@ -414,11 +443,6 @@ def _convert(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     return value
 
 
-def _check_steps(argument: str, value: object, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{argument} must be a whole number from {at_least}, got {value!r}")
-
-
 def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     if not hasattr(optimizer, "param_groups"):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
@@ -430,7 +454,8 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None
         )
 
 
-def _parts(argument: str, parts: Any, *methods: str) -> list[Any]:
+def check_parts(argument: str, parts: Any, *methods: str) -> list[Any]:
+    """``parts`` as a list; raises TypeError when one of them lacks one of ``methods``."""
     if not isinstance(parts, Iterable) or isinstance(parts, (str, Mapping)):
         raise TypeError(f"{argument} must be a list or tuple, got {parts!r}")
     for part in (found := list(parts)):

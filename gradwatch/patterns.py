@@ -36,7 +36,7 @@ def as_patterns(argument: str, patterns: str | Iterable[str] | None) -> tuple[st
     """``patterns`` as a tuple of strings; a single string is one pattern. Raises TypeError for anything else."""
     if patterns is None:
         return None
-    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    given = tuple(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else (patterns,)
     for pattern in given:
         if not isinstance(pattern, str):
             raise TypeError(f"{argument} takes patterns such as 'encoder.*', got {pattern!r}")
@@ -67,19 +67,33 @@ def check_number(
 
     Args:
         argument: what to call it in the error.
-        value: a number, or a mapping from pattern to number.
+        value: what should be a number.
         above: exclusive lower limit.
         at_least: inclusive lower limit.
         at_most: inclusive upper limit.
     """
-    values = value.values() if isinstance(value, Mapping) else [value]
     limits = [
         f"{word} {limit:g}"
         for word, limit in (("above", above), ("at least", at_least), ("at most", at_most))
         if np.isfinite(limit)
     ]
-    for v in values:
-        if isinstance(v, bool) or not isinstance(v, Real):
-            raise TypeError(f"{argument} must be a number, got {value!r}")
-        if not (float(v) > above or above == -np.inf) or not at_least <= float(v) <= at_most:
-            raise ValueError(f"{argument} must be {' and '.join(limits) or 'a number'}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    if not (float(value) > above or above == -np.inf) or not at_least <= float(value) <= at_most:
+        raise ValueError(f"{argument} must be {' and '.join(limits) or 'a number'}, got {value!r}")
+
+
+def check_per_layer(argument: str, value: object, **limits: float) -> None:
+    """The same as :func:`check_number`, for one number or a mapping from pattern to number."""
+    if not isinstance(value, Mapping):
+        return check_number(argument, value, **limits)
+    as_patterns(argument, value)
+    for pattern, number in value.items():
+        check_number(f"{argument}[{pattern!r}]", number, **limits)
+    return None
+
+
+def check_whole_number(argument: str, value: object, at_least: int) -> None:
+    """Raise ValueError naming ``argument``, its value and what is allowed."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{argument} must be a whole number from {at_least}, got {value!r}")

@@ -148,6 +148,14 @@ class Report:
         diagnoses: the causes found, most confident first.
         stats: the latest statistics, None before the first step.
         clip: what was clipped at this step, None without a clip policy.
+
+    Example:
+        >>> why = Diagnosis("no_signal", 0.5, ("fc",), ("1 of 2 layers receives nothing",), "look behind fc")
+        >>> print(Report("dead: fc (1 of 2 layers)", Severity.WARNING, diagnoses=(why,)))
+        Verdict   dead: fc (1 of 2 layers)
+        Why       no signal (confidence 50%)
+        Evidence  1 of 2 layers receives nothing
+        Next      look behind fc
     """
 
     verdict: str

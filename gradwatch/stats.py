@@ -17,15 +17,18 @@ from gradwatch.layers import Gradient
 from gradwatch.records import BoolArray, FloatArray, IntArray
 from gradwatch.tags import HISTOGRAM_EDGES
 
-ROW = 4096
+ROW = 512
 """A large gradient is measured as rows of this many elements: torch's own float32 norm adds all squares into a few
-float32 sums and is off by 1e-2 at 1e8 elements (pytorch #68326); rows combined in float64 are exact to 1e-7 and, as one
-call, also use every core."""
+float32 sums and is off by 1e-2 at 1e8 elements (pytorch #68326); rows combined in float64 are exact to 4e-7 even where
+all elements are equal, so that all roundings go one way, and, as one call, also use every core."""
 
-LARGE = 16 * ROW
-"""From this many elements on; below, one plain norm is as exact and needs fewer calls."""
+EXACT = 2 * ROW
+"""Up to this many elements the plain float32 norm is as exact as a row."""
 
-SAFE = (1e-18, 1e18)
+LARGE = 1 << 16
+"""Between EXACT and this many elements the norm is taken in float64, 50 us at most; above it by rows."""
+
+SAFE = (1e-14, 1e18)
 """Outside this range the squares of float32 elements may over- or underflow: the norm is taken again in float64."""
 
 
@@ -36,7 +39,8 @@ class Measured:
     Args:
         norms: [P], L2 norm of each of the P gradients given to :func:`measure`.
         total_norm: 0-dim, L2 norm over all of them. In float32 it is computed as
-            ``torch.nn.utils.get_total_norm`` does, from float32 norms, so that clipping agrees bit for bit.
+            ``torch.nn.utils.get_total_norm`` does, from plain float32 norms up to 65,536 elements each, so that
+            clipping agrees bit for bit.
     """
 
     norms: Tensor
@@ -64,13 +68,13 @@ def measure(gradients: Sequence[Tensor]) -> Measured:
     for i, v in enumerate(values):
         groups[v.device, v.dtype].append(i)
     if len(groups) == 1:
-        norms = _norms(values)
+        norms, plain = _norms(values)
     else:
         home = values[0].device
-        parts = [_norms([values[i] for i in indices]).to(home, torch.float64) for indices in groups.values()]
+        parts = [_norms([values[i] for i in indices])[0].to(home, torch.float64) for indices in groups.values()]
         order = torch.tensor([i for indices in groups.values() for i in indices])
-        norms = torch.cat(parts)[torch.argsort(order).to(home)]
-    return Measured(norms, torch.linalg.vector_norm(norms))
+        norms = plain = torch.cat(parts)[torch.argsort(order).to(home)]
+    return Measured(norms, torch.linalg.vector_norm(plain))
 
 
 def real_values(gradient: Tensor) -> Tensor:
@@ -79,7 +83,7 @@ def real_values(gradient: Tensor) -> Tensor:
     if g.layout is not torch.strided:
         g = g.coalesce().values() if g.layout is torch.sparse_coo else g.values()
     if g.is_complex():
-        g = torch.view_as_real(g)
+        g = torch.view_as_real(g.resolve_conj())
     if g.dtype.itemsize == 1:  # float8 has no arithmetic of its own
         g = g.float()
     return g
@@ -117,8 +121,9 @@ def sampled_stats(gradients: Sequence[Gradient], layers: int) -> SampledStats:
     for _, gradient, row in gradients:
         found = element_stats(real_values(gradient))
         max_abs[row] = max(max_abs[row], found.max_abs)
-        zeros[row] += found.zeros + gradient.numel() - found.numel  # what a sparse gradient does not store is zero
-        numel[row] += gradient.numel()
+        elements = gradient.numel() * (2 if gradient.is_complex() else 1)
+        zeros[row] += found.zeros + elements - found.numel  # what a sparse gradient does not store is zero
+        numel[row] += elements
         nonfinite[row] += found.nonfinite
         counts[row] = counts.get(row, 0) + found.counts
     param_norms = measure([parameter for parameter, _, _ in gradients]).norms.double().cpu().numpy()
@@ -145,7 +150,8 @@ class ParameterSample:
         self._rows = [row for _, _, row in gradients]
         self._parameters = [weakref.ref(parameter) for parameter, _, _ in gradients]
         self._before = [self._sample(parameter).clone() for parameter, _, _ in gradients]
-        self._weights = np.array([p.numel() / max(b.numel(), 1) for (p, _, _), b in zip(gradients, self._before)])
+        sizes = [real_values(parameter).numel() for parameter, _, _ in gradients]
+        self._weights = np.array([size / max(b.numel(), 1) for size, b in zip(sizes, self._before)])
 
     @torch.no_grad()
     def update_ratio(self) -> FloatArray:
@@ -195,23 +201,23 @@ class HostCopy:
         return self._host.double().numpy()
 
 
-def _norms(values: list[Tensor]) -> Tensor:
-    """[P], norms of tensors of one device and dtype."""
+def _norms(values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Norms of tensors of one device and dtype, [P], and the same as torch takes them, for the total."""
     wider = {torch.float16: torch.float32, torch.bfloat16: torch.float32}.get(values[0].dtype)
     if values[0].device.type not in ("cpu", "mps"):
         wider = torch.float64  # nothing may wait for the result here, so it must be right at any scale at once
-    small = [i for i, v in enumerate(values) if v.numel() < LARGE]
+    small = [i for i, v in enumerate(values) if v.numel() <= LARGE]
     norms: list[Tensor] = [torch.empty(0)] * len(values)
     if small:
         for i, norm in zip(small, torch._foreach_norm([values[i] for i in small], 2, wider)):
             norms[i] = norm
     for i, v in enumerate(values):
-        if v.numel() >= LARGE:
+        if v.numel() > LARGE:
             norms[i] = _large_norm(v, wider)
     stacked = torch.stack(norms)
     if values[0].device.type == "cpu" and stacked.dtype is torch.float32:
-        return _in_range(stacked, values)
-    return stacked
+        return _refined(stacked, values)
+    return stacked, stacked
 
 
 def _large_norm(values: Tensor, wider: torch.dtype | None) -> Tensor:
@@ -219,9 +225,9 @@ def _large_norm(values: Tensor, wider: torch.dtype | None) -> Tensor:
     whole = flat.numel() // ROW * ROW
     rows = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1, dtype=wider)
     tail = torch.linalg.vector_norm(flat[whole:], dtype=wider)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(rows.double()), tail.double()])).to(
-        rows.dtype
-    )
+    parts = torch.stack([torch.linalg.vector_norm(rows.double()), tail.double()])
+    norm: Tensor = torch.linalg.vector_norm(parts).to(rows.dtype)
+    return norm
 
 
 def _flat(values: Tensor) -> Tensor:
@@ -231,18 +237,19 @@ def _flat(values: Tensor) -> Tensor:
     return flat
 
 
-def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:
-    """``norms``, those that over- or underflowed taken again in float64; only the CPU knows them without waiting."""
+def _refined(norms: Tensor, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """``norms`` with the long ones and those that over- or underflowed taken again in float64; and for the total, those
+    of torch unless one was out of range. Only the CPU knows without waiting."""
     host = norms.numpy()
     low, high = SAFE
-    doubtful = np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host))
-    redo = [i for i in doubtful.tolist() if values[i].numel() and _largest(values[i]) > 0]
+    doubtful = np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host)).tolist()
+    out_of_range = [i for i in doubtful if values[i].numel() and _largest(values[i]) > 0]
+    redo = out_of_range + [i for i, v in enumerate(values) if EXACT < v.numel() <= LARGE]
     if not redo:
-        return norms
+        return norms, norms
     exact = norms.double()
-    for i in redo:
-        exact[i] = torch.linalg.vector_norm(values[i], dtype=torch.float64)
-    return exact
+    exact[redo] = torch.stack(torch._foreach_norm([values[i] for i in redo], 2, torch.float64))
+    return exact, exact if out_of_range else norms
 
 
 def _largest(values: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
-from gradwatch.stats import Measured, measure
+from gradwatch.stats import Measured, measure, real_values
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,11 @@ class Value:
         if total.device.type == "cpu" and float(total) <= self.max_value:
             return ClipRecord("value", total, total, 1.0, self.max_value)  # type: ignore[arg-type]
         for g in gradients:
-            elements = g if g.layout is torch.strided else g.coalesce().values()
-            elements = torch.view_as_real(elements) if elements.is_complex() else elements
-            clamped = elements.clamp(-self.max_value, self.max_value)
-            if g.layout is torch.strided:
-                elements.copy_(clamped)
-            else:
-                g.copy_(torch.sparse_coo_tensor(g.coalesce().indices(), clamped, g.shape))
+            clamped = real_values(g).clamp(-self.max_value, self.max_value)
+            if g.is_complex():
+                clamped = torch.view_as_complex(clamped)
+            if g.layout is not torch.strided:
+                clamped = torch.sparse_coo_tensor(g.coalesce().indices(), clamped, g.shape, check_invariants=False)
+            g.copy_(clamped)
         after = measure(gradients).total_norm
         return ClipRecord("value", total, after, float("nan"), self.max_value)  # type: ignore[arg-type]

@@ -35,8 +35,8 @@ class FirstNonFinite:
             f"layers: {shown}{', ...' if len(names) > 3 else ''}"
         ]
         before = history.total_norm[:start]
-        before = before[np.isfinite(before)]
-        grew = len(before) > 5 and before[-1] > 100 * np.median(before[:-1])
+        before = before[np.isfinite(before) & (before > 0)]
+        grew = len(before) > 1 and before[-1] > 100 * np.median(before[:-1])
         if grew:
             ratio = before[-1] / np.median(before[:-1])
             evidence.append(f"the step before, the total norm was {before[-1]:.2g}, {ratio:.2g} times its median")

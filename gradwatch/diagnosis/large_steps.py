@@ -10,6 +10,9 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.records import Alert, Diagnosis
 
+NORMAL_STEPS = 20
+"""Finite steps that a median needs to say what is normal; before it, a run that overflows at once only knows excess."""
+
 
 @dataclass(frozen=True)
 class LargeSteps:
@@ -38,7 +41,7 @@ class LargeSteps:
 
     def explain(self, history: History, probe: object, alerts: Sequence[Alert]) -> Diagnosis | None:
         found = [a for a in alerts if a.rule == "exploding"]
-        totals = history.total_norm[np.isfinite(history.total_norm)]
+        totals = history.total_norm[np.isfinite(history.total_norm) & (history.total_norm > 0)]
         if not found or not len(totals):
             return None
         peak, median = float(totals.max()), float(np.median(totals))
@@ -54,7 +57,10 @@ class LargeSteps:
         moved = float(update[worst]) if len(update) else 0.0
         if moved > self.max_update:
             evidence.append(f"one step moved {history.layers[worst]} by {moved:.0%} of the size of its weights")
-        target = median if peak > 10 * median else median / 10
+        if len(totals) < NORMAL_STEPS:
+            target = 1.0
+        else:
+            target = median if peak > 10 * median else median / 10
         return Diagnosis(
             "large_steps",
             confidence=0.9 if moved > self.max_update else 0.6,

@@ -26,7 +26,12 @@ def default() -> tuple[Rule, ...]:
 
 
 def check(rules: Iterable[Rule], names: tuple[str, ...]) -> None:
-    """Raise ValueError when a pattern matches no layer, or a norm could be vanishing and exploding at once."""
+    """Raise ValueError when a pattern matches no layer, or a norm could be vanishing and exploding at once.
+
+    >>> check([Vanishing(ratio={"encodr.*": 1e-5})], ("encoder.0", "head"))
+    Traceback (most recent call last):
+    ValueError: Vanishing(ratio=...): the pattern 'encodr.*' matches no layer; the layers are: encoder.0, head
+    """
     own = [rule for rule in rules if isinstance(rule, LayerRule)]
     for rule in own:
         rule.check_layers(names)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.patterns import check_number, check_patterns, per_layer
+from gradwatch.patterns import check_number, check_patterns, check_per_layer, check_whole_number, per_layer
 from gradwatch.records import Alert, BoolArray, FloatArray, Severity
 from gradwatch.rules.episodes import Episodes
 from gradwatch.rules.state import LayerState
@@ -31,6 +31,23 @@ class LayerRule(ABC):
 
     A subclass is a dataclass with ``patience`` and ``recovery`` (in steps) and a judgement of one step. The rule takes
     in every step of the history that it has not seen, so one check of a long history equals a check after each step.
+
+    Example:
+        >>> @dataclass
+        ... class Huge(LayerRule):
+        ...     name = "huge"
+        ...     severity = Severity.WARNING
+        ...     patience: int = 2
+        ...     recovery: int = 1
+        ...
+        ...     def judge(self, history):
+        ...         norm, limit = history.latest.grad_norm, np.full(len(history.layers), 10.0)
+        ...         return Judgement(norm, limit, bad=norm > limit, good=norm <= limit)
+        ...
+        ...     def describe(self, value, threshold):
+        ...         return f"gradient norm {value:g} is above {threshold:g}"
+        >>> [alert.message for alert in Huge().check(History.from_grad_norms(fc=[1.0, 20.0, 30.0]))]
+        ['fc: gradient norm 30 is above 10']
     """
 
     name: ClassVar[str]
@@ -45,7 +62,7 @@ class LayerRule(ABC):
 
     def __post_init__(self) -> None:
         for argument in ("patience", "recovery"):
-            self._check(argument, at_least=1)
+            self._check_steps(argument, at_least=1)
         self.reset()
 
     @abstractmethod
@@ -56,7 +73,8 @@ class LayerRule(ABC):
     def describe(self, value: float, threshold: float) -> str:
         """What happened to a layer, with the numbers: the alert's sentence after the layer's name."""
 
-    def check(self, history: History) -> list[Alert]:
+    # Annotated as in the protocol, to the word: LightningCLI accepts no other.
+    def check(self, history: History) -> Iterable[Alert]:
         """The alerts of all steps of ``history`` that this rule has not seen yet."""
         if history.count < self._seen:
             self.reset()
@@ -82,14 +100,13 @@ class LayerRule(ABC):
     @property
     def open_layers(self) -> tuple[str, ...]:
         """Names of the layers whose episode is going on."""
-        return self._open_layers
+        return tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
 
     def reset(self) -> None:
         """Forget every step seen."""
         self._seen = 0
         self._episodes = Episodes()
         self._remembered: dict[str, LayerState] = {"episodes": self._episodes}
-        self._open_layers: tuple[str, ...] = ()
         self._limits: dict[str, tuple[tuple[str, ...], FloatArray]] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,19 +118,23 @@ class LayerRule(ABC):
         self._seen = int(state["seen"])
         for name, part in self._remembered.items():
             part.load_state_dict(state[name])
-        self._note_open_layers()
 
     def _check(self, argument: str, **limits: float) -> None:
         check_number(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
+
+    def _check_limit(self, argument: str, **limits: float) -> None:
+        check_per_layer(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
+
+    def _check_steps(self, argument: str, at_least: int) -> None:
+        check_whole_number(f"{type(self).__name__}: {argument}", getattr(self, argument), at_least)
 
     def _check_latest(self, history: History) -> list[Alert]:
         stats = history.latest
         assert stats is not None
         self._episodes.align(stats.layers)
-        found = self.judge(history)
+        with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
+            found = self.judge(history)
         opened, closed = self._episodes.update(stats.step, found.bad, found.good, self.patience, self.recovery)
-        if len(opened) or len(closed):
-            self._note_open_layers()
         alerts = []
         for indices, severity in ((opened, self.severity), (closed, Severity.INFO)):
             if len(indices) and (severity > Severity.INFO or self.reports_recovery):
@@ -121,14 +142,11 @@ class LayerRule(ABC):
                 alerts += [self._alert(stats.step, stats.layers, found, group, severity) for group in groups]
         return alerts
 
-    def _note_open_layers(self) -> None:
-        self._open_layers = tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
-
     def _alert(
         self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity
     ) -> Alert:
         indices = list(group)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             excess = np.nan_to_num(np.abs(np.log(found.value[indices] / found.threshold[indices])), nan=np.inf)
         worst = indices[int(np.argmax(excess))]
         value, threshold = float(found.value[worst]), float(found.threshold[worst])

@@ -11,6 +11,9 @@ from gradwatch.rules.state import LayerState
 REFRESH_STEPS = 8
 """Steps between two medians: sorting a window of 300 layers costs 0.4 ms, a normal step should cost a tenth of it."""
 
+NOISE = 3.0
+"""How far the norm of a healthy run strays from its level: a return to the highest level comes with its noise."""
+
 MAD_TO_STD = 1.4826
 """The standard deviation of a normal distribution, in units of its median absolute deviation."""
 
@@ -19,7 +22,8 @@ class Baseline(LayerState):
     """Median and spread of each layer's norm over the steps before the latest, refreshed now and then.
 
     Its arrays, NaN before there is a baseline: ``level``, the median norm; ``spread``, the robust standard deviation of
-    the log norm; ``peak``, the highest level so far (a jump that stays below it returns to where training came from).
+    the log norm; ``peak``, the highest norm that was normal so far (a jump that stays below it returns to
+    where training came from).
 
     Args:
         window: number of steps looked at.
@@ -45,4 +49,4 @@ class Baseline(LayerState):
             fresh &= ~frozen
         self["level"] = np.where(fresh, np.exp(level), self["level"])
         self["spread"] = np.where(fresh, spread, self["spread"])
-        self["peak"] = np.fmax(self["peak"], self["level"])
+        self["peak"] = np.fmax(self["peak"], NOISE * self["level"])

@@ -43,7 +43,7 @@ class Dead(LayerRule):
     warmup: int = 10
 
     def __post_init__(self) -> None:
-        self._check("warmup", at_least=0)
+        self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:

@@ -63,11 +63,11 @@ class Exploding(LayerRule):
     warmup: int = 20
 
     def __post_init__(self) -> None:
-        self._check("threshold", above=0)
+        self._check_limit("threshold", above=0)
         self._check("calm_update", at_least=0)
-        self._check("growth", above=1)
-        self._check("window", at_least=1)
-        self._check("warmup", at_least=1)
+        self._check_limit("growth", above=1)
+        self._check_steps("window", at_least=1)
+        self._check_steps("warmup", at_least=1)
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:

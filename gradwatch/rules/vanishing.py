@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import Severity
+from gradwatch.records import IntArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
 
@@ -19,7 +20,8 @@ class Vanishing(LayerRule):
     """A layer's gradient norm stays far below that of the layers after it, or near zero from the start.
 
     The comparison with later layers makes the rule free of scale: a small loss, a converged run or half-precision loss
-    scaling shrink all layers alike. A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless layers
+    scaling shrink all layers alike. A bias is judged together with the weight beside it: before a normalisation it has
+    no gradient by design. A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless layers
     after it are vanishing too: then it underflowed.
 
     Args:
@@ -58,9 +60,9 @@ class Vanishing(LayerRule):
     warmup: int = 10
 
     def __post_init__(self) -> None:
-        self._check("ratio", above=0, at_most=1)
-        self._check("threshold", at_least=0)
-        self._check("warmup", at_least=0)
+        self._check_limit("ratio", above=0, at_most=1)
+        self._check_limit("threshold", at_least=0)
+        self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
@@ -75,7 +77,7 @@ class Vanishing(LayerRule):
         self._peak["norm"] = np.fmax(self._peak["norm"], np.where(present, norm, 0.0))
         never_above = self._peak["norm"] < 10 * absolute
         limit = np.where(never_above, np.maximum(relative, absolute), relative)
-        small = present & (norm < limit)
+        small = present & (norm < limit) & (norm[_weight_beside(stats.layers)] < limit)
         last_nonzero = np.flatnonzero(small & (norm > 0))[-1:]
         after = np.arange(len(norm)) < (last_nonzero[0] if len(last_nonzero) else 0)
         bad = small & ((norm > 0) | after) & (history.count > self.warmup)
@@ -87,3 +89,10 @@ class Vanishing(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         return f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"
+
+
+@lru_cache(maxsize=8)
+def _weight_beside(layers: tuple[str, ...]) -> IntArray:
+    """For each parameter ``x.bias`` the index of ``x.weight`` where there is one, else its own; int64 [L]."""
+    index = {name: i for i, name in enumerate(layers)}
+    return np.array([index.get(name.removesuffix("bias") + "weight", i) for i, name in enumerate(layers)], np.int64)

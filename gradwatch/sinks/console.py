@@ -25,6 +25,9 @@ class Console:
     Args:
         min_severity: the least severity that is said; recoveries have INFO.
 
+    Raises:
+        ValueError: when ``min_severity`` is no severity.
+
     Example:
         >>> for line in lines([Alert(7, "dead", "fc", Severity.WARNING, 0.0, 0.0, "fc: exactly zero")]):
         ...     print(line)
@@ -32,7 +35,9 @@ class Console:
     """
 
     def __init__(self, min_severity: Severity = Severity.INFO) -> None:
-        self._min_severity = Severity(min_severity)
+        if min_severity not in tuple(Severity):
+            raise ValueError(f"Console: min_severity must be a gradwatch.Severity, got {min_severity!r}")
+        self._min_severity = min_severity
 
     def write(self, report: Report) -> None:
         for line in lines(a for a in report.alerts if a.severity >= self._min_severity):

@@ -1,0 +1,98 @@
+"""A gallery of histories: hostile ones, which nothing may choke on, and healthy ones, which nothing may flag.
+
+A run is a list of steps, each a dict from layer to gradient norm, None standing for "no gradient".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from gradwatch import History, StepStats
+
+Step = Mapping[str, float | None]
+Run = list[Step]
+
+NAN, INF = float("nan"), float("inf")
+
+
+def stats(number: int, step: Step, **sampled: np.ndarray) -> StepStats:
+    """One step's statistics, the total by definition: the root of the sum of squares."""
+    norms = np.array([0.0 if norm is None else norm for norm in step.values()], dtype=np.float64)
+    has_grad = np.array([norm is not None for norm in step.values()], dtype=bool)
+    with np.errstate(over="ignore"):
+        total = float(np.sqrt(np.sum(norms**2)))
+    return StepStats(number, tuple(step), norms, has_grad, total, **sampled)
+
+
+def history_of(run: Iterable[Step | StepStats], window: int = 512) -> History:
+    history = History(window)
+    for number, step in enumerate(run):
+        history.append(step if isinstance(step, StepStats) else stats(number, step))
+    return history
+
+
+def layers(norms: Iterable[float | None]) -> Step:
+    return {f"fc{i}": norm for i, norm in enumerate(norms)}
+
+
+def noisy(steps: int = 60, seed: int = 0, width: int = 3) -> Run:
+    """Ordinary steps to put a fault into."""
+    return [layers(row) for row in np.random.default_rng(seed).lognormal(0.0, 0.3, (steps, width)).tolist()]
+
+
+def _with(run: Run, at: Iterable[int], **changes: float | None) -> Run:
+    return [{**step, **changes} if i in set(at) else step for i, step in enumerate(run)]
+
+
+HOSTILE: dict[str, Run] = {
+    "empty": [],
+    "no layers": [{}] * 30,
+    "one step": [layers([1.0, 2.0])],
+    "one layer": [{"fc": 1.0}] * 60,
+    "constant": [layers([1.0, 1.0, 1.0])] * 60,
+    "one NaN": _with(noisy(), [40], fc1=NAN),
+    "one inf": _with(noisy(), [40], fc1=INF),
+    "NaN from the first step": [layers([NAN, NAN, NAN])] * 60,
+    "NaN and inf by turns": [layers([NAN, INF, 1.0]), layers([1.0, NAN, INF])] * 30,
+    "one spike": _with(noisy(), [40], fc0=1e4),
+    "repeated spikes": _with(noisy(100), range(30, 100, 10), fc0=1e4, fc2=1e4),
+    "a spike every other step": _with(noisy(100), range(30, 100, 2), fc1=1e4),
+    "explodes to inf": [layers([10.0**i, 10.0**i]) for i in range(0, 300, 5)] + [layers([INF, INF])] * 10,
+    "vanishes to zero": [layers([10.0**-i, 1.0]) for i in range(0, 400, 5)],
+    "vanishing and recovering": noisy(30) + _with(noisy(60), range(60), fc0=1e-9) + noisy(60),
+    "no layer has a gradient": [layers([None, None, None])] * 60,
+    "no gradient by turns": [layers([None, 1.0]), layers([1.0, None])] * 50,
+    "all zero": [layers([0.0, 0.0, 0.0])] * 100,
+    "zero, alive, zero": [layers([0.0, 1.0])] * 70 + [layers([1.0, 1.0])] * 10 + [layers([0.0, 1.0])] * 70,
+    "zero, then huge, then NaN": [layers([0.0, 0.0])] * 60 + [layers([1e6, 1e6])] + [layers([NAN, NAN])] * 5,
+    "a long name": [{"x" * 300: 1e-12, "y" * 300: 1.0}] * 60,
+    "names that are patterns": [{"[a]*?": 1e-12, "": 1.0, "{0}%s": NAN}] * 60,
+    "1000 layers": [layers(row) for row in np.random.default_rng(0).lognormal(0.0, 1.0, (40, 1000)).tolist()],
+    "1000 layers broken at once": noisy(40, width=1000) + [layers([NAN] * 1000)] * 2 + noisy(5, width=1000),
+    "largest and smallest floats": [layers([1e308, 5e-324]), layers([5e-324, 1e308])] * 50,
+    "smallest, then largest floats": [layers([5e-324, 5e-324])] * 60 + [layers([1e308, 1e308])] * 10,
+}
+
+CHANGING: dict[str, Run] = {
+    "a layer joins": noisy(40, width=2) + noisy(60, seed=1, width=3),
+    "a layer leaves": noisy(40, width=3) + noisy(60, seed=1, width=2),
+    "layers swap places": noisy(40, width=2) + [dict(reversed(step.items())) for step in noisy(60, seed=1, width=2)],
+    "a layer leaves while it is NaN": _with(noisy(40), range(30, 40), fc2=NAN) + noisy(60, seed=1, width=2),
+    "every layer is replaced": noisy(40) + [{f"new.{k}": v for k, v in step.items()} for step in noisy(60, seed=1)],
+    "all layers leave and come back": noisy(30) + [{}] * 5 + noisy(30, seed=1),
+}
+"""Hostile as well: the set of layers changes while training runs."""
+
+
+def healthy(scale: float = 1.0, decay_steps: float = np.inf, seed: int = 0, steps: int = 250) -> list[StepStats]:
+    """A run as training makes it: levels within two decades, lognormal noise, perhaps a decay, calm weights."""
+    rng = np.random.default_rng(seed)
+    level = rng.permutation(np.geomspace(0.1, 10.0, 12)) * np.exp(-np.arange(steps)[:, None] / decay_steps)
+    norms = scale * level * rng.lognormal(0.0, 0.4, level.shape)
+    calm = np.full(level.shape[1], 1e-3)
+    return [
+        stats(i, layers(row), **({"update_ratio": calm} if i % 100 == 1 else {}))
+        for i, row in enumerate(norms.tolist())
+    ]

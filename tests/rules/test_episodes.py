@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradwatch.rules.episodes import Episodes
+
+BAD, GOOD, NEITHER = "-", "+", "."
+
+
+def reference(verdicts: str, patience: int, recovery: int) -> list[tuple[int, str]]:
+    """One layer's episodes, a step at a time."""
+    events = []
+    bad = good = 0
+    is_open = False
+    for step, verdict in enumerate(verdicts):
+        if verdict == BAD:
+            bad, good = bad + 1, 0
+            if not is_open and bad >= patience:
+                is_open = True
+                events.append((step, "opened"))
+        elif verdict == GOOD:
+            bad, good = 0, good + 1
+            if is_open and good >= recovery:
+                is_open = False
+                events.append((step, "closed"))
+    return events
+
+
+def run(columns: list[str], patience: int, recovery: int) -> list[list[tuple[int, str]]]:
+    """The same by :class:`Episodes`, one column per layer."""
+    episodes = Episodes()
+    episodes.align(tuple(map(str, range(len(columns)))))
+    events: list[list[tuple[int, str]]] = [[] for _ in columns]
+    for step, row in enumerate(zip(*columns)):
+        verdicts = np.array(row)
+        for word, indices in zip(
+            ("opened", "closed"), episodes.update(step, verdicts == BAD, verdicts == GOOD, patience, recovery)
+        ):
+            for i in indices:
+                events[i].append((step, word))
+    return events
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "patience", "recovery", "events"),
+    [
+        ("", 1, 1, []),
+        ("+-+", 1, 1, [(1, "opened"), (2, "closed")]),
+        ("--+--+", 3, 1, []),
+        ("---++++", 3, 2, [(2, "opened"), (4, "closed")]),
+        ("-----", 2, 1, [(1, "opened")]),
+        ("-.-.-", 3, 1, [(4, "opened")]),
+        ("-+.+", 1, 2, [(0, "opened"), (3, "closed")]),
+        ("-+-+-++", 1, 2, [(0, "opened"), (6, "closed")]),
+        ("....", 1, 1, []),
+    ],
+)
+def test_episodes_worked_by_hand(verdicts: str, patience: int, recovery: int, events: list[tuple[int, str]]) -> None:
+    assert run([verdicts], patience, recovery) == [events] == [reference(verdicts, patience, recovery)]
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.sampled_from([BAD, GOOD, NEITHER])] * 4), min_size=1, max_size=40),
+    patience=st.integers(1, 4),
+    recovery=st.integers(1, 4),
+)
+def test_every_layer_by_itself(rows: list[tuple[str, ...]], patience: int, recovery: int) -> None:
+    columns = ["".join(column) for column in zip(*rows)]
+    assert run(columns, patience, recovery) == [reference(column, patience, recovery) for column in columns]
+
+
+def test_the_step_at_which_it_opened_is_kept() -> None:
+    episodes = Episodes()
+    episodes.align(("a", "b"))
+    bad = np.array([True, False])
+    for step in (7, 8, 9):
+        episodes.update(step, bad, ~bad, patience=2, recovery=1)
+    assert episodes["opened_at"].tolist() == [8, 0]
+    assert episodes["open"].tolist() == [True, False]

@@ -1,0 +1,182 @@
+"""What every rule owes its user, whatever the history."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradwatch import Alert, History, Severity, rules
+from gradwatch.records import to_plain
+from gradwatch.rules import LayerRule
+from tests.histories import CHANGING, HOSTILE, NAN, Run, healthy, history_of, layers, noisy, stats
+
+RUNS = {**HOSTILE, **CHANGING}
+
+every_rule = pytest.mark.parametrize("kind", [type(rule) for rule in rules.default()], ids=lambda kind: kind.name)
+every_run = pytest.mark.parametrize("run", RUNS)
+
+norms = st.one_of(st.none(), st.floats(min_value=0.0), st.just(NAN), st.sampled_from([0.0, 1e-9, 1.0, 1e5]))
+
+
+def check_each(rule: LayerRule, run: Run, history: History | None = None) -> list[Alert]:
+    """Check after each step, as the monitor does."""
+    history = history_of([]) if history is None else history
+    alerts = []
+    for step in run:
+        history.append(stats(history.count, step))
+        alerts += rule.check(history)
+    return alerts
+
+
+@cache
+def alerts_of(kind: type[LayerRule], run: str) -> list[Alert]:
+    return check_each(kind(), RUNS[run])
+
+
+def eager(kind: type[LayerRule]) -> LayerRule:
+    """A rule that speaks early, so that short random histories reach its episodes."""
+    return kind(patience=2, recovery=2, **{"warmup": 3} if hasattr(kind, "warmup") else {})
+
+
+@every_rule
+@every_run
+def test_alerts_are_well_formed_and_told_once_per_episode(kind: type[LayerRule], run: str) -> None:
+    told = defaultdict(list)
+    for alert in alerts_of(kind, run):
+        names = tuple(RUNS[run][alert.step])
+        assert alert.rule == kind.name
+        assert alert.layer is None or alert.layer in names
+        assert alert.message.startswith(names)
+        assert (type(alert.value), type(alert.threshold)) == (float, float)
+        told[alert.layer].append(alert.severity)
+    for severities in told.values():
+        if kind.reports_recovery and not kind.grouped:
+            assert severities == ([kind.severity, Severity.INFO] * len(severities))[: len(severities)]
+        else:
+            assert set(severities) <= {kind.severity, Severity.INFO}
+
+
+@every_rule
+@pytest.mark.parametrize("run", HOSTILE)
+def test_one_check_of_a_long_history_is_a_check_after_each_step(kind: type[LayerRule], run: str) -> None:
+    assert to_plain(kind().check(history_of(RUNS[run]))) == to_plain(alerts_of(kind, run))
+
+
+@every_rule
+@every_run
+def test_a_rule_continues_from_its_state(kind: type[LayerRule], run: str) -> None:
+    steps = RUNS[run]
+    for cut in {len(steps) // 2, 2 * len(steps) // 3 + 1}:
+        first, history = kind(), history_of([])
+        alerts = check_each(first, steps[:cut], history)
+        resumed, restored = kind(), History(history.window)
+        resumed.load_state_dict(first.state_dict())
+        restored.load_state_dict(history.state_dict())
+        assert resumed.open_layers == first.open_layers
+        assert to_plain(alerts + check_each(resumed, steps[cut:], restored)) == to_plain(alerts_of(kind, run))
+
+
+@every_rule
+def test_state_is_plain_and_a_copy(kind: type[LayerRule]) -> None:
+    def leaves(value: Any) -> list[Any]:
+        if isinstance(value, (dict, list)):
+            return [leaf for item in (value.values() if isinstance(value, dict) else value) for leaf in leaves(item)]
+        return [value]
+
+    rule = kind()
+    check_each(rule, noisy(30))
+    state = rule.state_dict()
+    assert {type(leaf) for leaf in leaves(state)} <= {int, float, bool, str, np.ndarray}
+    before = to_plain(state)
+    check_each(rule, noisy(40))
+    assert to_plain(state) == before
+
+
+@every_rule
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("decay_steps", [np.inf, 25.0])
+def test_healthy_training_raises_no_alert(kind: type[LayerRule], scale: float, decay_steps: float) -> None:
+    for seed in range(2):
+        assert kind().check(history_of(healthy(scale, decay_steps, seed))) == []
+
+
+@every_rule
+def test_frozen_and_late_layers_raise_no_alert(kind: type[LayerRule]) -> None:
+    run = [layers([None, 1.0, 0.0 if i < 5 else 1.0]) for i in range(200)]  # frozen, alive, zero-initialised branch
+    assert check_each(kind(), run) == []
+
+
+@every_rule
+def test_a_new_run_starts_from_nothing(kind: type[LayerRule]) -> None:
+    rule = kind()
+    run = HOSTILE["vanishing and recovering"]
+    check_each(rule, run)
+    assert to_plain(check_each(rule, run[:70])) == to_plain(check_each(kind(), run[:70]))
+
+
+@every_rule
+@pytest.mark.parametrize("value", [-1, 1.5, "2", True, None, {"*": 3}])
+def test_steps_are_whole_numbers(kind: type[LayerRule], value: Any) -> None:
+    for argument in {"patience", "recovery", "warmup", "window"} & set(vars(kind())):
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: {argument} must be a whole number from [01], got"):
+            kind(**{argument: value})
+
+
+@every_rule
+@given(run=st.lists(st.lists(norms, min_size=3, max_size=3), max_size=30))
+@settings(max_examples=30)
+def test_any_numbers_at_all(kind: type[LayerRule], run: list[list[float | None]]) -> None:
+    steps = [layers(row) for row in run]
+    alerts = check_each(eager(kind), steps)
+    assert to_plain(eager(kind).check(history_of(steps))) == to_plain(alerts)
+
+
+@pytest.mark.parametrize(
+    ("run", "rule"),
+    [
+        ("one NaN", "nonfinite"),
+        ("one inf", "nonfinite"),
+        ("one spike", "spike"),
+        ("explodes to inf", "exploding"),
+        ("vanishing and recovering", "vanishing"),
+        ("zero, alive, zero", "dead"),
+    ],
+)
+def test_each_fault_is_found_by_its_own_rule(run: str, rule: str) -> None:
+    found = {a.rule for r in rules.default() for a in check_each(r, HOSTILE[run]) if a.severity > Severity.INFO}
+    assert rule in found
+    assert found <= {rule} | ({"spike", "nonfinite"} if rule == "exploding" else set())
+
+
+def test_default_rules_are_fresh_objects() -> None:
+    one, other = rules.default(), rules.default()
+    assert not set(map(id, one)) & set(map(id, other))
+
+
+def test_a_pattern_that_matches_no_layer_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"Vanishing\(ratio=\.\.\.\): the pattern 'encodr\.\*' matches no layer.*encoder\.0"
+    ):
+        rules.check([rules.Vanishing(ratio={"encodr.*": 1e-5})], ("encoder.0", "head"))
+
+
+def test_limits_out_of_order_are_refused() -> None:
+    wrong = [rules.Vanishing(threshold={"head": 5.0}), rules.Exploding(threshold={"head": 2.0})]
+    with pytest.raises(ValueError, match=r"Vanishing\(threshold=5\) must be below Exploding\(threshold=2\).*'head'"):
+        rules.check(wrong, ("encoder.0", "head"))
+    rules.check([wrong[0], rules.Spike(), rules.Dead()], ("encoder.0", "head"))
+
+
+def test_a_rule_of_the_users_own_is_left_alone() -> None:
+    class Mine:
+        def check(self, history: History) -> list[Alert]:
+            return []
+
+    rules.check([Mine()], ("fc",))
+    assert isinstance(Mine(), rules.Rule)

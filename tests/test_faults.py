@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from gradwatch.faults import LIMIT, Faults, GradwatchWarning
+
+
+def divide(a: float, b: float) -> float:
+    return a / b
+
+
+def test_what_works_is_passed_on() -> None:
+    assert Faults(strict=False).run("rule", "it is dropped", divide, 6, 3, otherwise=None) == 2.0
+
+
+def test_what_fails_warns_once_with_the_part_the_consequence_and_the_reason() -> None:
+    faults = Faults(strict=False)
+    words = r"^gradwatch: sink Broken failed, it is dropped: ZeroDivisionError: division by zero$"
+    with pytest.warns(GradwatchWarning, match=words):
+        assert faults.run("sink Broken", "it is dropped", divide, 1, 0, otherwise=-1) == -1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert faults.run("sink Broken", "it is dropped", divide, 1, 0, otherwise=-1) == -1
+
+
+def test_each_part_has_its_own_warning() -> None:
+    faults = Faults(strict=False)
+    for part in ("rule A", "rule B"):
+        with pytest.warns(GradwatchWarning, match=part):
+            faults.run(part, "it is dropped", divide, 1, 0, otherwise=None)
+
+
+@pytest.mark.filterwarnings("ignore::gradwatch.faults.GradwatchWarning")
+def test_a_part_is_exhausted_after_its_limit() -> None:
+    faults = Faults(strict=False)
+    for failures in range(LIMIT + 1):
+        assert faults.exhausted("capture") is (failures >= LIMIT)
+        faults.run("capture", "this step is not recorded", divide, 1, 0, otherwise=None)
+    assert not faults.exhausted("another part")
+
+
+def test_strict_raises() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Faults(strict=True).run("rule", "it is dropped", divide, 1, 0, otherwise=None)
+
+
+def test_an_interrupt_is_no_fault() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Faults(strict=False).run("rule", "it is dropped", interrupt, otherwise=None)

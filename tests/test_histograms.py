@@ -1,0 +1,129 @@
+"""Histograms of log10 |gradient| against NumPy's."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradwatch.histograms import BINS, CHUNK, FIRST_NONFINITE, MANTISSA_BITS, element_stats, log10_counts
+from gradwatch.tags import HISTOGRAM_EDGES
+
+NAN, INF = float("nan"), float("inf")
+GENERATOR = np.random.default_rng(0)
+
+SAMPLES = {
+    "normal": GENERATOR.normal(size=100_003),
+    "log-normal": GENERATOR.lognormal(sigma=3.0, size=50_000),
+    "uniform": GENERATOR.uniform(-1, 1, size=20_000),
+    "over ten decades": 10.0 ** GENERATOR.uniform(-9, 2, size=200_000),
+    "half zeros": GENERATOR.normal(size=80_000) * (GENERATOR.uniform(size=80_000) < 0.5),
+    "student": GENERATOR.standard_t(2, size=60_000),
+}
+
+
+def bin_edges() -> np.ndarray:
+    """Lower edge of each bin and the upper edge of the last, from the bits of float32."""
+    return np.arange(FIRST_NONFINITE + 1, dtype=np.uint32).__lshift__(23 - MANTISSA_BITS).view(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_counts_are_those_of_numpy(sample, dtype):
+    values = torch.from_numpy(SAMPLES[sample]).to(dtype)
+    found = element_stats(values)
+    magnitudes = np.abs(values.to(torch.float32).numpy())
+    finite = magnitudes[np.isfinite(magnitudes)]
+    expected, _ = np.histogram(finite[finite > 0], bin_edges())
+    np.testing.assert_array_equal(found.counts[:FIRST_NONFINITE], expected)
+    assert found.zeros == np.count_nonzero(magnitudes == 0)
+    assert found.max_abs == pytest.approx(finite.max(), rel=1e-7)
+    assert found.numel == len(values)
+    assert found.nonfinite == len(magnitudes) - len(finite)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_log10_counts_are_those_of_numpy_within_one_bin(sample):
+    magnitudes = np.abs(SAMPLES[sample].astype(np.float32).astype(np.float64))
+    found = np.cumsum(log10_counts(element_stats(torch.from_numpy(SAMPLES[sample]).float()).counts))
+    logs = np.log10(magnitudes[magnitudes > 0])
+    width = np.log10(1 + 2.0**-MANTISSA_BITS)
+    for edge, below in zip(HISTOGRAM_EDGES[1:-1], found):
+        assert np.count_nonzero(logs < edge - width) <= below <= np.count_nonzero(logs < edge + width)
+    assert found[-1] == len(logs)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_quantiles_by_bins_are_within_one_percent_or_so(sample):
+    counts = element_stats(torch.from_numpy(SAMPLES[sample])).counts[:FIRST_NONFINITE]
+    magnitudes = np.abs(SAMPLES[sample][SAMPLES[sample] != 0])
+    ranks = np.linspace(0.01, 0.99, 99)
+    below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    known = np.append(True, np.diff(below) > 0)
+    np.testing.assert_allclose(
+        np.interp(ranks, below[known], bin_edges().astype(np.float64)[known]),
+        np.quantile(magnitudes, ranks),
+        rtol=0.012,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.floats(width=32) | st.sampled_from([0.0, -0.0, NAN, INF, -INF, 1e-45, -1e-45, 1e-38, 3.4e38]), max_size=40
+    ),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_every_element_is_counted_once(values, dtype):
+    tensor = torch.tensor(values, dtype=dtype)
+    array = tensor.double().numpy()
+    found = element_stats(tensor)
+    finite = np.abs(array[np.isfinite(array)])
+    assert found.zeros == np.count_nonzero(finite == 0)
+    assert found.nonfinite == np.count_nonzero(~np.isfinite(array))
+    assert found.counts.min() >= 0
+    assert found.zeros + found.counts.sum() == found.numel == len(values)
+    assert found.max_abs == pytest.approx(finite.max(initial=0.0), rel=1e-6, abs=0)
+    assert log10_counts(found.counts).sum() == np.count_nonzero(finite)
+
+
+def test_nan_and_inf_of_either_sign_are_counted():
+    values = torch.tensor([NAN, -NAN, INF, -INF, 1.0]).copysign(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0]))
+    found = element_stats(values)
+    assert (found.nonfinite, found.max_abs, found.zeros) == (4, 1.0, 0)
+
+
+@pytest.mark.parametrize("value", [1e-300, 1e300, 5e-324])
+def test_float64_beyond_float32_is_neither_zero_nor_infinite(value):
+    found = element_stats(torch.tensor([value], dtype=torch.float64))
+    assert (found.zeros, found.nonfinite, found.max_abs) == (0, 0, value)
+    buckets = log10_counts(found.counts)
+    assert buckets[-1 if value > 1 else 0] == buckets.sum() == 1
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3, 0), (CHUNK,), (CHUNK + 1,), (2, CHUNK)])
+def test_any_shape(shape):
+    found = element_stats(torch.full(shape, 0.5))
+    assert found.counts.shape == (BINS,)
+    assert found.counts.sum() == found.numel == int(np.prod(shape))
+
+
+def test_layouts_that_are_not_contiguous():
+    values = torch.arange(12.0).reshape(3, 4)
+    for view in (values.t(), values[:, ::2], values[:1].expand(5, 4)):
+        found, expected = element_stats(view), element_stats(view.contiguous())
+        np.testing.assert_array_equal(found.counts, expected.counts)
+        assert (found.zeros, found.numel, found.max_abs) == (expected.zeros, expected.numel, expected.max_abs)
+
+
+def test_log10_counts_of_several_layers_are_those_of_each():
+    counts = np.stack([element_stats(torch.from_numpy(SAMPLES[name])).counts for name in ("normal", "student")])
+    together = log10_counts(counts)
+    assert together.shape == (2, len(HISTOGRAM_EDGES) - 1)
+    np.testing.assert_array_equal(together, np.stack([log10_counts(row) for row in counts]))
+
+
+def test_what_lies_beyond_the_edges_is_in_the_outermost_buckets():
+    buckets = log10_counts(element_stats(torch.tensor([1e-30, 1e-40, 1e20, 1.5])).counts)
+    assert (buckets[0], buckets[-1], buckets.sum()) == (2, 1, 4)
+    assert buckets[np.searchsorted(HISTOGRAM_EDGES, np.log10(1.5)) - 1] == 1

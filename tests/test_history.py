@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gradwatch import History
+from gradwatch.history import finite_median
+from tests.histories import CHANGING, HOSTILE, INF, NAN, Run, history_of, layers, noisy, stats
+
+FIELDS = ("steps", "grad_norm", "has_grad", "total_norm")
+
+every_run = pytest.mark.parametrize("run", [*HOSTILE.values(), *CHANGING.values()], ids=[*HOSTILE, *CHANGING])
+
+
+def assert_same(one: History, other: History) -> None:
+    assert (one.layers, len(one), one.count) == (other.layers, len(other), other.count)
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+    np.testing.assert_array_equal(one.update_ratio, other.update_ratio)
+    assert (one.latest is None) == (other.latest is None)
+    if one.latest is not None and other.latest is not None:
+        np.testing.assert_array_equal(one.latest.grad_norm, other.latest.grad_norm)
+        assert (one.latest.step, one.latest.layers) == (other.latest.step, other.latest.layers)
+
+
+@given(count=st.integers(0, 40), window=st.integers(1, 12))
+def test_the_newest_steps_are_kept_in_order(count: int, window: int) -> None:
+    rows = np.random.default_rng(count).random((count, 2))
+    history = History(window)
+    for i, row in enumerate(rows.tolist()):
+        history.append(stats(10 * i, layers(row)))
+        kept = rows[max(0, i + 1 - window) : i + 1]
+        np.testing.assert_array_equal(history.grad_norm, kept)
+        np.testing.assert_allclose(history.total_norm, np.hypot(*kept.T), rtol=1e-12)
+        assert history.steps.tolist() == list(range(0, 10 * i + 1, 10))[-window:]
+        assert history.latest is not None
+        assert history.latest.step == 10 * i
+    assert (len(history), history.count) == (min(count, window), count)
+
+
+@pytest.mark.parametrize("run", HOSTILE.values(), ids=HOSTILE)
+def test_rows_are_what_was_measured(run: Run) -> None:
+    history = history_of(run)
+    assert history.layers == (tuple(run[-1]) if run else ())
+    assert history.steps.tolist() == list(range(len(run)))
+    for step, norms, has_grad in zip(run, history.grad_norm, history.has_grad):
+        np.testing.assert_array_equal(norms, [norm or 0.0 for norm in step.values()])
+        assert has_grad.tolist() == [norm is not None for norm in step.values()]
+
+
+def test_a_new_layer_had_no_gradient_and_a_lost_layer_is_gone() -> None:
+    history = history_of([{"a": 1.0, "b": 2.0}, {"b": 3.0, "c": 4.0}])
+    assert history.layers == ("b", "c")
+    assert history.grad_norm.tolist() == [[2.0, 0.0], [3.0, 4.0]]
+    assert history.has_grad.tolist() == [[True, False], [True, True]]
+    assert history.total_norm[0] == pytest.approx(5**0.5)
+
+
+def test_no_gradient_is_not_zero() -> None:
+    history = History.from_grad_norms(a=[None, 0.0])
+    assert history.grad_norm.tolist() == [[0.0], [0.0]]
+    assert history.has_grad.tolist() == [[False], [True]]
+
+
+def test_the_last_update_ratio_of_each_layer_is_kept() -> None:
+    history = history_of([])
+    step = layers([1.0, 1.0])
+    assert history.update_ratio.tolist() == []
+    history.append(stats(0, step))
+    np.testing.assert_array_equal(history.update_ratio, [NAN, NAN])
+    history.append(stats(1, step, update_ratio=np.array([0.1, NAN])))
+    history.append(stats(2, step, update_ratio=np.array([NAN, 0.2])))
+    history.append(stats(3, step))
+    assert history.update_ratio.tolist() == [0.1, 0.2]
+    history.append(stats(4, {"fc1": 1.0, "new": 1.0}))
+    np.testing.assert_array_equal(history.update_ratio, [0.2, NAN])
+
+
+def test_steps_before_the_latest() -> None:
+    history = History.from_grad_norms(a=[1.0, NAN, None, 4.0, 5.0])
+    norms, usable = history.before_latest(3)
+    np.testing.assert_array_equal(norms, [[NAN], [0.0], [4.0]])
+    assert usable.tolist() == [[False], [False], [True]]
+    assert history.before_latest(100)[0].shape == (4, 1)
+    assert History.from_grad_norms(a=[1.0]).before_latest(3)[0].shape == (0, 1)
+    assert History().before_latest(3)[0].shape == (0, 0)
+
+
+norms = arrays(
+    np.float64,
+    st.tuples(st.integers(0, 12), st.integers(0, 4)),
+    elements=st.one_of(st.floats(0.0, 1e300), st.sampled_from([NAN, INF])),
+)
+
+
+@given(norms=norms, data=st.data())
+def test_the_median_of_what_is_finite_and_present(norms: np.ndarray, data: st.DataObject) -> None:
+    present = data.draw(arrays(np.bool_, norms.shape))
+    found = finite_median(norms, present)
+    for value, column, there in zip(found, norms.T, present.T):
+        kept = [float(x) for x, p in zip(column, there) if p and np.isfinite(x)]
+        np.testing.assert_equal(value, statistics.median(kept) if kept else NAN)
+    assert found.shape == (norms.shape[1],)
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 60])
+def test_the_history_as_it_was(count: int) -> None:
+    run = noisy(60)
+    assert_same(history_of(run).up_to(count), history_of(run[:count]))
+
+
+def test_looking_back_changes_nothing() -> None:
+    history = history_of(noisy(20))
+    then = history.up_to(5)
+    history.append(stats(20, layers([9.0, 9.0, 9.0])))
+    assert (then.count, len(then), history.count) == (5, 5, 21)
+
+
+@every_run
+def test_a_history_continues_from_its_state(run: Run) -> None:
+    cut = len(run) // 2
+    restored = History(512)
+    restored.load_state_dict(history_of(run[:cut]).state_dict())
+    assert_same(restored, history_of(run[:cut]))
+    for number, step in enumerate(run[cut:], cut):
+        restored.append(stats(number, step))
+    assert_same(restored, history_of(run))
+
+
+def test_a_shorter_window_takes_the_newest_steps() -> None:
+    restored = History(window=4)
+    restored.load_state_dict(history_of(noisy(20)).state_dict())
+    np.testing.assert_array_equal(restored.grad_norm, history_of(noisy(20)).grad_norm[-4:])
+    assert restored.count == 20
+
+
+def test_state_is_a_copy() -> None:
+    history = history_of(noisy(20))
+    state = history.state_dict()
+    state["grad_norm"][:] = -1.0
+    assert (history.grad_norm > 0).all()
+
+
+def test_histories_by_hand() -> None:
+    assert History.from_grad_norms({"block.0": [1.0]}, head=[2.0]).layers == ("block.0", "head")
+    assert len(History.from_grad_norms()) == len(History.from_grad_norms(a=[])) == 0
+    with pytest.raises(ValueError, match=r"as many steps as the others, got \{'a': 2, 'b': 1\}"):
+        History.from_grad_norms(a=[1.0, 2.0], b=[1.0])
+
+
+@pytest.mark.parametrize("window", [0, -1, 1.5, "9", None, True])
+def test_a_window_is_a_whole_number(window: object) -> None:
+    with pytest.raises(ValueError, match=r"window must be a whole number from 1, got"):
+        History(window)  # type: ignore[arg-type]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gradwatch import tags
+
+TENSORS = (tags.NORMS, tags.SAMPLED, tags.UPDATE_RATIO)
+
+by_tensor = pytest.mark.parametrize("prefix", TENSORS)
+
+
+@by_tensor
+def test_a_chunk_holds_chunk_steps(prefix: str) -> None:
+    size = tags.CHUNK_STEPS
+    assert tags.chunk_tag(prefix, 0, 0) == tags.chunk_tag(prefix, size - 1, 0) != tags.chunk_tag(prefix, size, 0)
+
+
+@by_tensor
+def test_chunks_sort_as_their_steps(prefix: str) -> None:
+    names = [tags.chunk_tag(prefix, chunk * tags.CHUNK_STEPS, 0) for chunk in (0, 9, 10, 99, 100, 99_999)]
+    assert names == sorted(set(names))
+    assert all(name.startswith(f"{prefix}/") for name in names)
+
+
+def test_each_tensor_and_each_set_of_layers_has_its_own_tags() -> None:
+    names = [tags.chunk_tag(prefix, 0, revision) for prefix in TENSORS for revision in (0, 1)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("layer", ["fc", "encoder.0.attention", "a/b/c", "", "x" * 300, "ü 层"])
+def test_a_layer_tag_has_one_slash(layer: str) -> None:
+    prefix, _, name = tags.layer_tag(tags.LAYER_NORM, layer).partition("/")
+    assert prefix == tags.LAYER_NORM
+    assert name == layer.replace("/", "|")
+
+
+def test_no_gradient_is_no_norm() -> None:
+    assert tags.NO_GRADIENT < 0
+
+
+def test_histogram_edges_are_quarter_decades() -> None:
+    np.testing.assert_allclose(np.diff(tags.HISTOGRAM_EDGES), 0.25, rtol=1e-12)
+    assert (tags.HISTOGRAM_EDGES[0], tags.HISTOGRAM_EDGES[-1]) == (-12.0, 4.0)
+
+
+def test_tags_are_distinct() -> None:
+    names = [value for name, value in vars(tags).items() if name.isupper() and isinstance(value, str)]
+    assert len(names) == len(set(names))
