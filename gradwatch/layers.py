@@ -21,20 +21,20 @@ _WRAPPER_TYPES = (nn.DataParallel, nn.parallel.DistributedDataParallel, Averaged
 _NOT_WATCHED = -1
 
 
-class Gradient(NamedTuple):
-    """One parameter, its gradient and the index of the layer that it belongs to."""
+class Gradients(NamedTuple):
+    """The gradients that exist at one step: P parameters, their gradients, and the index of the layer of each."""
 
-    parameter: Tensor
-    gradient: Tensor
-    row: int
+    parameters: list[Tensor]
+    values: list[Tensor]
+    rows: list[int]
 
 
 class _Plan(NamedTuple):
     """What the model looked like: compared at every step, it tells cheaply whether the layers must be found anew."""
 
     module: weakref.ref[nn.Module]
-    parameters: tuple[tuple[str, int], ...]
-    children: tuple[int, ...]
+    parameter_ids: tuple[int, ...]
+    child_ids: tuple[int, ...]
     rows: tuple[int, ...]
 
 
@@ -82,44 +82,37 @@ class LayerTable:
         self._check(model)
         self._find(model)
 
-    def collect(self, only: Iterable[Tensor] | None = None) -> list[Gradient]:
+    def collect(self, only: Iterable[Tensor] | None = None) -> Gradients:
         """The gradients that exist now, each parameter once, in the model's order.
 
         Args:
             only: the parameters to look at, as an optimizer's; all by default.
         """
+        found = Gradients([], [], [])
         model = self._model()
         if model is None:
-            return []
-        if self._changed():
+            return found
+        if self._lazy:
             self._find(model)
         wanted = None if only is None else {id(p) for p in only}
-        seen: set[int] = set()
-        found = []
-        for plan in self._plans:
-            module = plan.module()
-            assert module is not None  # the model is alive and its structure was compared just now
-            for (_, p), row in zip(module._parameters.items(), plan.rows):
-                if p is None or row == _NOT_WATCHED or id(p) in seen:
-                    continue
-                seen.add(id(p))
-                gradient = p.grad
-                if gradient is not None and (wanted is None or id(p) in wanted):
-                    found.append(Gradient(p, gradient, row))
-        return found
-
-    def _changed(self) -> bool:
-        if self._lazy:
-            return True
-        for reference, parameters, children, _ in self._plans:
+        for reference, parameter_ids, child_ids, rows in self._plans:
             module = reference()
             if (
                 module is None
-                or tuple([(name, id(p)) for name, p in module._parameters.items()]) != parameters
-                or tuple([id(child) for _, child in module._modules.items()]) != children
+                or tuple([id(child) for child in module._modules.values()]) != child_ids
+                or tuple([id(p) for p in module._parameters.values()]) != parameter_ids
             ):
-                return True
-        return False
+                self._find(model)
+                return self.collect(only)
+            for p, row in zip(module._parameters.values(), rows):
+                if p is None or row == _NOT_WATCHED or (wanted is not None and id(p) not in wanted):
+                    continue
+                gradient = p.grad
+                if gradient is not None:
+                    found.parameters.append(p)
+                    found.values.append(gradient)
+                    found.rows.append(row)
+        return found
 
     def _check(self, model: nn.Module) -> None:
         names = list(dict.fromkeys(name for place in _places(model) for name in self._names(place) if name))
@@ -134,20 +127,22 @@ class LayerTable:
         kinds: dict[str, str] = {}
         members: dict[str, list[tuple[str, Tensor]]] = {}
         index: dict[str, int] = {}
-        row_of: dict[int, int] = {}  # by the parameter's id, valid while the model holds it, which is during this call
+        seen: set[int] = set()
         self._plans, self._lazy = [], False
         for place in _places(model):
             items = list(place.module._parameters.items())
             rows = []
             for (key, p), name in zip(items, self._names(place)):
-                if p is not None and id(p) not in row_of and self._watched(name):
-                    kinds.setdefault(name, place.kind)
-                    members.setdefault(name, []).append((_join(place.path, key), p))
-                    row_of[id(p)] = index.setdefault(name, len(index))
-                rows.append(_NOT_WATCHED if p is None else row_of.get(id(p), _NOT_WATCHED))
-            children = tuple(id(child) for _, child in place.module._modules.items())
-            parameters = tuple((key, id(p)) for key, p in items)
-            self._plans.append(_Plan(weakref.ref(place.module), parameters, children, tuple(rows)))
+                if p is None or id(p) in seen or not self._watched(name):
+                    rows.append(_NOT_WATCHED)
+                    continue
+                seen.add(id(p))
+                kinds.setdefault(name, place.kind)
+                members.setdefault(name, []).append((_join(place.path, key), p))
+                rows.append(index.setdefault(name, len(index)))
+            child_ids = tuple(id(child) for child in place.module._modules.values())
+            parameter_ids = tuple(id(p) for _, p in items)
+            self._plans.append(_Plan(weakref.ref(place.module), parameter_ids, child_ids, tuple(rows)))
         self._lazy = any(is_lazy(p) for parameters in members.values() for _, p in parameters)
         self.layers = tuple(
             Layer(
@@ -164,7 +159,7 @@ class LayerTable:
         """The layer name of each of the module's own parameters, "" for one that cannot have a gradient."""
         by_parameter = self._granularity == "parameter"
         return [
-            "" if p is None or p.is_meta else _join(place.path, key) if by_parameter else place.layer
+            "" if not _can_have_gradient(p) else _join(place.path, key) if by_parameter else place.layer
             for key, p in place.module._parameters.items()
         ]
 
@@ -209,6 +204,10 @@ def _places(root: nn.Module) -> Iterator[_Place]:
                 yield from walk(child, child_path, child_path, _kind(child))
 
     return walk(root, "", _kind(_unwrapped(root)), _kind(_unwrapped(root)))
+
+
+def _can_have_gradient(p: Tensor | None) -> bool:
+    return p is not None and not p.is_meta and (is_lazy(p) or p.numel() > 0)
 
 
 def _is_wrapper(module: nn.Module, child_name: str) -> bool:

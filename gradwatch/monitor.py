@@ -19,19 +19,13 @@ from gradwatch import sinks as default_sinks
 from gradwatch.clipping.global_norm import scale_
 from gradwatch.faults import Faults
 from gradwatch.history import History
-from gradwatch.layers import Gradient, LayerTable
+from gradwatch.host_copy import HostCopy
+from gradwatch.layers import Gradients, LayerTable
 from gradwatch.patterns import check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import Alert, ClipRecord, Diagnosis, FloatArray, Layer, Report, Severity, StepStats
-from gradwatch.stats import (
-    HostCopy,
-    Measured,
-    ParameterSample,
-    SampledStats,
-    measure,
-    per_layer,
-    sampled_stats,
-)
+from gradwatch.sampled import ParameterSample, SampledStats, sampled_stats
+from gradwatch.stats import Measured, measure, per_layer
 from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
@@ -123,6 +117,7 @@ class Monitor:
         self._next_step = 0
         self._in_flight: deque[_InFlight] = deque()
         self._sample: ParameterSample | None = None
+        self._sampled_period = -1
         self._update_ratio: FloatArray | None = None
         self._last_clip: ClipRecord | None = None
 
@@ -155,7 +150,9 @@ class Monitor:
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
         measured = self.observe(clip=policy)
-        return torch.zeros(()) if measured is None else measured.total_norm
+        if measured is None:  # the monitor is closed or has failed: the caller still relies on clipping
+            return nn.utils.clip_grad_norm_(self._table.collect().parameters, max_norm)
+        return measured.total_norm
 
     def observe(
         self,
@@ -185,7 +182,7 @@ class Monitor:
         clip = clip or self._clip
         turn = number if turn is None else turn
         due = record and turn % self._every_n_steps == 0
-        sample = due and self._histogram_every_n_steps > 0 and turn % self._histogram_every_n_steps == 0
+        sample = due and self._sample_is_due(turn)
         if self.closed or self._faults.exhausted(CAPTURE) or not (due or clip):
             return None
         given = (number, parameters, clip, scale, due, sample)
@@ -268,17 +265,15 @@ class Monitor:
         if parameters is None and self._optimizer is not None:
             parameters = parameters_of(self._optimizer)
         found = self._table.collect(parameters)
-        gradients = [gradient for _, gradient, _ in found]
-        measured = measure(gradients)
+        measured = measure(found.values)
         factor = None if isinstance(scale, float) and scale == 1.0 else torch.as_tensor(scale)
         if factor is not None:
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
         sampled = self._take_sample(found, factor) if sample else None
-        record = None if clip is None else self._clip_gradients(clip, gradients, measured, factor)
+        record = None if clip is None else self._clip_gradients(clip, found.values, measured, factor)
         if due:
-            rows, copy = [row for _, _, row in found], HostCopy(measured.norms)
-            update, self._update_ratio = self._update_ratio, None
-            self._in_flight.append(_InFlight(step, self._table.names, rows, copy, record, sampled, update))
+            copy, update, self._update_ratio = HostCopy(measured.norms), self._update_ratio, None
+            self._in_flight.append(_InFlight(step, self._table.names, found.rows, copy, record, sampled, update))
         return measured
 
     def _clip_gradients(
@@ -287,11 +282,11 @@ class Monitor:
         part, consequence = f"clip {_name(clip)}", "this step is not clipped"
         return self._faults.run(part, consequence, _clip_unscaled, clip, gradients, measured, factor, otherwise=None)
 
-    def _take_sample(self, found: list[Gradient], factor: Tensor | None) -> SampledStats | None:
+    def _take_sample(self, found: Gradients, factor: Tensor | None) -> SampledStats | None:
         part, consequence = "the sampled statistics", "they are missing at this step"
         layers = len(self._table.names)
         if factor is not None:
-            found = [g._replace(gradient=g.gradient.detach() / factor) for g in found]
+            found = found._replace(values=[gradient.detach() / factor for gradient in found.values])
         self._sample = self._faults.run(part, consequence, ParameterSample, found, layers, otherwise=None)
         return self._faults.run(part, consequence, sampled_stats, found, layers, otherwise=None)
 
@@ -300,6 +295,15 @@ class Monitor:
         if sample is not None:
             part, consequence = "the update ratio", "it is missing at this step"
             self._update_ratio = self._faults.run(part, consequence, sample.update_ratio, otherwise=None)
+
+    def _sample_is_due(self, turn: int) -> bool:
+        """At each multiple of ``histogram_every_n_steps``, or at the first step recorded after it."""
+        if not self._histogram_every_n_steps:
+            return False
+        period, rest = divmod(turn, self._histogram_every_n_steps)
+        due = rest == 0 or period > self._sampled_period
+        self._sampled_period = period
+        return due
 
     # -- right of the wall: plain numbers ----------------------------------------------------------------------------
 

@@ -1,33 +1,18 @@
-"""Norms and sampled statistics against NumPy in float64."""
+"""Norms against NumPy in float64."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn.utils import get_total_norm
 
-from gradwatch.histograms import BINS, element_stats
-from gradwatch.layers import Gradient, LayerTable
-from gradwatch.stats import LARGE, ROW, HostCopy, ParameterSample, measure, per_layer, real_values, sampled_stats
-from gradwatch.tags import HISTOGRAM_EDGES
+from gradwatch.stats import ROW, measure, per_layer
 from tests.models import GALLERY, as_float64, backward, build
+from tests.tensors import INF, NAN, normal, reference, sparse
 
-NAN, INF = float("nan"), float("inf")
-
-
-def reference(tensor: torch.Tensor) -> float:
-    return float(np.linalg.norm(as_float64(tensor).reshape(-1)))
-
-
-def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def sparse(*rows: int) -> torch.Tensor:
-    """A sparse gradient with an entry for each of ``rows``, repeated ones included."""
-    return torch.sparse_coo_tensor(torch.tensor([rows]), normal(len(rows), 3), (10, 3), check_invariants=True)
+LONG = 1 << 16
+"""Elements, far above a row."""
 
 
 LAYOUTS = {
@@ -43,12 +28,12 @@ LAYOUTS = {
     "sparse": sparse(1, 4, 7),
     "sparse with repeated rows": sparse(1, 4, 1, 1),
     "sparse without a row": sparse(),
-    "large": normal(LARGE + 17),
+    "large": normal(LONG + 17),
     "large transposed": normal(300, 301).t(),
     "large channels_last": normal(40, 64, 6, 6).to(memory_format=torch.channels_last),
     "large with gaps": normal(300, 602)[:, ::2],
     "large expanded": normal(300, 1).expand(300, 300),
-    "large complex": torch.view_as_complex(normal(LARGE, 2)),
+    "large complex": torch.view_as_complex(normal(LONG, 2)),
 }
 
 
@@ -89,7 +74,7 @@ def test_norm_of_float8(dtype):
 
 
 @pytest.mark.parametrize("scale", [1e-22, 1e-20, 1e-12, 1.0, 1e12, 1e17, 1e25])
-@pytest.mark.parametrize("size", [1, ROW, LARGE - 1, LARGE, 20 * LARGE + 3])
+@pytest.mark.parametrize("size", [1, ROW, LONG - 1, LONG, 20 * LONG + 3])
 def test_norm_where_squares_leave_the_range_of_float32(size, scale):
     gradient = torch.full((size,), scale)
     assert float(measure([gradient]).norms[0]) == pytest.approx(float(gradient[0]) * size**0.5, rel=1e-6)
@@ -102,7 +87,7 @@ def test_norm_of_a_tensor_where_that_of_torch_is_off():
     assert abs(float(torch.linalg.vector_norm(gradient)) / true - 1) > 1e-5  # else ROW has become needless
 
 
-@pytest.mark.parametrize("size", [1, 10, LARGE + 5])
+@pytest.mark.parametrize("size", [1, 10, LONG + 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_nan_stays_nan_and_inf_stays_inf(value, dtype, size):
@@ -135,7 +120,7 @@ def test_mixed_dtypes_keep_their_order():
 
 @settings(max_examples=30, deadline=None)
 @given(
-    shapes=st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=3), min_size=1, max_size=6),
+    shapes=st.lists(st.lists(st.integers(1, 10), min_size=1, max_size=3), min_size=1, max_size=6),
     exponent=st.integers(-6, 6),
     seed=st.integers(0, 2**32),
 )
@@ -182,127 +167,3 @@ def test_per_layer_adds_squares(pairs):
 def test_per_layer_keeps_nan_and_inf_in_their_layer():
     norm, _ = per_layer(np.array([1.0, NAN, INF, 2.0]), [0, 1, 2, 0], layers=3)
     np.testing.assert_allclose(norm, [5**0.5, NAN, INF])
-
-
-def test_host_copy_is_float64_and_does_not_follow_the_vector():
-    vector = torch.tensor([1.0, NAN, 1e-30])
-    copy = HostCopy(vector)
-    assert copy.ready()
-    assert copy.numpy().dtype == np.float64
-    np.testing.assert_array_equal(copy.numpy(), vector.double().numpy())
-
-
-def gradients_of(*tensors: torch.Tensor, rows: list[int] | None = None) -> list[Gradient]:
-    return [
-        Gradient(torch.full_like(t.to_dense(), 2.0), t, row) for t, row in zip(tensors, rows or range(len(tensors)))
-    ]
-
-
-def test_sampled_stats_against_numpy():
-    a, b, c = normal(50, 3) * 1e-3, normal(20), normal(9)
-    a[:10] = 0.0
-    b[:3] = torch.tensor([NAN, INF, -INF])
-    found = sampled_stats(gradients_of(a, b, c, rows=[0, 2, 0]), layers=4)
-    first = np.concatenate([a.numpy().reshape(-1), c.numpy()])
-    finite = b.numpy()[3:]
-    np.testing.assert_allclose(found.max_abs, [np.abs(first).max(), 0, np.abs(finite).max(), 0])
-    np.testing.assert_allclose(found.zero_fraction, [(first == 0).mean(), 0, 0, 0])
-    assert found.nonfinite.tolist() == [0, 0, 3, 0]
-    np.testing.assert_allclose(found.param_norm, [2 * 159**0.5, 0, 2 * 20**0.5, 0], rtol=1e-6)
-    assert found.histogram.shape == (4, len(HISTOGRAM_EDGES) - 1)
-    assert found.histogram.sum(axis=1).tolist() == [129, 0, 17, 0]
-
-
-@pytest.mark.parametrize(
-    ("gradient", "zero_fraction"),
-    [
-        (sparse(1, 4, 1), 0.8),
-        (sparse(), 1.0),
-        (torch.tensor([3 + 4j, 0j]), 0.5),
-        (torch.tensor([3 + 0j, 0j]), 0.75),
-        (torch.zeros(0, 2), 0.0),
-        (torch.tensor(0.0), 1.0),
-        (torch.tensor([-0.0, 1e-45, 1.0, 2.0]), 0.25),
-        (torch.tensor([0.0, 1e-300], dtype=torch.float64), 0.5),
-        (torch.tensor([0.0, 6e-8, 1.0, 1.0], dtype=torch.float16), 0.25),
-        (torch.tensor([0.0, 1.0]).expand(3, 2), 0.5),
-    ],
-)
-def test_zeros_of_hostile_gradients(gradient, zero_fraction):
-    assert sampled_stats(gradients_of(gradient), layers=1).zero_fraction.tolist() == pytest.approx([zero_fraction])
-
-
-@pytest.mark.parametrize("name", GALLERY)
-def test_sampled_stats_on_every_model(name):
-    case = build(name)
-    table = LayerTable(case.model, granularity="parameter")
-    backward(case)
-    found = sampled_stats(table.collect(), len(table.names))
-    for parameter, gradient, row in table.collect():
-        values = as_float64(gradient).reshape(-1)
-        parts = np.abs(np.concatenate([values.real, values.imag]) if np.iscomplexobj(values) else values)
-        assert found.max_abs[row] == pytest.approx(parts.max(initial=0.0), rel=1e-6)
-        assert found.zero_fraction[row] == pytest.approx(np.mean(parts == 0) if len(parts) else 0.0)
-        assert found.param_norm[row] == pytest.approx(reference(parameter), rel=1e-6)
-        assert found.histogram[row].sum() == np.count_nonzero(parts)
-
-
-def test_element_stats_and_real_values_of_a_complex_gradient():
-    values = real_values(torch.tensor([3 + 4j]))
-    assert values.tolist() == [[3.0, 4.0]]
-    found = element_stats(values)
-    assert (found.counts.shape, found.numel, found.max_abs) == ((BINS,), 2, 4.0)
-
-
-def moved(*parameters: torch.Tensor, by: float, rows: list[int] | None = None) -> tuple[np.ndarray, list[float]]:
-    """The update ratios measured when noise of relative size ``by`` is added, and the true ones."""
-    named = [nn.Parameter(p) for p in parameters]
-    rows = rows or list(range(len(named)))
-    sample = ParameterSample([Gradient(p, torch.ones_like(p), row) for p, row in zip(named, rows)], max(rows) + 1)
-    before = [p.detach().clone() for p in named]
-    changed, size = np.zeros(max(rows) + 1), np.zeros(max(rows) + 1)
-    with torch.no_grad():
-        for i, (p, row) in enumerate(zip(named, rows)):
-            p += by * torch.randn(p.shape, generator=torch.Generator().manual_seed(i + 100), dtype=p.dtype)
-            changed[row] += reference(p - before[i]) ** 2
-            size[row] += reference(before[i]) ** 2
-    return sample.update_ratio(), np.sqrt(changed / size).tolist()
-
-
-def test_update_ratio_is_exact_for_small_parameters():
-    measured, true = moved(normal(20, 30), normal(7), torch.view_as_complex(normal(9, 2)), by=1e-3)
-    assert measured.tolist() == pytest.approx(true, rel=1e-4)
-
-
-def test_update_ratio_of_parameters_of_one_layer():
-    weight = normal(400, 300) * 0.1
-    measured, true = moved(weight, normal(300), torch.view_as_complex(normal(3, 2)), by=1e-3, rows=[0, 0, 0])
-    assert measured.tolist() == pytest.approx(true, rel=0.05)
-
-
-def test_update_ratio_of_large_parameters_is_an_estimate():
-    measured, true = moved(normal(700, 500), normal(512, 512), normal(200_003), by=1e-2)
-    assert measured.tolist() == pytest.approx(true, rel=0.1)
-
-
-def test_the_sample_of_a_parameter_meets_every_column():
-    parameter = nn.Parameter(torch.ones(1024, 1024))
-    sample = ParameterSample([Gradient(parameter, torch.ones(1024, 1024), 0)], 1)
-    with torch.no_grad():
-        parameter[:, 0] += 1.0
-    assert sample.update_ratio().tolist() == pytest.approx([1 / 32], rel=0.1)
-
-
-def test_update_ratio_is_unknown_where_it_cannot_be_known():
-    kept, zero, replaced = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3))
-    sample = ParameterSample([Gradient(p, torch.ones(3), row) for row, p in enumerate([kept, zero, replaced])], 4)
-    with torch.no_grad():
-        kept += 0.5
-        zero += 0.5
-    del replaced
-    np.testing.assert_allclose(sample.update_ratio(), [0.5, NAN, NAN, NAN])
-
-
-def test_update_ratio_of_a_step_that_did_not_happen_is_zero():
-    parameter = nn.Parameter(normal(5))
-    assert ParameterSample([Gradient(parameter, torch.ones(5), 0)], 1).update_ratio().tolist() == [0.0]

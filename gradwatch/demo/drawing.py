@@ -31,7 +31,7 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
     Example:
         >>> sparkline([1.0, 10.0, 100.0, math.nan])
-        '▁▄█!'
+        '▁▅█!'
     """
     shown = values if len(values) <= width else [values[i * len(values) // width] for i in range(width)]
     logs = [math.log10(v) if 0 < v < math.inf else -math.inf if v == 0 else math.nan for v in shown]

@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.records import Alert, Diagnosis
 
 NORMAL_STEPS = 20
-"""Finite steps that a median needs to say what is normal; before it, a run that overflows at once only knows excess."""
+"""Finite steps that a median needs to say what is normal: a run that overflows at once has seen nothing normal."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,8 @@ class LargeSteps:
         moved = float(update[worst]) if len(update) else 0.0
         if moved > self.max_update:
             evidence.append(f"one step moved {history.layers[worst]} by {moved:.0%} of the size of its weights")
-        if len(totals) < NORMAL_STEPS:
-            target = 1.0
-        else:
-            target = median if peak > 10 * median else median / 10
+        usual = median if peak > 10 * median else median / 10
+        target = usual if len(totals) >= NORMAL_STEPS else 1.0
         return Diagnosis(
             "large_steps",
             confidence=0.9 if moved > self.max_update else 0.6,

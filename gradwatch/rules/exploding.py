@@ -27,6 +27,7 @@ class Exploding(LayerRule):
         calm_update: the absolute limit is for layers whose update ratio ``|step| / |weights|`` exceeds this, or is
             not known.
         growth: limit of the norm, relative to the layer's median over the ``window`` steps before.
+        min_share: ``growth`` is for layers whose norm is at least this share of the largest one's.
         window: steps in the baseline.
         patience: steps in a row before the alert.
         recovery: steps in a row below half the limit before the episode is over.
@@ -56,6 +57,8 @@ class Exploding(LayerRule):
     # Healthy training moves weights by about 1e-3 of their size a step; 0.1 leaves room for warm starts.
     growth: PerLayer = 100.0
     # Normal noise of a gradient norm is within a factor of 10, a hundredfold rise that lasts is not noise.
+    min_share: float = 1e-3
+    # A layer that grows a hundredfold and still has no part in the step comes out of vanishing.
     window: int = 100
     patience: int = 2
     # One high step is a spike; a run that explodes reaches NaN within a handful of steps.
@@ -66,6 +69,7 @@ class Exploding(LayerRule):
         self._check_limit("threshold", above=0)
         self._check("calm_update", at_least=0)
         self._check_limit("growth", above=1)
+        self._check("min_share", at_least=0)
         self._check_steps("window", at_least=1)
         self._check_steps("warmup", at_least=1)
         super().__post_init__()
@@ -79,7 +83,8 @@ class Exploding(LayerRule):
         calm = history.update_ratio < self.calm_update
         absolute = np.where(calm, np.inf, self.limit("threshold", stats.layers))
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
-        limit = np.fmin(absolute, grown)
+        largest = np.max(norm, where=present, initial=0.0)
+        limit = np.fmin(absolute, np.where(norm < self.min_share * largest, np.inf, grown))
         return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm < limit / 2))
 
     def describe(self, value: float, threshold: float) -> str:

@@ -1,0 +1,55 @@
+"""Exploding gradients: weights three times too large overflow within a few steps; clipping or He's own scale rescue.
+
+Of a run of 300 steps:
+
+@@
+"""
+
+import argparse
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import gradwatch as gw
+
+parser = argparse.ArgumentParser(description="exploding gradients from large initial weights")
+parser.add_argument("--steps", type=int, default=300)
+parser.add_argument("--logdir", default="runs/exploding_weights")
+arguments = parser.parse_args()
+
+torch.set_num_threads(1)  # networks this small are faster on one
+images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
+images = (images.float() - 8) / 8  # pixels are 0 to 16
+
+
+def network(scale: float) -> nn.Sequential:
+    """Six hidden ReLU layers with He's initialisation times ``scale``."""
+    model = nn.Sequential(*[m for _ in range(6) for m in (nn.Linear(64, 64), nn.ReLU())], nn.Linear(64, 10))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=scale * (2 / 64) ** 0.5)
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def train(name: str, scale: float, clip: gw.clipping.GlobalNorm | None = None) -> None:
+    torch.manual_seed(0)
+    model = network(scale)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    sinks = [gw.sinks.TensorBoard(f"{arguments.logdir}/{name}")]
+    with gw.watch(model, optimizer, clip=clip, sinks=sinks) as monitor:
+        for _ in range(arguments.steps):
+            batch = torch.randint(len(labels), (128,))
+            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    accuracy = (model(images).argmax(dim=1) == labels).float().mean()
+    print(f"--- {name}: loss {loss:.3g}, accuracy {accuracy:.1%}\n{monitor.report()}\n")
+
+
+train("large_weights", scale=3.0)
+train("clipped", scale=3.0, clip=gw.clipping.GlobalNorm(max_norm=1.0))
+train("he", scale=1.0)
+print(f"tensorboard --logdir {arguments.logdir}")

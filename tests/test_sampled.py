@@ -1,0 +1,139 @@
+"""Sampled statistics and update ratios against NumPy in float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradwatch.histograms import BINS, element_stats
+from gradwatch.layers import Gradients, LayerTable
+from gradwatch.sampled import ParameterSample, sampled_stats
+from gradwatch.stats import real_values
+from gradwatch.tags import HISTOGRAM_EDGES
+from tests.models import GALLERY, as_float64, backward, build
+from tests.tensors import INF, NAN, normal, reference, sparse
+
+
+def gradients_of(*tensors: torch.Tensor, rows: list[int] | None = None) -> Gradients:
+    return Gradients(
+        [torch.full_like(t.to_dense(), 2.0) for t in tensors], list(tensors), rows or [*range(len(tensors))]
+    )
+
+
+def about_to_change(
+    *parameters: torch.Tensor, rows: list[int] | None = None, layers: int | None = None
+) -> ParameterSample:
+    rows = rows or [*range(len(parameters))]
+    gradients = Gradients(list(parameters), [torch.ones_like(p) for p in parameters], rows)
+    return ParameterSample(gradients, layers or max(rows) + 1)
+
+
+def test_sampled_stats_against_numpy():
+    a, b, c = normal(50, 3) * 1e-3, normal(20), normal(9)
+    a[:10] = 0.0
+    b[:3] = torch.tensor([NAN, INF, -INF])
+    found = sampled_stats(gradients_of(a, b, c, rows=[0, 2, 0]), layers=4)
+    first = np.concatenate([a.numpy().reshape(-1), c.numpy()])
+    finite = b.numpy()[3:]
+    np.testing.assert_allclose(found.max_abs, [np.abs(first).max(), 0, np.abs(finite).max(), 0])
+    np.testing.assert_allclose(found.zero_fraction, [(first == 0).mean(), 0, 0, 0])
+    assert found.nonfinite.tolist() == [0, 0, 3, 0]
+    np.testing.assert_allclose(found.param_norm, [2 * 159**0.5, 0, 2 * 20**0.5, 0], rtol=1e-6)
+    assert found.histogram.shape == (4, len(HISTOGRAM_EDGES) - 1)
+    assert found.histogram.sum(axis=1).tolist() == [129, 0, 17, 0]
+
+
+@pytest.mark.parametrize(
+    ("gradient", "zero_fraction"),
+    [
+        (sparse(1, 4, 1), 0.8),
+        (sparse(), 1.0),
+        (torch.tensor([3 + 4j, 0j]), 0.5),
+        (torch.tensor([3 + 0j, 0j]), 0.75),
+        (torch.zeros(0, 2), 0.0),
+        (torch.tensor(0.0), 1.0),
+        (torch.tensor([-0.0, 1e-45, 1.0, 2.0]), 0.25),
+        (torch.tensor([0.0, 1e-300], dtype=torch.float64), 0.5),
+        (torch.tensor([0.0, 6e-8, 1.0, 1.0], dtype=torch.float16), 0.25),
+        (torch.tensor([0.0, 1.0]).expand(3, 2), 0.5),
+    ],
+)
+def test_zeros_of_hostile_gradients(gradient, zero_fraction):
+    assert sampled_stats(gradients_of(gradient), layers=1).zero_fraction.tolist() == pytest.approx([zero_fraction])
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_sampled_stats_on_every_model(name):
+    case = build(name)
+    table = LayerTable(case.model, granularity="parameter")
+    backward(case)
+    gradients = table.collect()
+    found = sampled_stats(gradients, len(table.names))
+    for parameter, gradient, row in zip(*gradients):
+        values = as_float64(gradient).reshape(-1)
+        parts = np.abs(np.concatenate([values.real, values.imag]) if np.iscomplexobj(values) else values)
+        assert found.max_abs[row] == pytest.approx(parts.max(initial=0.0), rel=1e-6)
+        assert found.zero_fraction[row] == pytest.approx(np.mean(parts == 0) if len(parts) else 0.0)
+        assert found.param_norm[row] == pytest.approx(reference(parameter), rel=1e-6)
+        assert found.histogram[row].sum() == np.count_nonzero(parts)
+
+
+def test_element_stats_and_real_values_of_a_complex_gradient():
+    values = real_values(torch.tensor([3 + 4j]))
+    assert values.tolist() == [[3.0, 4.0]]
+    found = element_stats(values)
+    assert (found.counts.shape, found.numel, found.max_abs) == ((BINS,), 2, 4.0)
+
+
+def moved(*parameters: torch.Tensor, by: float, rows: list[int] | None = None) -> tuple[np.ndarray, list[float]]:
+    """The update ratios measured when noise of relative size ``by`` is added, and the true ones."""
+    named = [nn.Parameter(p) for p in parameters]
+    rows = rows or list(range(len(named)))
+    sample = about_to_change(*named, rows=rows)
+    before = [p.detach().clone() for p in named]
+    changed, size = np.zeros(max(rows) + 1), np.zeros(max(rows) + 1)
+    with torch.no_grad():
+        for i, (p, row) in enumerate(zip(named, rows)):
+            p += by * torch.randn(p.shape, generator=torch.Generator().manual_seed(i + 100), dtype=p.dtype)
+            changed[row] += reference(p - before[i]) ** 2
+            size[row] += reference(before[i]) ** 2
+    return sample.update_ratio(), np.sqrt(changed / size).tolist()
+
+
+def test_update_ratio_is_exact_for_small_parameters():
+    measured, true = moved(normal(20, 30), normal(7), torch.view_as_complex(normal(9, 2)), by=1e-3)
+    assert measured.tolist() == pytest.approx(true, rel=1e-4)
+
+
+def test_update_ratio_of_parameters_of_one_layer():
+    weight = normal(400, 300) * 0.1
+    measured, true = moved(weight, normal(300), torch.view_as_complex(normal(3, 2)), by=1e-3, rows=[0, 0, 0])
+    assert measured.tolist() == pytest.approx(true, rel=0.05)
+
+
+def test_update_ratio_of_large_parameters_is_an_estimate():
+    measured, true = moved(normal(700, 500), normal(512, 512), normal(200_003), by=1e-2)
+    assert measured.tolist() == pytest.approx(true, rel=0.1)
+
+
+def test_the_sample_of_a_parameter_meets_every_column():
+    parameter = nn.Parameter(torch.ones(1024, 1024))
+    sample = about_to_change(parameter)
+    with torch.no_grad():
+        parameter[:, 0] += 1.0
+    assert sample.update_ratio().tolist() == pytest.approx([1 / 32], rel=0.1)
+
+
+def test_update_ratio_is_unknown_where_it_cannot_be_known():
+    kept, zero, replaced = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3))
+    sample = about_to_change(kept, zero, replaced, layers=4)
+    with torch.no_grad():
+        kept += 0.5
+        zero += 0.5
+    del replaced
+    np.testing.assert_allclose(sample.update_ratio(), [0.5, NAN, NAN, NAN])
+
+
+def test_update_ratio_of_a_step_that_did_not_happen_is_zero():
+    parameter = nn.Parameter(normal(5))
+    assert about_to_change(parameter).update_ratio().tolist() == [0.0]
