@@ -4,7 +4,18 @@ The encoder alone sees the image, as the initial state; the recurrent cell then 
 gradients of the cell look normal, since they add up over all time steps: the encoder is where it shows. Of a run of
 300 steps:
 
-@@
+    --- tanh_rnn: accuracy 9.1%; median gradient norms: encoder 1.3e-08, cell 0.11, out 0.14
+    Verdict   vanishing: encoder (1 of 3 layers)
+    Why       bottleneck (confidence 97%)
+    Evidence  the median gradient norm falls from 0.14 at out to 1.9e-06 at encoder, 7.4e+04-fold over 2 layers
+              97% of that (on a log scale) happens between cell and encoder: 0.11 to 1.9e-06, 5.5e+04-fold in one
+              place
+    Next      look at what lies between encoder and cell: a long recurrence, a saturated or dead activation, a
+              detached or strongly scaled branch; give the gradient a shorter way (gating, a residual connection,
+              orthogonal recurrent weights)
+
+    --- gru_open_gate: accuracy 99.3%; median gradient norms: encoder 0.35, cell 0.17, out 0.15
+    Verdict   healthy: 300 steps, 3 layers, no alert
 """
 
 import argparse

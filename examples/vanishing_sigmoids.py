@@ -2,7 +2,18 @@
 
 The training function is not changed for gradwatch: `gw.watch` hooks the optimizer. Of a run of 300 steps:
 
-@@
+    --- sigmoid: accuracy 10.1%
+    Verdict   vanishing: 0, 2, 4, ... (6 of 11 layers)
+    Why       shrinks with depth (confidence 100%)
+    Evidence  the median gradient norm falls from 0.36 at 20 to 2.4e-09 at 0, 1.5e+08-fold over 10 layers
+              each layer passes 0.15 of the gradient on to the one before it (a geometric profile explains 100% of
+              the change)
+              6 of 11 layers are below their limit
+    Next      bring what each layer passes from 0.15 to about 1: ReLU with He initialisation instead of sigmoid or
+              tanh, normalisation layers, or residual connections
+
+    --- relu_he: accuracy 99.7%
+    Verdict   healthy now: 300 steps, 11 layers; earlier alerts: 1 x spike
 """
 
 import argparse

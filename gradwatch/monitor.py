@@ -230,6 +230,7 @@ class Monitor:
         self.flush()
         state = {
             "next_step": self._next_step,
+            "sampled_period": self._sampled_period,
             "history": self.history.state_dict(),
             "alerts": [{**dataclasses.asdict(a), "severity": int(a.severity)} for a in self.alerts],
             "repeated": list(self._repeated),
@@ -243,6 +244,7 @@ class Monitor:
         """Continue from :meth:`state_dict`: baselines, episodes and step numbers go on where they were."""
         state = _convert(state, Tensor, lambda tensor: tensor.cpu().numpy())
         self._next_step = int(state["next_step"])
+        self._sampled_period = int(state["sampled_period"])
         self.history.load_state_dict(state["history"])
         self.alerts[:] = [Alert(**{**a, "severity": Severity(a["severity"])}) for a in state["alerts"]]
         self._repeated = {(rule, layer) for rule, layer in state["repeated"]}

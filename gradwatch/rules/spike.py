@@ -18,11 +18,11 @@ from gradwatch.rules.baseline import Baseline
 class Spike(LayerRule):
     """A layer's gradient norm jumps far above its recent median, and above what was normal at any time.
 
-    The layers of one step make one alert. A spike is over with the next normal step and reports no recovery.
+    A jump to what was normal when training began does no harm, and converged runs jump so all the time. The layers of
+    one step make one alert. A spike is over with the next normal step and reports no recovery.
 
     Args:
         factor: limit of the norm, relative to the layer's median over the ``window`` steps before.
-        above_peak: limit of the norm, relative to the highest median so far.
         z: limit of the robust z-score of the log norm; a noisy layer needs a higher jump.
         window: steps in the baseline.
         warmup: steps that a layer needs for its baseline.
@@ -50,8 +50,6 @@ class Spike(LayerRule):
 
     factor: PerLayer = 10.0
     # Norms of healthy runs stay within a factor of 3 of their recent median; 10 leaves room for small batches.
-    above_peak: float = 3.0
-    # A jump to what was normal when training began does no harm; converged runs jump so all the time.
     z: float = 6.0
     # Six robust standard deviations of the log norm: one false alarm in 1e9 steps if it were normal.
     window: int = 100
@@ -61,7 +59,6 @@ class Spike(LayerRule):
 
     def __post_init__(self) -> None:
         self._check_limit("factor", above=1)
-        self._check("above_peak", at_least=0)
         self._check("z", above=0)
         self._check_steps("window", at_least=1)
         self._check_steps("warmup", at_least=1)
@@ -75,7 +72,7 @@ class Spike(LayerRule):
         self._baseline.update(history)
         base = self._baseline
         jump = np.maximum(self.limit("factor", stats.layers), np.exp(np.minimum(self.z * base["spread"], 700.0)))
-        limit = np.maximum(jump * base["level"], self.above_peak * base["peak"])
+        limit = np.maximum(jump * base["level"], base["peak"])
         return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm <= limit))
 
     def describe(self, value: float, threshold: float) -> str:

@@ -39,6 +39,12 @@ def test_an_overflow_that_was_coming() -> None:
     assert found.remedy == "the gradients grew first: clip them or lower the learning rate"
 
 
+def test_an_overflow_within_three_steps() -> None:
+    found = explain(a=[5e3, 2e8, 2e18, INF])
+    assert found is not None
+    assert found.remedy == "the gradients grew first: clip them or lower the learning rate"
+
+
 def test_the_layers_nearest_to_the_output_are_shown() -> None:
     found = explain(**{f"fc{i}": [1.0, NAN] for i in range(5)})
     assert found is not None

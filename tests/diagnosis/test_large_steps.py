@@ -50,6 +50,12 @@ def test_large_from_the_start() -> None:
     assert max_norm(found) == 500.0
 
 
+def test_a_run_that_overflows_at_once_has_seen_nothing_normal() -> None:
+    found = explain([5e3, 2e8, 2e18, INF])
+    assert found is not None
+    assert max_norm(found) == 1.0
+
+
 def test_weights_that_move_far_are_named() -> None:
     found = explain([2.0] * 30 + [5e3] * 5, update=[0.5, 2.0])
     assert found is not None

@@ -99,6 +99,12 @@ def test_each_layer_by_itself() -> None:
     assert found == [(5 + RULE.patience - 1, "b"), (10 + RULE.patience - 1, "a")]
 
 
+@pytest.mark.parametrize(("grown", "explodes"), [(1e-6, False), (1e-1, True)])
+def test_a_layer_that_grows_and_has_no_part_in_the_step_is_not_exploding(grown: float, explodes: bool) -> None:
+    run = [{"a": 1e-9, "b": 1.0}] * 40 + [{"a": grown, "b": 1.0}] * 5
+    assert [a.layer for a in Exploding().check(history_of(run))] == (["a"] if explodes else [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
