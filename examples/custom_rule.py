@@ -1,7 +1,7 @@
 """A rule of your own: an object with `check(history)`; there is nothing to register or inherit.
 
-This one finds a layer that takes more than 90% of the squared gradient: the others hardly move in that step. In a network
-of three sigmoid layers it is the last one at first, until the others wake up. Of a run of 300 steps:
+This one finds a layer that takes more than 90% of the squared gradient: the others hardly move in that step. In a
+network of three sigmoid layers it is the last one at first, until the others wake up. Of a run of 300 steps:
 
     step 0: dominant: 6: 98% of the squared gradient norm
     step 162: dominant: 6: 91% of the squared gradient norm
