@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import monitors, workloads
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from benchmarks import monitors, workloads
 
 BLOCK = 10
 """Steps in one sample, so that what happens every tenth step happens once in it."""
@@ -65,7 +66,7 @@ def measure(name: str, rounds: int, directory: Path) -> dict[str, Any]:
         title: kind(workload, directory / str(i), histogram_every)
         for i, (title, (kind, histogram_every)) in enumerate({**LOGGING, **CLIPPING}.items())
     }
-    samples: dict[str, list[float]] = {"training step": [], "one streaming read": [], **{title: [] for title in running}}
+    samples: dict[str, list[float]] = {title: [] for title in ("training step", "one streaming read", *running)}
     for turn in range(rounds + 1):
         step = cpu_ms(lambda: (workload.backward(), workload.optimizer.step()), times=1)
         workload.backward()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.workloads import Workload
 
 import gradwatch as gw
+from benchmarks.workloads import Workload
 
 
 class Monitor:

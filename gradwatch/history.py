@@ -89,7 +89,7 @@ class History:
 
     def append(self, stats: StepStats) -> None:
         """Add one step. A layer that is new has no gradient in the steps before; a layer that is gone is dropped."""
-        if stats.layers != self._layers:
+        if stats.layers is not self._layers and stats.layers != self._layers:
             self._change_layers(stats.layers)
         if self._end == len(self._steps):
             self._move_to_front()
@@ -117,14 +117,15 @@ class History:
 
     def up_to(self, count: int) -> History:
         """The history as it was when ``count`` steps had been appended; shares the arrays, copies nothing."""
+        if count == self.count:
+            return self
         then = object.__new__(History)
         then.__dict__.update(self.__dict__)
         then._end = self._end - (self.count - count)
         then.count = count
-        if count != self.count:
-            i = then._end - 1
-            row = (self._grad_norm[i], self._has_grad[i], float(self._total_norm[i]))
-            then.latest = StepStats(int(self._steps[i]), self._layers, *row)
+        i = then._end - 1
+        row = (self._grad_norm[i], self._has_grad[i], float(self._total_norm[i]))
+        then.latest = StepStats(int(self._steps[i]), self._layers, *row)
         return then
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@ ROW = 1024
 float32 sums: off by 1e-2 at 1e8 elements (pytorch #68326), and by 1e-5 at 65,536 equal ones, where all roundings go one
 way. Rows combined in float64 are exact to 4e-7 even then and, as one call, use every core."""
 
+_PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
 SAFE = (1e-14, 1e18)
 """Outside this range the squares of float32 elements may over- or underflow: the norm is taken again in float64."""
 
@@ -50,16 +52,20 @@ def measure(gradients: Sequence[Tensor]) -> Measured:
     """
     if not gradients:
         return Measured(torch.zeros(0), torch.zeros(()))
-    values = [real_values(g) for g in gradients]
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-    for i, v in enumerate(values):
-        groups[v.device, v.dtype].append(i)
-    if len(groups) == 1:
+    kinds = {(g.device, g.dtype, g.layout) for g in gradients}
+    plain = all(dtype in _PLAIN and layout is torch.strided for _, dtype, layout in kinds)
+    values = list(gradients) if plain else [real_values(g) for g in gradients]
+    if plain and len(kinds) == 1:
         norms = _norms(values)
     else:
-        home = values[0].device
-        parts = [_norms([values[i] for i in indices]).to(home, torch.float64) for indices in groups.values()]
-        norms = _in_order(parts, list(groups.values()))
+        groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
+        for i, v in enumerate(values):
+            groups[v.device, v.dtype].append(i)
+        parts = [
+            _norms([values[i] for i in indices]).to(values[0].device, torch.float64) for indices in groups.values()
+        ]
+        order = np.argsort([i for indices in groups.values() for i in indices])
+        norms = torch.cat(parts)[torch.from_numpy(order).to(values[0].device)]
     return Measured(norms, torch.linalg.vector_norm(norms))
 
 
@@ -91,21 +97,16 @@ def per_layer(norms: FloatArray, rows: Sequence[int], layers: int) -> tuple[Floa
 
 def _norms(values: list[Tensor]) -> Tensor:
     """[P], norms of tensors of one device and dtype."""
-    wider = {torch.float16: torch.float32, torch.bfloat16: torch.float32}.get(values[0].dtype)
-    on_cpu = values[0].device.type == "cpu"
-    if not on_cpu and values[0].device.type != "mps":
+    device, dtype = values[0].device.type, values[0].dtype
+    wider = torch.float32 if dtype in (torch.float16, torch.bfloat16) else None
+    if device not in ("cpu", "mps"):
         wider = torch.float64  # nothing may wait for the result here, so it must be right at any scale at once
-    long = [i for i, v in enumerate(values) if v.numel() > ROW]
-    if not long:
-        norms = torch.stack(torch._foreach_norm(values, 2, wider))
+    if max(v.numel() for v in values) > ROW:
+        short = [v if v.numel() <= ROW else _row_norms(v, wider) for v in values]
+        norms = torch.stack(torch._foreach_norm(short, 2, wider if device == "mps" else torch.float64))
     else:
-        short = [i for i, v in enumerate(values) if v.numel() <= ROW]
-        by_rows = [_row_norms(values[i], wider) for i in long]
-        parts = [torch.stack(torch._foreach_norm(by_rows, 2, None if by_rows[0].is_mps else torch.float64))]
-        if short:
-            parts.append(torch.stack(torch._foreach_norm([values[i] for i in short], 2, wider)).to(parts[0].dtype))
-        norms = _in_order(parts, [long, short])
-    return _in_range(norms, values) if on_cpu and values[0].dtype is not torch.float64 else norms
+        norms = torch.stack(torch._foreach_norm(values, 2, wider))
+    return _in_range(norms, values) if device == "cpu" and dtype is not torch.float64 else norms
 
 
 def _row_norms(values: Tensor, wider: torch.dtype | None) -> Tensor:
@@ -124,12 +125,6 @@ def _flat(values: Tensor) -> Tensor:
     order = sorted(range(values.ndim), key=values.stride, reverse=True)
     flat: Tensor = values.permute(order).flatten()
     return flat
-
-
-def _in_order(parts: list[Tensor], indices: list[list[int]]) -> Tensor:
-    """The entries of ``parts`` put where ``indices`` say."""
-    order = np.argsort([i for group in indices for i in group])
-    return torch.cat(parts)[torch.from_numpy(order).to(parts[0].device)]
 
 
 def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:

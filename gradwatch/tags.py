@@ -36,8 +36,8 @@ CLIPPED_NORM = "gradients/total_norm_clipped"
 LAYER_NORM = "grad_norm"
 LAYER_HISTOGRAM = "grad_log10_abs"
 
-HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
-"""Edges in log10 |gradient|: 64 buckets of a quarter decade, the outermost taking what lies beyond them."""
+HISTOGRAM_EDGES = np.linspace(-16.0, 4.0, 81)
+"""Edges in log10 |gradient|: 80 buckets of a quarter decade, the outermost taking what lies beyond them."""
 
 
 def chunk_tag(prefix: str, step: int, revision: int) -> str:

@@ -41,7 +41,7 @@ def test_no_gradient_is_no_norm() -> None:
 
 def test_histogram_edges_are_quarter_decades() -> None:
     np.testing.assert_allclose(np.diff(tags.HISTOGRAM_EDGES), 0.25, rtol=1e-12)
-    assert (tags.HISTOGRAM_EDGES[0], tags.HISTOGRAM_EDGES[-1]) == (-12.0, 4.0)
+    assert (tags.HISTOGRAM_EDGES[0], tags.HISTOGRAM_EDGES[-1]) == (-16.0, 4.0)
 
 
 def test_tags_are_distinct() -> None:

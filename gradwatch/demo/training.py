@@ -46,7 +46,10 @@ def train(
     """Train ``model`` for as many batches as there are ``steps``; the same ``seed`` gives the same batches."""
     batches = torch.Generator().manual_seed(seed)
     losses = []
-    with one_thread(), gw.watch(model, optimizer, clip=clip, sinks=[TensorBoard(logdir)]) as monitor:
+    with (
+        one_thread(),
+        gw.watch(model, optimizer, clip=clip, histogram_every_n_steps=20, sinks=[TensorBoard(logdir)]) as monitor,
+    ):
         for _ in steps:
             batch = torch.randint(len(digits.train_labels), (batch_size,), generator=batches)
             loss = cross_entropy(model(digits.train_images[batch]), digits.train_labels[batch])

@@ -92,7 +92,7 @@ class LayerRule(ABC):
     def limit(self, argument: str, layers: tuple[str, ...]) -> FloatArray:
         """The threshold ``argument`` of each layer, float64 [L]; the default where no pattern matches."""
         known, limit = self._limits.get(argument, ((), None))
-        if limit is None or known != layers:
+        if limit is None or (known is not layers and known != layers):
             limit = per_layer(getattr(self, argument), layers, default=getattr(type(self), argument))
             self._limits[argument] = (layers, limit)
         return limit
@@ -100,6 +100,8 @@ class LayerRule(ABC):
     @property
     def open_layers(self) -> tuple[str, ...]:
         """Names of the layers whose episode is going on."""
+        if self._episodes.quiet:
+            return ()
         return tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
 
     def reset(self) -> None:

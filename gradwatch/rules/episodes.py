@@ -7,6 +7,8 @@ import numpy as np
 from gradwatch.records import BoolArray, IntArray
 from gradwatch.rules.state import LayerState
 
+NONE: IntArray = np.zeros(0, np.int64)
+
 
 class Episodes(LayerState):
     """Which layers are in an episode; vectorised over layers.
@@ -18,10 +20,17 @@ class Episodes(LayerState):
     def __init__(self) -> None:
         super().__init__(bad_steps=0, good_steps=0, open=False, opened_at=0)
 
+    @property
+    def quiet(self) -> bool:
+        """No layer is in an episode, or on the way to one."""
+        return not (self["open"].any() or self["bad_steps"].any())
+
     def update(
         self, step: int, bad: BoolArray, good: BoolArray, patience: int, recovery: int
     ) -> tuple[IntArray, IntArray]:
         """Take one step's verdict in. Returns the indices of the layers whose episode opens and of those that close."""
+        if self.quiet and not bad.any():  # a normal step: there is nothing to count
+            return NONE, NONE
         self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(good, 0, self["bad_steps"]))
         self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(bad, 0, self["good_steps"]))
         opened = ~self["open"] & bad & (self["bad_steps"] >= patience)

@@ -23,10 +23,10 @@ def aggregates(stats: StepStats, clip: ClipRecord | None, alerts: int) -> dict[s
         tags.ALERT_COUNT: alerts,
     }
     if len(finite):
-        logs = np.log10(np.maximum(finite, tags.SMALLEST_NORM))
-        numbers[tags.LOG10_MIN_NORM] = float(logs.min())
-        numbers[tags.LOG10_MEDIAN_NORM] = float(np.median(logs))
-        numbers[tags.LOG10_MAX_NORM] = float(logs.max())
+        logs = np.sort(np.log10(np.maximum(finite, tags.SMALLEST_NORM))).tolist()
+        numbers[tags.LOG10_MIN_NORM] = logs[0]
+        numbers[tags.LOG10_MEDIAN_NORM] = (logs[(len(logs) - 1) // 2] + logs[len(logs) // 2]) / 2
+        numbers[tags.LOG10_MAX_NORM] = logs[-1]
     if clip is not None:
         numbers[tags.CLIPPED_NORM] = clip.norm_after
         numbers[tags.CLIP_COEFFICIENT] = clip.coefficient

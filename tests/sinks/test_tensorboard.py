@@ -88,7 +88,7 @@ def test_layer_scalars_come_at_their_cadence(tmp_path):
 
 
 def test_histogram_and_sampled_statistics(tmp_path):
-    counts = np.zeros((1, 64), np.int64)
+    counts = np.zeros((1, len(tags.HISTOGRAM_EDGES) - 1), np.int64)
     counts[0, 10], counts[0, 12] = 3, 5
     sampled = {
         "max_abs": np.array([0.5]),
