@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.records import FloatArray, IntArray
+from gradwatch.records import IntArray
+from gradwatch.stats import flat
 from gradwatch.tags import HISTOGRAM_EDGES
 
 MANTISSA_BITS = 3
@@ -19,6 +20,8 @@ BINS = 1 << (8 + MANTISSA_BITS)
 
 FIRST_NONFINITE = 255 << MANTISSA_BITS
 """The bins from here on hold inf and NaN."""
+
+SHIFT = 23 - MANTISSA_BITS
 
 CHUNK = 1 << 15
 """Elements binned at a time, so that the temporaries stay in the cache: a third of the time of whole tensors."""
@@ -48,22 +51,41 @@ def element_stats(values: Tensor) -> ElementStats:
     >>> found.zeros, found.nonfinite, found.max_abs, found.numel
     (1, 1, 3.0, 4)
     """
-    counts = np.zeros(BINS, np.int64)
-    largest, nonzero = 0.0, 0
-    for chunk in torch.split(values.reshape(-1), CHUNK) if values.numel() else ():
-        magnitude = _float32_magnitude(chunk)
-        bits = magnitude.view(torch.int32) >> (23 - MANTISSA_BITS)
-        counts += torch.bincount(bits, minlength=BINS).cpu().numpy()
-        finite = torch.where(torch.isfinite(chunk), chunk, 0)
-        largest = max(largest, float(finite.abs().max()))
-        nonzero += int(chunk.count_nonzero())
-    zeros = values.numel() - nonzero
-    counts[0] -= zeros
-    return ElementStats(counts, largest, zeros, values.numel())
+    elements = flat(values)
+    count = _count_bits if values.device.type == "cpu" else _count_bits_on_device
+    signed = sum((count(_as_float32(chunk)) for chunk in torch.split(elements, CHUNK)), np.zeros(2 * BINS, np.int64))
+    counts = signed[:BINS] + signed[BINS:]
+    zeros = 0
+    if counts[0]:  # zero shares its bin with what is too small for float32
+        zeros = elements.numel() - int(elements.count_nonzero())
+        counts[0] -= zeros
+    return ElementStats(counts, _largest(elements, counts), zeros, elements.numel())
+
+
+def _largest(elements: Tensor, counts: IntArray) -> float:
+    """The largest finite magnitude."""
+    if counts[FIRST_NONFINITE:].any():
+        elements = elements[torch.isfinite(elements)]
+    if not elements.numel():
+        return 0.0
+    low, high = torch.aminmax(elements)
+    return max(-float(low), float(high))
+
+
+def _count_bits(chunk: Tensor) -> IntArray:
+    """Bins of a float32 chunk by sign, exponent and first bits of the mantissa."""
+    index = chunk.numpy().view(np.uint32) >> SHIFT
+    return np.bincount(index, minlength=2 * BINS)
+
+
+def _count_bits_on_device(chunk: Tensor) -> IntArray:
+    index = (chunk.view(torch.int32) >> SHIFT) & (2 * BINS - 1)
+    counts: IntArray = torch.bincount(index, minlength=2 * BINS).cpu().numpy()
+    return counts
 
 
 def log10_counts(counts: IntArray) -> IntArray:
-    """From bins by bits to buckets of log10 |gradient| between HISTOGRAM_EDGES; non-finite are left out.
+    """From bins by bits to buckets of log10 |gradient| between HISTOGRAM_EDGES; non-finite elements are left out.
 
     Args:
         counts: int64 [..., BINS].
@@ -71,27 +93,27 @@ def log10_counts(counts: IntArray) -> IntArray:
     Returns:
         int64 [..., len(HISTOGRAM_EDGES) - 1].
     """
-    bucket = np.clip(np.searchsorted(HISTOGRAM_EDGES, _LOG10_CENTRE, side="right") - 1, 0, len(HISTOGRAM_EDGES) - 2)
-    out = np.zeros((*counts.shape[:-1], len(HISTOGRAM_EDGES) - 1), np.int64)
-    for b in range(out.shape[-1]):
-        out[..., b] = counts[..., :FIRST_NONFINITE][..., bucket[:FIRST_NONFINITE] == b].sum(axis=-1)
-    return out
+    buckets: IntArray = np.add.reduceat(counts[..., :FIRST_NONFINITE], _FIRST_BIN, axis=-1)
+    return buckets
 
 
-def _float32_magnitude(chunk: Tensor) -> Tensor:
+def _as_float32(chunk: Tensor) -> Tensor:
+    if chunk.dtype is torch.float32:
+        return chunk
     if chunk.dtype is not torch.float64:
-        return chunk.float().abs()
+        return chunk.float()
     info = torch.finfo(torch.float32)
     magnitude = chunk.abs()
     inside = torch.isfinite(magnitude) & (magnitude > 0)  # finite stays finite, and what is not zero stays so
     return torch.where(inside, magnitude.clamp(info.tiny, info.max), magnitude).float()
 
 
-def _log10_centres() -> FloatArray:
-    exponent, mantissa = np.divmod(np.arange(BINS), 1 << MANTISSA_BITS)
-    centres: FloatArray = (exponent - 127) * np.log10(2) + np.log10(1 + (mantissa + 0.5) / (1 << MANTISSA_BITS))
-    return centres
+def _first_bins() -> IntArray:
+    exponent, mantissa = np.divmod(np.arange(FIRST_NONFINITE), 1 << MANTISSA_BITS)
+    centres = (exponent - 127) * np.log10(2) + np.log10(1 + (mantissa + 0.5) / (1 << MANTISSA_BITS))
+    return np.append(0, np.searchsorted(centres, HISTOGRAM_EDGES[1:-1]))
 
 
-_LOG10_CENTRE = _log10_centres()
-"""float64 [BINS], log10 of the middle of each bin; what lies below float32's normal range is in the lowest bucket."""
+_FIRST_BIN = _first_bins()
+"""int64 [buckets], where each bucket of log10 begins among the bins, by the middle of the bin; the outermost buckets
+take all that lies beyond."""

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.histograms import element_stats, log10_counts
+from gradwatch.histograms import BINS, element_stats, log10_counts
 from gradwatch.layers import Gradients
 from gradwatch.records import FloatArray, IntArray
 from gradwatch.stats import measure, per_layer, real_values
-from gradwatch.tags import HISTOGRAM_EDGES
 
 
 class SampledStats(NamedTuple):
@@ -31,7 +30,7 @@ def sampled_stats(gradients: Gradients, layers: int) -> SampledStats:
     """Everything that needs another reading of the gradients and parameters; for one step in a hundred."""
     max_abs, zeros, numel = np.zeros(layers), np.zeros(layers), np.zeros(layers)
     nonfinite = np.zeros(layers, np.int64)
-    counts: dict[int, IntArray] = {}
+    counts = np.zeros((layers, BINS), np.int64)
     for gradient, row in zip(gradients.values, gradients.rows):
         found = element_stats(real_values(gradient))
         max_abs[row] = max(max_abs[row], found.max_abs)
@@ -39,13 +38,10 @@ def sampled_stats(gradients: Gradients, layers: int) -> SampledStats:
         zeros[row] += found.zeros + elements - found.numel  # what a sparse gradient does not store is zero
         numel[row] += elements
         nonfinite[row] += found.nonfinite
-        counts[row] = counts.get(row, 0) + found.counts
+        counts[row] += found.counts
     param_norms = measure(gradients.parameters).norms.double().cpu().numpy()
     param_norm, _ = per_layer(param_norms, gradients.rows, layers)
-    histogram = np.zeros((layers, len(HISTOGRAM_EDGES) - 1), np.int64)
-    for row, by_bits in counts.items():
-        histogram[row] = log10_counts(by_bits)
-    return SampledStats(max_abs, zeros / np.maximum(numel, 1), nonfinite, param_norm, histogram)
+    return SampledStats(max_abs, zeros / np.maximum(numel, 1), nonfinite, param_norm, log10_counts(counts))
 
 
 class ParameterSample:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import get_total_norm
 
-from gradwatch.stats import ROW, measure, per_layer
+from gradwatch.stats import SHORT, measure, per_layer
 from tests.models import GALLERY, as_float64, backward, build
 from tests.tensors import INF, NAN, normal, reference, sparse
 
@@ -74,7 +74,7 @@ def test_norm_of_float8(dtype):
 
 
 @pytest.mark.parametrize("scale", [1e-22, 1e-20, 1e-12, 1.0, 1e12, 1e17, 1e25])
-@pytest.mark.parametrize("size", [1, ROW, LONG - 1, LONG, 20 * LONG + 3])
+@pytest.mark.parametrize("size", [1, SHORT, LONG - 1, LONG, 20 * LONG + 3])
 def test_norm_where_squares_leave_the_range_of_float32(size, scale):
     gradient = torch.full((size,), scale)
     assert float(measure([gradient]).norms[0]) == pytest.approx(float(gradient[0]) * size**0.5, rel=1e-6)
@@ -84,7 +84,7 @@ def test_norm_of_a_tensor_where_that_of_torch_is_off():
     gradient = torch.full((30_000_000,), 0.1)
     true = float(gradient[0]) * 30_000_000**0.5
     assert float(measure([gradient]).norms[0]) == pytest.approx(true, rel=1e-6)
-    assert abs(float(torch.linalg.vector_norm(gradient)) / true - 1) > 1e-5  # else ROW has become needless
+    assert abs(float(torch.linalg.vector_norm(gradient)) / true - 1) > 1e-5  # else SHORT has become needless
 
 
 @pytest.mark.parametrize("size", [1, 10, LONG + 5])

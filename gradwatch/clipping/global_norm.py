@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
-from gradwatch.stats import ROW, Measured
+from gradwatch.stats import SHORT, Measured
 
 LARGE = 1 << 16
 TOLERANCE = 1e-4
@@ -50,30 +50,33 @@ class GlobalNorm:
 
     @torch.no_grad()
     def clip_(self, gradients: Sequence[Tensor], stats: Measured) -> ClipRecord:
-        total = _total(gradients, stats)
+        total = stats.total_norm
+        on_cpu = total.device.type == "cpu"
+        # On the CPU the norm is known for free, and what need not be multiplied is not; elsewhere looking would wait.
+        if on_cpu and not float(total) * (1 + TOLERANCE) > self.max_norm:
+            return ClipRecord("global_norm", total, total, 1.0, self.max_norm)  # type: ignore[arg-type]
+        if on_cpu:
+            total = _as_torch(gradients, stats)
         coefficient = torch.clamp(self.max_norm / (total + 1e-6), max=1.0)
         coefficient = torch.where(torch.isfinite(total), coefficient, torch.ones_like(coefficient))
-        # On the CPU the factor is known for free, and 1 need not be multiplied; elsewhere looking would wait.
-        if coefficient.device.type != "cpu" or float(coefficient) < 1.0:
+        if not on_cpu or float(coefficient) < 1.0:
             scale_(gradients, coefficient)
         return ClipRecord("global_norm", total, total * coefficient, coefficient, self.max_norm)  # type: ignore[arg-type]
 
 
-def _total(gradients: Sequence[Tensor], stats: Measured) -> Tensor:
-    """What torch computes, bit for bit, where that is right to TOLERANCE; else the true total.
+def _as_torch(gradients: Sequence[Tensor], stats: Measured) -> Tensor:
+    """The total that torch computes, bit for bit, where that is right to TOLERANCE; else the true total.
 
-    Only gradients of up to LARGE elements are read again for it: above, torch's own norm is not worth the time.
+    Only float32 gradients of up to LARGE elements are read again for it: above, torch's norm is not worth the time.
     """
     total = stats.total_norm
-    if total.device.type != "cpu" or not all(_is_plain(g) for g in gradients):
-        return total if any(g.dtype is torch.float64 for g in gradients) else total.float()
-    as_torch = total if all(g.numel() <= ROW for g in gradients) else nn.utils.get_total_norm(gradients)
+    if any(g.dtype is torch.float64 for g in gradients):
+        return total
+    if not all(g.numel() <= LARGE and g.layout is torch.strided and g.dtype is torch.float32 for g in gradients):
+        return total.float()
+    as_torch = total if all(g.numel() <= SHORT for g in gradients) else nn.utils.get_total_norm(gradients)
     right = abs(float(as_torch) - float(total)) <= TOLERANCE * float(total)
     return as_torch if right else total.float()
-
-
-def _is_plain(g: Tensor) -> bool:
-    return g.numel() <= LARGE and g.layout is torch.strided and g.dtype is torch.float32
 
 
 def scale_(gradients: Sequence[Tensor], factor: Tensor) -> None:
