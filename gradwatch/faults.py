@@ -10,6 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 U = TypeVar("U")
 
+DROPPED = "it is dropped"
+"""The consequence for what is not tried again; two parts of one name are then told of one by one."""
+
 LIMIT = 3
 """Failures of one part before it is switched off for good."""
 
@@ -37,14 +40,14 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def run(self, part: str, consequence: str, action: Callable[..., T], *args: object, otherwise: U) -> T | U:
-        """The result of ``action(*args)``; when it raises, warn the first time and return ``otherwise``."""
+        """The result of ``action(*args)``; when it raises, warn (once of a part that stays); return ``otherwise``."""
         try:
             return action(*args)
         except Exception as error:
             if self.strict:
                 raise
             self.counts[part] += 1
-            if self.counts[part] == 1:
+            if self.counts[part] == 1 or consequence == DROPPED:
                 message = f"gradwatch: {part} failed, {consequence}: {type(error).__name__}: {error}"
                 warnings.warn(message, GradwatchWarning, stacklevel=2)
             return otherwise

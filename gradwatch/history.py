@@ -48,9 +48,13 @@ class History:
             layers: the same as keywords.
 
         Raises:
+            TypeError: when a column is no list.
             ValueError: when the lists differ in length.
         """
         columns = {**(norms or {}), **layers}
+        for name, column in columns.items():
+            if not hasattr(column, "__len__"):
+                raise TypeError(f"from_grad_norms: {name} must be a list of norms, got {column!r}")
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"from_grad_norms: every layer needs as many steps as the others, got {lengths}")

@@ -74,7 +74,7 @@ def watch(
         diagnose=diagnose,
         strict=strict,
     )
-    driver = _Driver(monitor, raw)
+    driver = _Driver(monitor)
     # Disabled for the compiler: reading numbers in a traced step would break its graph.
     monitor.on_close(raw.register_step_pre_hook(torch.compiler.disable(driver.before_step)).remove)  # type: ignore[no-untyped-call]
     monitor.on_close(raw.register_step_post_hook(torch.compiler.disable(driver.after_step)).remove)  # type: ignore[no-untyped-call]
@@ -101,7 +101,7 @@ def unwrap(optimizer: Any) -> torch.optim.Optimizer:
 class _Driver:
     """The two hooks of one optimizer."""
 
-    def __init__(self, monitor: Monitor, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._depth = 0
 
@@ -129,19 +129,23 @@ class _Driver:
         @functools.wraps(closure)
         def watched() -> Any:
             nonlocal evaluations
-            result = closure()
+            self._monitor.recording = evaluations == 0
             evaluations += 1
-            self._observe(optimizer, record=evaluations == 1)
+            try:
+                result = closure()
+                self._observe(optimizer)
+            finally:
+                self._monitor.recording = True
             return result
 
         return watched
 
-    def _observe(self, optimizer: torch.optim.Optimizer, record: bool = True) -> None:
+    def _observe(self, optimizer: torch.optim.Optimizer) -> None:
         if self._monitor.stepped:
             self._monitor.stepped = False
         else:
             scale = getattr(optimizer, "grad_scale", None)  # set while a GradScaler steps a fused optimizer
-            self._monitor.observe(record=record, scale=1.0 if scale is None else scale)
+            self._monitor.observe(record=self._monitor.recording, scale=1.0 if scale is None else scale)
 
 
 def _levels(kind: type) -> int:

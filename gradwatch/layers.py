@@ -18,7 +18,9 @@ GRANULARITIES = ("layer", "parameter")
 
 _WRAPPER_NAMES = {"_orig_mod", "_fsdp_wrapped_module", "_forward_module", "_checkpoint_wrapped_module"}
 _WRAPPER_TYPES = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
-_NOT_WATCHED = -1
+NOT_WATCHED = -1
+_NONE = -2
+"""In place of a row: there is no parameter, it has its row elsewhere, or it cannot have a gradient."""
 
 
 class Gradients(NamedTuple):
@@ -27,6 +29,14 @@ class Gradients(NamedTuple):
     parameters: list[Tensor]
     values: list[Tensor]
     rows: list[int]
+    """NOT_WATCHED for a gradient that is only clipped."""
+
+    def watched(self) -> Gradients:
+        """Those that belong to a layer."""
+        if NOT_WATCHED not in self.rows:
+            return self
+        kept = [entry for entry in zip(*self) if entry[2] != NOT_WATCHED]
+        return Gradients(*map(list, zip(*kept))) if kept else Gradients([], [], [])
 
 
 class _Plan(NamedTuple):
@@ -82,11 +92,12 @@ class LayerTable:
         self._check(model)
         self._find(model)
 
-    def collect(self, only: Iterable[Tensor] | None = None) -> Gradients:
+    def collect(self, only: Iterable[Tensor] | None = None, everything: bool = False) -> Gradients:
         """The gradients that exist now, each parameter once, in the model's order.
 
         Args:
             only: the parameters to look at, as an optimizer's; all by default.
+            everything: also the gradients that ``include`` and ``exclude`` leave out.
         """
         found = Gradients([], [], [])
         model = self._model()
@@ -94,7 +105,9 @@ class LayerTable:
             return found
         if self._lazy:
             self._find(model)
+        only = None if only is None else list(only)
         wanted = None if only is None else {id(p) for p in only}
+        lowest = NOT_WATCHED if everything else 0
         for reference, parameter_ids, child_ids, rows in self._plans:
             module = reference()
             if (
@@ -103,9 +116,9 @@ class LayerTable:
                 or tuple([id(p) for p in module._parameters.values()]) != parameter_ids
             ):
                 self._find(model)
-                return self.collect(only)
+                return self.collect(only, everything)
             for p, row in zip(module._parameters.values(), rows):
-                if p is None or row == _NOT_WATCHED or (wanted is not None and id(p) not in wanted):
+                if row < lowest or p is None or (wanted is not None and id(p) not in wanted):
                     continue
                 gradient = p.grad
                 if gradient is not None:
@@ -114,13 +127,17 @@ class LayerTable:
                     found.rows.append(row)
         return found
 
+    def watched_ids(self) -> set[int]:
+        """The ids of the parameters watched, valid while the model holds them."""
+        return {i for plan in self._plans for i, row in zip(plan.parameter_ids, plan.rows) if row >= 0}
+
     def _check(self, model: nn.Module) -> None:
         names = list(dict.fromkeys(name for place in _places(model) for name in self._names(place) if name))
         if not names:
             raise ValueError(f"model: {type(model).__name__} has no parameters, so there is no gradient to watch")
         check_patterns("include", self._include or (), names)
         check_patterns("exclude", self._exclude or (), names)
-        if not any(self._watched(name) for name in names):
+        if not any(map(self._watched, names)):
             raise ValueError(f"include={self._include} and exclude={self._exclude} leave no layer to watch")
 
     def _find(self, model: nn.Module) -> None:
@@ -128,15 +145,25 @@ class LayerTable:
         members: dict[str, list[tuple[str, Tensor]]] = {}
         index: dict[str, int] = {}
         seen: set[int] = set()
+        watched = {
+            id(p)
+            for place in _places(model)
+            for p, name in zip(place.module._parameters.values(), self._names(place))
+            if name and self._watched(name)
+        }
         self._plans, self._lazy = [], False
         for place in _places(model):
             items = list(place.module._parameters.items())
             rows = []
             for (key, p), name in zip(items, self._names(place)):
-                if p is None or id(p) in seen or not self._watched(name):
-                    rows.append(_NOT_WATCHED)
+                included = bool(name) and self._watched(name)
+                if p is None or not name or id(p) in seen or (id(p) in watched and not included):
+                    rows.append(_NONE)
                     continue
                 seen.add(id(p))
+                if not included:
+                    rows.append(NOT_WATCHED)
+                    continue
                 kinds.setdefault(name, place.kind)
                 members.setdefault(name, []).append((_join(place.path, key), p))
                 rows.append(index.setdefault(name, len(index)))
@@ -165,7 +192,7 @@ class LayerTable:
 
     def _watched(self, name: str) -> bool:
         included = self._include is None or matches(name, self._include)
-        return bool(name) and included and not (self._exclude and matches(name, self._exclude))
+        return included and not (self._exclude and matches(name, self._exclude))
 
 
 def check_granularity(granularity: object) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from gradwatch import clipping as clipping_policies
 from gradwatch import diagnosis
 from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
+from gradwatch.alert_log import AlertLog
 from gradwatch.clipping.global_norm import scale_
-from gradwatch.faults import Faults
+from gradwatch.faults import DROPPED, Faults
 from gradwatch.history import History
 from gradwatch.host_copy import HostCopy
 from gradwatch.layers import Gradients, LayerTable
@@ -29,7 +31,6 @@ from gradwatch.stats import Measured, measure, per_layer
 from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
-DROPPED = "it is dropped"
 FAILED = object()
 
 
@@ -96,8 +97,10 @@ class Monitor:
         self._table = LayerTable(model, granularity, include, exclude)
         self._optimizer = optimizer
         if optimizer is not None:
-            _check_optimizer(optimizer, model)
-        self._rules = check_parts("rules", default_rules.default() if rules is None else rules, "check")
+            _check_optimizer(optimizer, model, self._table)
+        self._rules = default_rules.fresh(
+            check_parts("rules", default_rules.default() if rules is None else rules, "check")
+        )
         default_rules.check(self._rules, self._table.names)
         self._clip = clip if clip is None else check_parts("clip", [clip], "clip_")[0]
         self._sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
@@ -108,12 +111,12 @@ class Monitor:
         self._on_close: list[Callable[[], None]] = []
 
         self.history = History()
-        self.alerts: list[Alert] = []
-        """Every alert so far, oldest first."""
+        self._log = AlertLog()
         self.closed = False
         self.stepped = False
         """Set by :meth:`step`, for a hook that would measure the same step again; the hook clears it."""
-        self._repeated: set[tuple[str, str | None]] = set()
+        self.recording = True
+        """Whether :meth:`step` records; a hook clears it while a closure is evaluated again."""
         self._next_step = 0
         self._in_flight: deque[_InFlight] = deque()
         self._sample: ParameterSample | None = None
@@ -126,14 +129,22 @@ class Monitor:
         """The layers watched, in the model's order."""
         return self._table.layers
 
+    @property
+    def alerts(self) -> list[Alert]:
+        """Every alert so far, oldest first."""
+        return self._log.alerts
+
     def step(self, step: int | None = None) -> None:
-        """Measure, check, clip and record the gradients as they are now; waits for no device.
+        """Measure, check, clip and record the gradients as they are now; between sampled steps it waits for no device.
 
         Args:
             step: the number to record, one more than the last by default.
+
+        Raises:
+            TypeError: when ``step`` is no whole number.
         """
         self.stepped = True
-        self.observe(step)
+        self.observe(step, record=self.recording)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Record the step, then clip: in a loop it takes the place of ``torch.nn.utils.clip_grad_norm_``.
@@ -142,14 +153,15 @@ class Monitor:
             max_norm: the largest total L2 norm allowed.
 
         Returns:
-            The total norm before clipping, 0-dim, of the watched gradients.
+            The total norm before clipping, 0-dim.
 
         Raises:
             ValueError: when ``max_norm`` is not above 0.
+            TypeError: when ``max_norm`` is no number.
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
-        measured = self.observe(clip=policy)
+        measured = self.observe(clip=policy, record=self.recording)
         if measured is None:  # the monitor is closed or has failed: the caller still relies on clipping
             return nn.utils.clip_grad_norm_(self._table.collect().parameters, max_norm)
         return measured.total_norm
@@ -175,7 +187,7 @@ class Monitor:
             turn: the number that ``every_n_steps`` and ``histogram_every_n_steps`` count, ``step`` by default. Several
                 optimizers in turn need one number per round: every second step may always be the same one's.
         """
-        number = self._next_step if step is None else int(step)
+        number = self._next_step if step is None else operator.index(step)
         if record:
             self._next_step = number + 1
             self._measure_update()
@@ -183,10 +195,11 @@ class Monitor:
         turn = number if turn is None else turn
         due = record and turn % self._every_n_steps == 0
         sample = due and self._sample_is_due(turn)
-        if self.closed or self._faults.exhausted(CAPTURE) or not (due or clip):
+        if self.closed or not (due or clip) or (clip is None and self._faults.exhausted(CAPTURE)):
             return None
         given = (number, parameters, clip, scale, due, sample)
-        measured = self._faults.run(CAPTURE, "this step is not recorded", self._capture, *given, otherwise=None)
+        consequence = f"this step is not recorded{' nor clipped' if clip else ''}"
+        measured = self._faults.run(CAPTURE, consequence, self._capture, *given, otherwise=None)
         self._receive(wait=False)
         return measured
 
@@ -199,11 +212,15 @@ class Monitor:
         if self.closed:
             return
         self.closed = True
-        for undo in self._on_close:
-            undo()
-        self.flush()
-        for sink in self._sinks:
-            self._faults.run(f"sink {_name(sink)}", "what it had not written is lost", sink.close, otherwise=None)
+        with ExitStack() as stack:  # every sink is closed, whatever the others raise with strict=True
+            for sink in self._sinks:
+                part, consequence = f"sink {_name(sink)}", "what it had not written is lost"
+                stack.callback(self._faults.run, part, consequence, sink.close, otherwise=None)
+            for undo in self._on_close:
+                undo()
+            self.flush()
+        self._on_close.clear()
+        self._optimizer = self._sample = None  # a monitor kept for its history keeps no parameters alive
 
     def on_close(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called when the monitor is closed, as to remove hooks."""
@@ -220,9 +237,8 @@ class Monitor:
     def report(self) -> Report:
         """What is known now: verdict, why, evidence and what to do next."""
         self.flush()
-        verdict, severity = judge(self.history, self.alerts, self._ongoing())
-        alerts = [a for a in self.alerts if a.severity > Severity.INFO]
-        diagnoses = self._diagnose(alerts)
+        verdict, severity = self._judge()
+        diagnoses = self._diagnose([alert for alert in self.alerts if alert.severity > Severity.INFO])
         return Report(verdict, severity, tuple(self.alerts), diagnoses, self.history.latest, self._last_clip)
 
     def state_dict(self) -> dict[str, Any]:
@@ -232,8 +248,7 @@ class Monitor:
             "next_step": self._next_step,
             "sampled_period": self._sampled_period,
             "history": self.history.state_dict(),
-            "alerts": [{**dataclasses.asdict(a), "severity": int(a.severity)} for a in self.alerts],
-            "repeated": list(self._repeated),
+            "log": self._log.state_dict(),
             "rules": {name: part.state_dict() for name, part in _stateful(self._rules)},
             "clip": {name: part.state_dict() for name, part in _stateful([self._clip])},
         }
@@ -241,13 +256,18 @@ class Monitor:
         return plain
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`: baselines, episodes and step numbers go on where they were."""
+        """Continue from :meth:`state_dict`: baselines, episodes and step numbers go on where they were.
+
+        Raises:
+            ValueError: when ``state`` is not what :meth:`state_dict` returned.
+        """
+        if not isinstance(state, Mapping) or not {"next_step", "history", "log", "rules"} <= set(state):
+            raise ValueError(f"state must be what Monitor.state_dict() returned, got {_short(state)}")
         state = _convert(state, Tensor, lambda tensor: tensor.cpu().numpy())
         self._next_step = int(state["next_step"])
         self._sampled_period = int(state["sampled_period"])
         self.history.load_state_dict(state["history"])
-        self.alerts[:] = [Alert(**{**a, "severity": Severity(a["severity"])}) for a in state["alerts"]]
-        self._repeated = {(rule, layer) for rule, layer in state["repeated"]}
+        self._log.load_state_dict(state["log"])
         for kind, parts in (("rules", self._rules), ("clip", [self._clip])):
             for name, part in _stateful(parts):
                 if name in state[kind]:
@@ -266,15 +286,18 @@ class Monitor:
     ) -> Measured:
         if parameters is None and self._optimizer is not None:
             parameters = parameters_of(self._optimizer)
-        found = self._table.collect(parameters)
+        found = self._table.collect(parameters, everything=clip is not None)
         measured = measure(found.values)
         factor = None if isinstance(scale, float) and scale == 1.0 else torch.as_tensor(scale)
         if factor is not None:
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
-        sampled = self._take_sample(found, factor) if sample else None
+        sampled = self._take_sample(found.watched(), factor) if sample else None
         record = None if clip is None else self._clip_gradients(clip, found.values, measured, factor)
         if due:
-            copy, update, self._update_ratio = HostCopy(measured.norms), self._update_ratio, None
+            copy = HostCopy(
+                measured.norms if record is None else torch.cat([measured.norms, _numbers(record, measured)])
+            )
+            update, self._update_ratio = self._update_ratio, None
             self._in_flight.append(_InFlight(step, self._table.names, found.rows, copy, record, sampled, update))
         return measured
 
@@ -316,57 +339,33 @@ class Monitor:
             self._faults.run(part, consequence, self._record, arrived, otherwise=None)
 
     def _record(self, arrived: _InFlight) -> None:
-        stats = self._stats(arrived)
+        numbers = arrived.copy.numpy()
+        stats = _stats(arrived, numbers[: len(arrived.rows)])
         self.history.append(stats)
-        self._last_clip = arrived.clip and _as_floats(arrived.clip)
-        new = self._check()
-        self.alerts += new
-        serious = [alert for alert in new if alert.severity > Severity.INFO]
-        verdict, severity = judge(self.history, self.alerts, self._ongoing())
-        report = Report(verdict, severity, tuple(new), self._diagnose(serious), stats, self._last_clip)
+        self._last_clip = arrived.clip and _with_numbers(arrived.clip, numbers[len(arrived.rows) :])
+        new = self._log.take(self._check())
+        verdict, severity = self._judge()
+        diagnoses = self._diagnose([alert for alert in new if alert.severity > Severity.INFO])
+        report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip)
         for sink in list(self._sinks):
             result = self._faults.run(f"sink {_name(sink)}", DROPPED, sink.write, report, otherwise=FAILED)
             if result is FAILED:
                 self._sinks.remove(sink)
+                with suppress(Exception):
+                    sink.close()
 
-    def _stats(self, arrived: _InFlight) -> StepStats:
-        layers = len(arrived.layers)
-        norm, has_grad = per_layer(arrived.copy.numpy(), arrived.rows, layers)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = float(np.sqrt(np.sum(norm * norm)))
-        update = arrived.update
-        if update is not None and len(update) != layers:
-            update = None
-        sampled = {} if arrived.sampled is None else arrived.sampled._asdict()
-        return StepStats(arrived.step, arrived.layers, norm, has_grad, total, update_ratio=update, **sampled)
-
-    def _check(self) -> list[Alert]:
-        """This step's alerts, but for those that a rule repeats from the step before: they are one episode."""
-        found: list[Alert] = []
+    def _check(self) -> list[tuple[Rule, list[Alert]]]:
+        found = []
         for rule in list(self._rules):
             alerts = self._faults.run(f"rule {_name(rule)}", DROPPED, _checked, rule, self.history, otherwise=None)
             if alerts is None:
                 self._rules.remove(rule)
             else:
-                found += alerts
-        before, self._repeated = (
-            self._repeated,
-            {(a.rule, a.layer) for a in found if a.severity > Severity.INFO},
-        )
-        return [a for a in found if a.severity is Severity.INFO or (a.rule, a.layer) not in before]
+                found.append((rule, alerts))
+        return found
 
-    def _ongoing(self) -> dict[str, tuple[str, ...]]:
-        """The layers of each rule's open episodes."""
-        ongoing: dict[str, tuple[str, ...]] = {
-            rule: tuple(layer for r, layer in sorted(self._repeated, key=str) if r == rule and layer)
-            for rule, _ in self._repeated
-        }
-        for rule in self._rules:
-            if isinstance(rule, default_rules.LayerRule):
-                ongoing.pop(rule.name, None)
-                if rule.open_layers:
-                    ongoing[rule.name] = rule.open_layers
-        return ongoing
+    def _judge(self) -> tuple[str, Severity]:
+        return judge(self.history, self._log.ongoing(self._rules), self._log.counts, self._log.worst)
 
     def _diagnose(self, alerts: Sequence[Alert]) -> tuple[Diagnosis, ...]:
         if not alerts:
@@ -413,14 +412,37 @@ def _clip_unscaled(
         scale_(gradients, factor)
 
 
+def _stats(arrived: _InFlight, norms: FloatArray) -> StepStats:
+    layers = len(arrived.layers)
+    norm, has_grad = per_layer(norms, arrived.rows, layers)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(np.sqrt(np.sum(norm * norm)))
+    update = arrived.update
+    if update is not None and len(update) != layers:  # the layers changed since the sample was taken
+        update = None
+    sampled = {} if arrived.sampled is None else arrived.sampled._asdict()
+    return StepStats(arrived.step, arrived.layers, norm, has_grad, total, update_ratio=update, **sampled)
+
+
+def _numbers(record: ClipRecord, measured: Measured) -> Tensor:
+    """The numbers of ``record``, to go to the host with the norms: a clip policy leaves them on the device."""
+    given = (record.norm_before, record.norm_after, record.coefficient)
+    like = measured.norms
+    return torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in given])
+
+
+def _with_numbers(record: ClipRecord, numbers: FloatArray) -> ClipRecord:
+    before, after, coefficient = numbers.tolist()
+    return ClipRecord(record.policy, before, after, coefficient, float(record.threshold))
+
+
 def _checked(rule: Rule, history: History) -> list[Alert]:
-    """A rule may be a generator, which fails only when it is run through."""
-    return list(rule.check(history))
-
-
-def _as_floats(record: ClipRecord) -> ClipRecord:
-    numbers = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name != "policy"}
-    return ClipRecord(record.policy, **{name: float(value) for name, value in numbers.items()})
+    """What ``rule`` finds. It may be a generator, which fails only when it is run through."""
+    alerts = list(rule.check(history))
+    for alert in alerts:
+        if not isinstance(alert, Alert):
+            raise TypeError(f"check() must give Alerts, got {alert!r}")
+    return alerts
 
 
 def _name(part: object) -> str:
@@ -449,15 +471,22 @@ def _convert(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     return value
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, table: LayerTable) -> None:
     if not hasattr(optimizer, "param_groups"):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    mine = {id(p) for p in model.parameters()}
-    if not any(id(p) in mine for p in parameters_of(optimizer)):
+    its = {id(p) for p in parameters_of(optimizer)}
+    if not any(id(p) in its for p in model.parameters()):
         raise ValueError(
             f"optimizer: {type(optimizer).__name__} shares no parameter with model {type(model).__name__}; "
             "was the optimizer made before the model was moved, wrapped or replaced?"
         )
+    if not its & table.watched_ids():
+        raise ValueError("optimizer: it updates none of the layers that include and exclude leave to watch")
 
 
 def check_parts(argument: str, parts: Any, *methods: str) -> list[Any]:

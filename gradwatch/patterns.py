@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from numbers import Real
+from numbers import Integral, Real
 from typing import TypeAlias
 
 import numpy as np
@@ -79,7 +79,11 @@ def check_number(
     ]
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not (float(value) > above or above == -np.inf) or not at_least <= float(value) <= at_most:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = np.nan
+    if not (number > above or above == -np.inf) or not at_least <= number <= at_most:
         raise ValueError(f"{argument} must be {' and '.join(limits) or 'a number'}, got {value!r}")
 
 
@@ -95,5 +99,5 @@ def check_per_layer(argument: str, value: object, **limits: float) -> None:
 
 def check_whole_number(argument: str, value: object, at_least: int) -> None:
     """Raise ValueError naming ``argument``, its value and what is allowed."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+    if type(value) is bool or not isinstance(value, Integral) or int(value) < at_least:
         raise ValueError(f"{argument} must be a whole number from {at_least}, got {value!r}")

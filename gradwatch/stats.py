@@ -15,9 +15,9 @@ from gradwatch.records import BoolArray, FloatArray
 ROW = 4096
 """A long gradient is measured as rows of this many elements. torch's own float32 norm adds all squares into a few
 float32 sums: off by 1e-2 at 1e8 elements (pytorch #68326), and by 1e-5 at 65,536 equal ones, where all roundings go one
-way. Rows added in float64 are exact to 4e-7 even then."""
+way. Rows added in float64 are exact to 1e-6 even then."""
 
-SHORT = 1024
+SHORT = 512
 """Up to this many elements torch's norm is as exact."""
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -89,11 +89,15 @@ def real_values(gradient: Tensor) -> Tensor:
 def per_layer(norms: FloatArray, rows: Sequence[int], layers: int) -> tuple[FloatArray, BoolArray]:
     """From the norm of each gradient [P] to the norm of each layer [L], and which layers have a gradient.
 
+    A row below 0 belongs to no layer.
+
     >>> norm, has_grad = per_layer(np.array([3.0, 4.0, 0.0]), [0, 0, 2], layers=3)
     >>> norm.tolist(), has_grad.tolist()
     ([5.0, 0.0, 0.0], [True, False, True])
     """
     index = np.array(rows, np.int64)
+    if len(index) and index.min() < 0:
+        norms, index = norms[index >= 0], index[index >= 0]
     with np.errstate(over="ignore", invalid="ignore"):
         norm: FloatArray = np.sqrt(np.bincount(index, norms * norms, minlength=layers))
     has_grad: BoolArray = np.bincount(index, minlength=layers) > 0
@@ -116,7 +120,7 @@ def _norms_by_dot(values: list[Tensor]) -> Tensor:
     squares = []
     with np.errstate(all="ignore"):  # what over- or underflows is taken again
         for v in values:
-            elements = flat(v).detach().numpy()
+            elements = flat(v).detach().resolve_neg().numpy()
             whole = elements.size // ROW * ROW
             tail = elements[whole:]
             total = float(tail.dot(tail))
@@ -147,7 +151,7 @@ def flat(values: Tensor) -> Tensor:
     if values.is_contiguous():
         return values.view(-1)
     order = sorted(range(values.ndim), key=values.stride, reverse=True)
-    elements: Tensor = values.permute(order).flatten()
+    elements: Tensor = values.permute(order).flatten().contiguous()
     return elements
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+
 import numpy as np
 
 PLUGIN = "gradwatch"
@@ -40,13 +43,17 @@ HISTOGRAM_EDGES = np.linspace(-16.0, 4.0, 81)
 """Edges in log10 |gradient|: 80 buckets of a quarter decade, the outermost taking what lies beyond them."""
 
 
-def chunk_tag(prefix: str, step: int, revision: int) -> str:
-    """Tag of a tensor over all layers: one per chunk of steps and revision of the set of layers.
+def chunk_tag(prefix: str, step: int, layers: Sequence[str]) -> str:
+    """Tag of a tensor over all layers: one per chunk of steps and set of layers.
 
-    >>> chunk_tag(NORMS, 5000, 0)
-    'gradwatch/norms/0/000001'
+    The set goes in as a checksum of its names, so that a run that goes on in the same directory, maybe with another
+    model, never writes under names that are not its own.
+
+    >>> chunk_tag(NORMS, 5000, ["fc1", "fc2"])
+    'gradwatch/norms/c2cb7471/000001'
     """
-    return f"{prefix}/{revision}/{step // CHUNK_STEPS:06d}"
+    digest = zlib.crc32("\n".join(layers).encode())
+    return f"{prefix}/{digest:08x}/{step // CHUNK_STEPS:06d}"
 
 
 def layer_tag(prefix: str, layer: str) -> str:

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gradwatch.history import History
-from gradwatch.records import Alert, Severity
+from gradwatch.records import Severity
 
 SHOWN = 3
 """Layers named before the rest is counted."""
 
 
-def judge(history: History, alerts: Sequence[Alert], ongoing: Mapping[str, tuple[str, ...]]) -> tuple[str, Severity]:
+def judge(
+    history: History,
+    ongoing: Mapping[str, tuple[str, ...]],
+    counts: Mapping[str, int],
+    worst: Mapping[str, Severity],
+) -> tuple[str, Severity]:
     """The verdict on a run, and how bad it is.
 
     Args:
         history: the steps so far.
-        alerts: all alerts so far.
         ongoing: for each rule with an open episode, the layers concerned.
+        counts: for each rule that has alerted, how often.
+        worst: for each rule that has alerted, its worst severity.
 
-    >>> judge(History(), [], {})
+    >>> judge(History(), {}, {}, {})
     ('no step was recorded yet', <Severity.INFO: 0>)
-    >>> judge(History.from_grad_norms(a=[1.0], b=[1.0]), [], {"vanishing": ("a",)})
-    ('vanishing: a (1 of 2 layers)', <Severity.WARNING: 1>)
+    >>> judge(History.from_grad_norms(a=[1.0], b=[1.0]), {"dead": ("a",)}, {"dead": 1}, {"dead": Severity.WARNING})
+    ('dead: a (1 of 2 layers)', <Severity.WARNING: 1>)
     """
     if history.latest is None:
         return "no step was recorded yet", Severity.INFO
-    worst = {rule: max((a.severity for a in alerts if a.rule == rule), default=Severity.WARNING) for rule in ongoing}
     if ongoing:
-        rules = sorted(ongoing, key=lambda rule: -worst[rule])
+        severity = {rule: worst.get(rule, Severity.WARNING) for rule in ongoing}
+        rules = sorted(ongoing, key=lambda rule: -severity[rule])
         parts = [f"{rule}: {name_layers(ongoing[rule], len(history.layers))}" for rule in rules]
-        return "; ".join(parts), max(worst.values())
-    past = Counter(a.rule for a in alerts if a.severity > Severity.INFO)
-    seen = ", ".join(f"{count} x {rule}" for rule, count in past.items())
+        return "; ".join(parts), max(severity.values())
     size = f"{history.count} steps, {len(history.layers)} layers"
-    return (f"healthy now: {size}; earlier alerts: {seen}" if past else f"healthy: {size}, no alert"), Severity.INFO
+    if not counts:
+        return f"healthy: {size}, no alert", Severity.INFO
+    seen = ", ".join(f"{count} x {rule}" for rule, count in counts.items())
+    return f"healthy now: {size}; earlier alerts: {seen}", Severity.INFO
 
 
 def name_layers(names: Sequence[str], of: int) -> str:

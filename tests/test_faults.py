@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from gradwatch.faults import LIMIT, Faults, GradwatchWarning
+from gradwatch.faults import DROPPED, LIMIT, Faults, GradwatchWarning
 
 
 def divide(a: float, b: float) -> float:
@@ -17,12 +17,19 @@ def test_what_works_is_passed_on() -> None:
 
 def test_what_fails_warns_once_with_the_part_the_consequence_and_the_reason() -> None:
     faults = Faults(strict=False)
-    words = r"^gradwatch: sink Broken failed, it is dropped: ZeroDivisionError: division by zero$"
+    words = r"^gradwatch: the clock failed, it shows nothing: ZeroDivisionError: division by zero$"
     with pytest.warns(GradwatchWarning, match=words):
-        assert faults.run("sink Broken", "it is dropped", divide, 1, 0, otherwise=-1) == -1
+        assert faults.run("the clock", "it shows nothing", divide, 1, 0, otherwise=-1) == -1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert faults.run("sink Broken", "it is dropped", divide, 1, 0, otherwise=-1) == -1
+        assert faults.run("the clock", "it shows nothing", divide, 1, 0, otherwise=-1) == -1
+
+
+def test_two_dropped_parts_of_one_name_are_told_of_both() -> None:
+    faults = Faults(strict=False)
+    for _ in range(2):
+        with pytest.warns(GradwatchWarning, match="sink Broken failed, it is dropped"):
+            faults.run("sink Broken", DROPPED, divide, 1, 0, otherwise=None)
 
 
 def test_each_part_has_its_own_warning() -> None:

@@ -446,3 +446,22 @@ def test_watching_changes_no_bit_of_training(make_optimizer):
         return file.getvalue()
 
     assert trained(True) == trained(False)
+
+
+def test_a_closure_that_steps_the_monitor_itself_is_recorded_once():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    x, y = torch.randn(8, 3), torch.randn(8, 1)
+    with watch(model, optimizer, sinks=(), strict=True) as monitor:
+
+        def closure():
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            monitor.step()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+    assert monitor.history.steps.tolist() == [0, 1, 2]

@@ -1,10 +1,12 @@
 """The contract of Monitor, by training that really happens."""
 
+import gc
 import io
 import pickle
 import random
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -659,3 +661,123 @@ class TestLateArrival:
         monitor.step()
         assert float(model.weight.grad.norm()) == pytest.approx(0.6, rel=1e-6)
         assert len(monitor.history) == 0
+
+
+def small(*, width: int = 3) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+
+
+def give(model: nn.Module, norms: dict[str, float]) -> None:
+    """Gradients of these norms, layer by layer; the others get 1."""
+    for name, module in model.named_modules():
+        for i, p in enumerate(module._parameters.values()):
+            p.grad = torch.zeros_like(p)
+            p.grad.view(-1)[0] = norms.get(name, 1.0) if i == 0 else 0.0
+
+
+def test_two_monitors_may_be_given_one_set_of_rules():
+    rules = gw.rules.default()
+    well, ill = small(), small()
+    first, second = (gw.Monitor(model, rules=rules, sinks=(), strict=True) for model in (well, ill))
+    for norm in (1.0, float("nan")):
+        give(well, {})
+        give(ill, {"0": norm})
+        first.step()
+        second.step()
+    assert first.alerts == []
+    assert [(a.rule, a.layer) for a in second.alerts] == [("nonfinite", "0")]
+
+
+def test_spikes_of_two_steps_in_a_row_in_other_layers_are_two():
+    model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
+    monitor = gw.Monitor(model, sinks=(), strict=True)
+    for step in range(60):
+        give(model, {40: {"0": 500.0, "1": 500.0}, 41: {"2": 500.0, "3": 500.0}}.get(step, {}))
+        monitor.step()
+    assert [(a.step, a.rule) for a in monitor.alerts] == [(40, "spike"), (41, "spike")]
+
+
+def test_clipping_takes_all_gradients_whatever_is_watched():
+    model, plain = small(), small()
+    monitor = gw.Monitor(model, include="0", clip=gw.clipping.GlobalNorm(0.01), sinks=(), strict=True)
+    for m in (model, plain):
+        m(torch.ones(2, 3)).sum().backward()
+    before = float(torch.linalg.vector_norm(model[0].weight.grad)), float(torch.linalg.vector_norm(model[0].bias.grad))
+    monitor.step()
+    torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+    for mine, theirs in zip(model.parameters(), plain.parameters()):
+        assert torch.equal(mine.grad, theirs.grad)
+    assert monitor.history.grad_norm[0].tolist() == pytest.approx([np.hypot(*before)])
+
+
+def test_a_monitor_kept_for_its_history_keeps_no_parameters():
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gw.watch(model, optimizer, sinks=(), strict=True) as monitor:
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+    parameter, kept = weakref.ref(model[0].weight), weakref.ref(optimizer)
+    del model, optimizer
+    gc.collect()
+    assert (parameter(), kept()) == (None, None)
+    assert len(monitor.history) == 1
+
+
+def test_every_sink_is_closed_whatever_the_others_raise():
+    class Sink(gw.sinks.Memory):
+        closed = False
+
+        def close(self):
+            self.closed = True
+            raise OSError("disk full")
+
+    sinks = [Sink(), Sink()]
+    monitor = gw.Monitor(small(), sinks=sinks, strict=True)
+    with pytest.raises(OSError, match="disk full"):
+        monitor.close()
+    assert [sink.closed for sink in sinks] == [True, True]
+
+
+def test_a_state_with_numpy_numbers_from_a_rule_loads_with_weights_only(tmp_path):
+    class Rule:
+        def check(self, history):
+            norm = history.grad_norm[-1, 0]
+            yield gw.Alert(history.steps[-1], "own", "0", gw.Severity.WARNING, norm, norm, "0: own")
+
+    model = small()
+    monitor = gw.Monitor(model, rules=[Rule()], sinks=(), strict=True)
+    give(model, {})
+    monitor.step()
+    torch.save(monitor.state_dict(), tmp_path / "state.pt")
+    again = gw.Monitor(model, rules=[Rule()], sinks=(), strict=True)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.alerts == monitor.alerts
+
+
+@pytest.mark.parametrize("state", [{}, None, 3, {"history": {}}])
+def test_a_state_of_something_else_is_refused(state):
+    with pytest.raises(ValueError, match=r"state must be what Monitor\.state_dict\(\) returned, got"):
+        gw.Monitor(small(), sinks=()).load_state_dict(state)
+
+
+def test_an_optimizer_of_layers_that_are_not_watched_is_refused():
+    model = small()
+    with pytest.raises(ValueError, match="optimizer: it updates none of the layers that include and exclude leave"):
+        gw.Monitor(model, optimizer=torch.optim.SGD(model[2].parameters(), lr=0.1), include="0", sinks=())
+
+
+def test_a_rule_that_gives_no_alerts_is_dropped():
+    class Rule:
+        def check(self, history):
+            return ["oops"]
+
+    model = small()
+    monitor = gw.Monitor(model, rules=[Rule()], sinks=())
+    give(model, {})
+    with pytest.warns(
+        GradwatchWarning, match=r"rule Rule failed, it is dropped: TypeError: check\(\) must give Alerts"
+    ):
+        monitor.step()
+    monitor.step()
+    assert len(monitor.history) == 2

@@ -13,18 +13,21 @@ by_tensor = pytest.mark.parametrize("prefix", TENSORS)
 @by_tensor
 def test_a_chunk_holds_chunk_steps(prefix: str) -> None:
     size = tags.CHUNK_STEPS
-    assert tags.chunk_tag(prefix, 0, 0) == tags.chunk_tag(prefix, size - 1, 0) != tags.chunk_tag(prefix, size, 0)
+    first, last, next_chunk = (tags.chunk_tag(prefix, step, ["a"]) for step in (0, size - 1, size))
+    assert first == last != next_chunk
 
 
 @by_tensor
 def test_chunks_sort_as_their_steps(prefix: str) -> None:
-    names = [tags.chunk_tag(prefix, chunk * tags.CHUNK_STEPS, 0) for chunk in (0, 9, 10, 99, 100, 99_999)]
+    names = [tags.chunk_tag(prefix, chunk * tags.CHUNK_STEPS, ["a"]) for chunk in (0, 9, 10, 99, 100, 99_999)]
     assert names == sorted(set(names))
     assert all(name.startswith(f"{prefix}/") for name in names)
 
 
 def test_each_tensor_and_each_set_of_layers_has_its_own_tags() -> None:
-    names = [tags.chunk_tag(prefix, 0, revision) for prefix in TENSORS for revision in (0, 1)]
+    names = [
+        tags.chunk_tag(prefix, 0, layers) for prefix in TENSORS for layers in (["a"], ["b"], ["a", "b"], ["b", "a"])
+    ]
     assert len(set(names)) == len(names)
 
 

@@ -48,6 +48,9 @@ class Value:
         if total.device.type == "cpu" and float(total) <= self.max_value:
             return ClipRecord("value", total, total, 1.0, self.max_value)  # type: ignore[arg-type]
         for g in gradients:
+            if g.layout is torch.strided and not g.is_complex():
+                g.clamp_(-self.max_value, self.max_value)
+                continue
             clamped = real_values(g).clamp(-self.max_value, self.max_value)
             if g.is_complex():
                 clamped = torch.view_as_complex(clamped)

@@ -46,11 +46,10 @@ def summary(runs: Sequence[Run]) -> Table:
 
 
 def _report(report: gw.Report) -> Table:
-    """``str(report)`` with its titles as a column of their own, so that long lines stay under their section."""
+    """The report with its titles as a column of their own, so that long lines stay under their section."""
     table = Table.grid(padding=(0, 2))
-    for line in str(report).splitlines():
-        title, text = line[:10].strip(), line[10:]
-        table.add_row(
-            Text(title, style="bold"), Text(text, style=STYLES[report.severity] if title == "Verdict" else "")
-        )
+    for title, lines in report.sections():
+        style = STYLES[report.severity] if title == "Verdict" else ""
+        for i, line in enumerate(lines):
+            table.add_row(Text("" if i else title, style="bold"), Text(line, style=style))
     return table

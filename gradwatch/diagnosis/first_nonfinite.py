@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.records import Alert, Diagnosis
+from gradwatch.records import Alert, BoolArray, Diagnosis
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,13 @@ class FirstNonFinite:
 
     def explain(self, history: History, probe: object, alerts: Sequence[Alert]) -> Diagnosis | None:
         broken = history.has_grad & ~np.isfinite(history.grad_norm)
-        rows = np.flatnonzero(broken.any(axis=1))
-        if not any(a.rule == "nonfinite" for a in alerts) or not len(rows):
+        asked = [a.step for a in alerts if a.rule == "nonfinite"]
+        ill: BoolArray = np.any(broken, axis=1)
+        rows = np.flatnonzero(ill & (history.steps <= max(asked, default=-1)))
+        if not len(rows):
             return None
-        start = rows[0]
+        well = np.flatnonzero(~ill[: rows[-1]])
+        start = int(well[-1]) + 1 if len(well) else 0
         names = tuple(np.array(history.layers, dtype=object)[broken[start]].tolist())
         shown = ", ".join(names[-3:][::-1])
         evidence = [
@@ -42,15 +45,14 @@ class FirstNonFinite:
             evidence.append(f"the step before, the total norm was {before[-1]:.2g}, {ratio:.2g} times its median")
         elif len(before):
             evidence.append(f"the step before, the total norm was {before[-1]:.2g}, nothing unusual")
-        one = len(names) < len(history.layers)
-        remedy = (
-            "the gradients grew first: clip them or lower the learning rate"
-            if grew
-            else f"look at what follows {names[-1]} for a division by zero, log or sqrt of zero; "
-            if one
-            else "the loss or the last operations made it (log or sqrt of zero, division by zero, an overflow in half "
-            "precision), or the batch holds NaN"
-        )
-        if not grew:
-            remedy = remedy.rstrip("; ") + "; torch.autograd.set_detect_anomaly(True) names the operation"
+        anomaly = "torch.autograd.set_detect_anomaly(True) names the operation"
+        if grew:
+            remedy = "the gradients grew first: clip them or lower the learning rate"
+        elif len(names) < len(history.layers):
+            remedy = f"look at what follows {names[-1]} for a division by zero, log or sqrt of zero; {anomaly}"
+        else:
+            remedy = (
+                "the loss or the last operations made it (log or sqrt of zero, division by zero, an overflow in half "
+                f"precision), or the batch holds NaN; {anomaly}"
+            )
         return Diagnosis("first_nonfinite", 0.8 if grew else 0.5, names, tuple(evidence), remedy)

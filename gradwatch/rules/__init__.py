@@ -1,6 +1,7 @@
 """Rules: one per file, each judging the latest step of a history."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,7 +14,7 @@ from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.spike import Spike
 from gradwatch.rules.vanishing import Vanishing
 
-__all__ = ["Dead", "Exploding", "LayerRule", "NonFinite", "Rule", "Spike", "Vanishing", "check", "default"]
+__all__ = ["Dead", "Exploding", "LayerRule", "NonFinite", "Rule", "Spike", "Vanishing", "check", "default", "fresh"]
 
 
 def default() -> tuple[Rule, ...]:
@@ -23,6 +24,16 @@ def default() -> tuple[Rule, ...]:
     ['nonfinite', 'vanishing', 'exploding', 'spike', 'dead']
     """
     return (NonFinite(), Vanishing(), Exploding(), Spike(), Dead())
+
+
+def fresh(rules: Iterable[Rule]) -> list[Rule]:
+    """The same rules; those with a memory of their own start without one, so that two monitors may be given one set.
+
+    >>> mine = [Dead()]
+    >>> fresh(mine) == mine, fresh(mine)[0] is mine[0]
+    (True, False)
+    """
+    return [replace(rule) if isinstance(rule, LayerRule) else rule for rule in rules]  # type: ignore[type-var]
 
 
 def check(rules: Iterable[Rule], names: tuple[str, ...]) -> None:

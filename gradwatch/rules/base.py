@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.patterns import check_number, check_patterns, check_per_layer, check_whole_number, per_layer
+from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
 from gradwatch.records import Alert, BoolArray, FloatArray, Severity
 from gradwatch.rules.episodes import Episodes
 from gradwatch.rules.state import LayerState
@@ -18,7 +18,7 @@ from gradwatch.rules.state import LayerState
 
 @dataclass(frozen=True)
 class Judgement:
-    """One step judged, arrays [L]. A layer that is neither bad nor good keeps the count it had."""
+    """One step judged, arrays [L]. A layer may be neither bad nor good: in between the two limits."""
 
     value: FloatArray
     threshold: FloatArray
@@ -121,8 +121,13 @@ class LayerRule(ABC):
         for name, part in self._remembered.items():
             part.load_state_dict(state[name])
 
-    def _check(self, argument: str, **limits: float) -> None:
-        check_number(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
+    def _check_window(self) -> None:
+        """A baseline of ``window`` steps must be able to hold the ``warmup`` steps that it needs."""
+        self._check_steps("window", at_least=1)
+        self._check_steps("warmup", at_least=1)
+        window, warmup = getattr(self, "window"), getattr(self, "warmup")  # noqa: B009
+        if warmup > window:
+            raise ValueError(f"{type(self).__name__}: warmup={warmup} must be at most window={window}")
 
     def _check_limit(self, argument: str, **limits: float) -> None:
         check_per_layer(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
@@ -136,7 +141,8 @@ class LayerRule(ABC):
         self._episodes.align(stats.layers)
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
-        opened, closed = self._episodes.update(stats.step, found.bad, found.good, self.patience, self.recovery)
+        seen = stats.has_grad & np.isfinite(stats.grad_norm)
+        opened, closed = self._episodes.update(stats.step, found.bad, found.good, seen, self.patience, self.recovery)
         alerts = []
         for indices, severity in ((opened, self.severity), (closed, Severity.INFO)):
             if len(indices) and (severity > Severity.INFO or self.reports_recovery):

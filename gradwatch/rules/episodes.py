@@ -10,15 +10,19 @@ from gradwatch.rules.state import LayerState
 NONE: IntArray = np.zeros(0, np.int64)
 
 
+ABSENT_STEPS = 100
+"""Steps without a gradient after which an open episode is over: the layer was frozen, or is no longer used."""
+
+
 class Episodes(LayerState):
     """Which layers are in an episode; vectorised over layers.
 
     An episode opens after ``patience`` bad steps in a row and closes after ``recovery`` good steps in a row. A step
-    that is neither bad nor good (no gradient, or in between the two limits) interrupts nothing.
+    that is unknown (no gradient, or not finite where a rule judges size) counts as neither and interrupts nothing.
     """
 
     def __init__(self) -> None:
-        super().__init__(bad_steps=0, good_steps=0, open=False, opened_at=0)
+        super().__init__(bad_steps=0, good_steps=0, absent_steps=0, open=False, opened_at=0)
 
     @property
     def quiet(self) -> bool:
@@ -26,15 +30,28 @@ class Episodes(LayerState):
         return not (self["open"].any() or self["bad_steps"].any())
 
     def update(
-        self, step: int, bad: BoolArray, good: BoolArray, patience: int, recovery: int
+        self, step: int, bad: BoolArray, good: BoolArray, has_grad: BoolArray, patience: int, recovery: int
     ) -> tuple[IntArray, IntArray]:
-        """Take one step's verdict in. Returns the indices of the layers whose episode opens and of those that close."""
+        """Take one step's verdict in. Returns the indices of the layers whose episode opens and of those that close.
+
+        Args:
+            step: the optimizer step.
+            bad: bool [L].
+            good: bool [L].
+            has_grad: bool [L], the layers that were seen at all.
+            patience: bad steps in a row that open an episode.
+            recovery: good steps in a row that close it.
+        """
         if self.quiet and not bad.any():  # a normal step: there is nothing to count
             return NONE, NONE
-        self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(good, 0, self["bad_steps"]))
-        self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(bad, 0, self["good_steps"]))
+        known = bad | good | has_grad
+        self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(known, 0, self["bad_steps"]))
+        self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(known, 0, self["good_steps"]))
+        self["absent_steps"] = np.where(known, 0, self["absent_steps"] + 1)
         opened = ~self["open"] & bad & (self["bad_steps"] >= patience)
         closed = self["open"] & good & (self["good_steps"] >= recovery)
-        self["open"] = (self["open"] | opened) & ~closed
+        gone = self["absent_steps"] >= ABSENT_STEPS
+        self["open"] = (self["open"] | opened) & ~closed & ~gone
+        self["bad_steps"] = np.where(gone, 0, self["bad_steps"])
         self["opened_at"] = np.where(opened, step, self["opened_at"])
         return np.flatnonzero(opened), np.flatnonzero(closed)

@@ -53,11 +53,11 @@ class Exploding(LayerRule):
 
     threshold: PerLayer = 1e3
     # The fixed limit that separated published fault sets without a false alarm; healthy exceptions move calmly.
-    calm_update: float = 0.1
+    calm_update: PerLayer = 0.1
     # Healthy training moves weights by about 1e-3 of their size a step; 0.1 leaves room for warm starts.
     growth: PerLayer = 100.0
     # Normal noise of a gradient norm is within a factor of 10, a hundredfold rise that lasts is not noise.
-    min_share: float = 1e-3
+    min_share: PerLayer = 1e-3
     # A layer that grows a hundredfold and still has no part in the step comes out of vanishing.
     window: int = 100
     patience: int = 2
@@ -67,11 +67,10 @@ class Exploding(LayerRule):
 
     def __post_init__(self) -> None:
         self._check_limit("threshold", above=0)
-        self._check("calm_update", at_least=0)
+        self._check_limit("calm_update", at_least=0)
         self._check_limit("growth", above=1)
-        self._check("min_share", at_least=0)
-        self._check_steps("window", at_least=1)
-        self._check_steps("warmup", at_least=1)
+        self._check_limit("min_share", at_least=0)
+        self._check_window()
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
@@ -80,11 +79,11 @@ class Exploding(LayerRule):
         norm = stats.grad_norm
         present = stats.has_grad & np.isfinite(norm)
         self._baseline.update(history, frozen=self._episodes["open"] | (self._episodes["bad_steps"] > 0))
-        calm = history.update_ratio < self.calm_update
+        calm = history.update_ratio < self.limit("calm_update", stats.layers)
         absolute = np.where(calm, np.inf, self.limit("threshold", stats.layers))
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
         largest = np.max(norm, where=present, initial=0.0)
-        limit = np.fmin(absolute, np.where(norm < self.min_share * largest, np.inf, grown))
+        limit = np.fmin(absolute, np.where(norm < self.limit("min_share", stats.layers) * largest, np.inf, grown))
         return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm < limit / 2))
 
     def describe(self, value: float, threshold: float) -> str:

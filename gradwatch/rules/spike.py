@@ -50,7 +50,7 @@ class Spike(LayerRule):
 
     factor: PerLayer = 10.0
     # Norms of healthy runs stay within a factor of 3 of their recent median; 10 leaves room for small batches.
-    z: float = 6.0
+    z: PerLayer = 6.0
     # Six robust standard deviations of the log norm: one false alarm in 1e9 steps if it were normal.
     window: int = 100
     warmup: int = 20
@@ -59,9 +59,8 @@ class Spike(LayerRule):
 
     def __post_init__(self) -> None:
         self._check_limit("factor", above=1)
-        self._check("z", above=0)
-        self._check_steps("window", at_least=1)
-        self._check_steps("warmup", at_least=1)
+        self._check_limit("z", above=0)
+        self._check_window()
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
@@ -71,7 +70,10 @@ class Spike(LayerRule):
         present = stats.has_grad & np.isfinite(norm)
         self._baseline.update(history)
         base = self._baseline
-        jump = np.maximum(self.limit("factor", stats.layers), np.exp(np.minimum(self.z * base["spread"], 700.0)))
+        jump = np.maximum(
+            self.limit("factor", stats.layers),
+            np.exp(np.minimum(self.limit("z", stats.layers) * base["spread"], 700.0)),
+        )
         limit = np.maximum(jump * base["level"], base["peak"])
         return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm <= limit))
 

@@ -29,7 +29,7 @@ class Console:
         ValueError: when ``min_severity`` is no severity.
 
     Example:
-        >>> for line in lines([Alert(7, "dead", "fc", Severity.WARNING, 0.0, 0.0, "fc: exactly zero")]):
+        >>> for severity, line in lines([Alert(7, "dead", "fc", Severity.WARNING, 0.0, 0.0, "fc: exactly zero")]):
         ...     print(line)
         step 7  WARNING dead  fc: exactly zero
     """
@@ -40,44 +40,33 @@ class Console:
         self._min_severity = min_severity
 
     def write(self, report: Report) -> None:
-        for line in lines(a for a in report.alerts if a.severity >= self._min_severity):
-            self._say(line)
+        for severity, line in lines(a for a in report.alerts if a.severity >= self._min_severity):
+            _say(severity, line)
         for diagnosis in report.diagnoses[:1]:
-            self._say(Line(report.severity, f"why: {'; '.join(diagnosis.evidence)}"))
+            _say(report.severity, f"why: {'; '.join(diagnosis.evidence)}")
 
     def close(self) -> None:
         """Nothing to do."""
 
-    def _say(self, line: Line) -> None:
-        if sys.stderr.isatty() and not logger.hasHandlers():
-            try:
-                from rich.console import Console as RichConsole
-            except ImportError:
-                pass
-            else:
-                style = _STYLES[line.severity]
-                RichConsole(stderr=True).print(str(line), style=style, markup=False, highlight=False)
-                return
-        logger.log(_LEVELS[line.severity], "%s", line)
+
+def _say(severity: Severity, line: str) -> None:
+    if sys.stderr.isatty() and not logger.hasHandlers():
+        try:
+            from rich.console import Console as RichConsole
+        except ImportError:
+            pass
+        else:
+            RichConsole(stderr=True).print(line, style=_STYLES[severity], markup=False, highlight=False)
+            return
+    logger.log(_LEVELS[severity], "%s", line)
 
 
-class Line(str):
-    """A line of text with its severity."""
-
-    severity: Severity
-
-    def __new__(cls, severity: Severity, text: str) -> Line:
-        line = super().__new__(cls, text)
-        line.severity = severity
-        return line
-
-
-def lines(alerts: Iterable[Alert]) -> list[Line]:
+def lines(alerts: Iterable[Alert]) -> list[tuple[Severity, str]]:
     """One line for the alerts of one rule and severity at one step; many layers are counted, not listed."""
     found = []
     for (step, severity, rule), group in groupby(alerts, key=lambda a: (a.step, a.severity, a.rule)):
         members = list(group)
         more = f" (and {len(members) - SHOWN} more layers)" if len(members) > SHOWN else ""
         text = "; ".join(a.message for a in members[:SHOWN])
-        found.append(Line(severity, f"step {step}  {severity.name} {rule}  {text}{more}"))
+        found.append((severity, f"step {step}  {severity.name} {rule}  {text}{more}"))
     return found

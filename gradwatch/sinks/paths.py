@@ -20,6 +20,7 @@ def writable_directory(argument: str, path: str | os.PathLike[str]) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError("permission denied")
-    except OSError as error:
-        raise ValueError(f"{argument}: cannot write to {str(directory)!r}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{argument}: cannot write to {str(directory)!r}: {reason}") from error
     return directory

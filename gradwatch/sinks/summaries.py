@@ -23,6 +23,8 @@ from gradwatch.records import Alert, FloatArray, IntArray, Report, StepStats
 SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\"")
 """Characters that mean something in markdown or HTML."""
 
+_ESCAPES = str.maketrans({"\n": " ", **{c: f"&#{ord(c)};" for c in SPECIAL}})
+
 ROWS = 500
 """Alerts kept in the table: the newest, which TensorBoard still renders at once."""
 
@@ -93,7 +95,7 @@ def escape(cell: str) -> str:
     >>> escape("<b>x</b>")
     '&#60;b&#62;x&#60;/b&#62;'
     """
-    return "".join(f"&#{ord(c)};" if c in SPECIAL else c for c in cell.replace("\n", " "))
+    return cell.translate(_ESCAPES)
 
 
 def layout() -> Summary.Value:

@@ -68,8 +68,7 @@ class TensorBoard:
         self._scalars_every = scalars_every
         self._layout = layout
         self._alerts: list[Alert] = []
-        self._layers: tuple[str, ...] = ()
-        self._revision = -1
+        self._period = -1
         self._tags: set[str] = set()
 
     def write(self, report: Report) -> None:
@@ -86,13 +85,13 @@ class TensorBoard:
             self._writer.flush()
 
     def _values(self, report: Report, stats: StepStats) -> list[Any]:
-        if stats.layers != self._layers:
-            self._layers = stats.layers
-            self._revision += 1
         values = self._tensors(stats)
         values += summaries.scalars(numbers.aggregates(stats, report.clip, len(self._alerts)))
-        if self._scalars_every and stats.step % self._scalars_every == 0:
-            values += summaries.scalars(numbers.layer_norms(stats))
+        if self._scalars_every:
+            period = stats.step // self._scalars_every
+            if period != self._period:
+                self._period = period
+                values += summaries.scalars(numbers.layer_norms(stats))
         values += summaries.layer_histograms(stats)
         if report.alerts:
             values.append(summaries.text(tags.ALERTS, summaries.alert_table(self._alerts)))
@@ -113,7 +112,7 @@ class TensorBoard:
         return values
 
     def _tensor(self, prefix: str, rows: Mapping[str, FloatArray], stats: StepStats) -> Any:
-        tag = tags.chunk_tag(prefix, stats.step, self._revision)
+        tag = tags.chunk_tag(prefix, stats.step, stats.layers)
         first = tag not in self._tags
         self._tags.add(tag)
         return summaries.layer_tensor(tag, rows, stats.layers, first)

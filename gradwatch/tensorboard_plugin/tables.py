@@ -48,13 +48,16 @@ def read_norms(run: str | os.PathLike[str]) -> NormTable:
     accumulator.Reload()
     rows: dict[int, dict[str, float]] = {}
     names: dict[str, None] = {}
-    for tag in sorted(accumulator.Tags()["tensors"], reverse=True):
-        if not tag.startswith(f"{tags.NORMS}/"):
-            continue
-        layers = _content(accumulator, tag)["layers"]
-        names.update(dict.fromkeys(layers))
-        for event in sorted(accumulator.Tensors(tag), key=lambda event: event.wall_time):
-            rows[event.step] = dict(zip(layers, make_ndarray(event.tensor_proto)[0].tolist()))
+    newest: tuple[str, ...] = ()
+    written = []
+    for tag in accumulator.Tags()["tensors"]:
+        if tag.startswith(f"{tags.NORMS}/"):
+            layers = tuple(_content(accumulator, tag)["layers"])
+            written += [(event.wall_time, event.step, layers, event.tensor_proto) for event in accumulator.Tensors(tag)]
+    for _, step, layers, tensor in sorted(written, key=lambda entry: entry[0]):
+        rows[step] = dict(zip(layers, make_ndarray(tensor)[0].tolist()))
+        if layers != newest:
+            newest, names = layers, {**dict.fromkeys(layers), **names}
     if not rows:
         raise ValueError(f"{os.fspath(run)!r} holds no gradient norms of gradwatch")
     steps = sorted(rows)

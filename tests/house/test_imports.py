@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"sampled"},
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},
+            {"alert_log"},
             {"monitor"},
             {"hooks"},
             {"integrations"},

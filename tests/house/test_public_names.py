@@ -40,6 +40,7 @@ PUBLIC = {
         "Spike",
         "Vanishing",
         "check",
+        "fresh",
         "default",
     ],
     "gradwatch.sinks": ["Callback", "Console", "JSONL", "Memory", "Sink", "TensorBoard"],

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.rules.episodes import Episodes
+from gradwatch.rules.episodes import ABSENT_STEPS, Episodes
 
-BAD, GOOD, NEITHER = "-", "+", "."
+BAD, GOOD, NEITHER, ABSENT = "-", "+", ".", " "
 
 
 def reference(verdicts: str, patience: int, recovery: int) -> list[tuple[int, str]]:
@@ -26,6 +26,8 @@ def reference(verdicts: str, patience: int, recovery: int) -> list[tuple[int, st
             if is_open and good >= recovery:
                 is_open = False
                 events.append((step, "closed"))
+        elif verdict == NEITHER:
+            bad = good = 0
     return events
 
 
@@ -36,9 +38,8 @@ def run(columns: list[str], patience: int, recovery: int) -> list[list[tuple[int
     events: list[list[tuple[int, str]]] = [[] for _ in columns]
     for step, row in enumerate(zip(*columns)):
         verdicts = np.array(row)
-        for word, indices in zip(
-            ("opened", "closed"), episodes.update(step, verdicts == BAD, verdicts == GOOD, patience, recovery)
-        ):
+        given = (verdicts == BAD, verdicts == GOOD, verdicts != ABSENT)
+        for word, indices in zip(("opened", "closed"), episodes.update(step, *given, patience, recovery)):
             for i in indices:
                 events[i].append((step, word))
     return events
@@ -52,8 +53,10 @@ def run(columns: list[str], patience: int, recovery: int) -> list[list[tuple[int
         ("--+--+", 3, 1, []),
         ("---++++", 3, 2, [(2, "opened"), (4, "closed")]),
         ("-----", 2, 1, [(1, "opened")]),
-        ("-.-.-", 3, 1, [(4, "opened")]),
-        ("-+.+", 1, 2, [(0, "opened"), (3, "closed")]),
+        ("- - -", 3, 1, [(4, "opened")]),
+        ("-.-.-", 2, 1, []),
+        ("-+ +", 1, 2, [(0, "opened"), (3, "closed")]),
+        ("-+.+", 1, 2, [(0, "opened")]),
         ("-+-+-++", 1, 2, [(0, "opened"), (6, "closed")]),
         ("....", 1, 1, []),
     ],
@@ -63,7 +66,7 @@ def test_episodes_worked_by_hand(verdicts: str, patience: int, recovery: int, ev
 
 
 @given(
-    rows=st.lists(st.tuples(*[st.sampled_from([BAD, GOOD, NEITHER])] * 4), min_size=1, max_size=40),
+    rows=st.lists(st.tuples(*[st.sampled_from([BAD, GOOD, NEITHER, ABSENT])] * 4), min_size=1, max_size=40),
     patience=st.integers(1, 4),
     recovery=st.integers(1, 4),
 )
@@ -77,6 +80,13 @@ def test_the_step_at_which_it_opened_is_kept() -> None:
     episodes.align(("a", "b"))
     bad = np.array([True, False])
     for step in (7, 8, 9):
-        episodes.update(step, bad, ~bad, patience=2, recovery=1)
+        episodes.update(step, bad, ~bad, np.ones(2, bool), patience=2, recovery=1)
     assert episodes["opened_at"].tolist() == [8, 0]
     assert episodes["open"].tolist() == [True, False]
+
+
+def test_an_episode_is_over_when_its_layer_is_no_longer_seen() -> None:
+    assert run(["-" + " " * ABSENT_STEPS + "-"], patience=1, recovery=1) == [
+        [(0, "opened"), (ABSENT_STEPS + 1, "opened")]
+    ]
+    assert run(["-" + " " * (ABSENT_STEPS - 1) + "-"], patience=1, recovery=1) == [[(0, "opened")]]

@@ -112,7 +112,6 @@ def test_a_layer_that_grows_and_has_no_part_in_the_step_is_not_exploding(grown: 
         ({"growth": 1.0}, ValueError, "Exploding: growth must be above 1, got 1.0"),
         ({"growth": {"a": 0.5}}, ValueError, r"Exploding: growth\['a'\] must be above 1, got 0.5"),
         ({"calm_update": -0.1}, ValueError, "Exploding: calm_update must be at least 0, got -0.1"),
-        ({"calm_update": {"a": 1}}, TypeError, r"Exploding: calm_update must be a number, got \{'a': 1\}"),
         ({"threshold": None}, TypeError, "Exploding: threshold must be a number, got None"),
     ],
 )

@@ -53,14 +53,14 @@ def test_the_first_diagnosis_says_why(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_many_layers_are_counted() -> None:
-    (line,) = lines([alert(f"fc{i}") for i in range(SHOWN + 5)])
+    ((_, line),) = lines([alert(f"fc{i}") for i in range(SHOWN + 5)])
     assert line.endswith(" (and 5 more layers)")
     assert [f"fc{i}:" in line for i in range(SHOWN + 1)] == [True] * SHOWN + [False]
 
 
 def test_a_line_for_each_rule_severity_and_step() -> None:
     found = lines([alert("a"), alert("b"), alert("a", rule="spike"), alert("a", rule="spike", step=8)])
-    assert [line.split("  ")[:2] for line in found] == [
+    assert [line.split("  ")[:2] for _, line in found] == [
         ["step 7", "WARNING dead"],
         ["step 7", "WARNING spike"],
         ["step 8", "WARNING spike"],

@@ -107,9 +107,9 @@ def test_histogram_and_sampled_statistics(tmp_path):
     assert (value.min, value.max, value.num) == (edges[10], edges[13], 8)
     assert list(value.bucket) == [3, 0, 5]
     assert list(value.bucket_limit) == edges[11:14].tolist()
-    (event,) = accumulator.Tensors("gradwatch/sampled/0/000000")
+    (event,) = accumulator.Tensors(tags.chunk_tag(tags.SAMPLED, 0, ["a"]))
     np.testing.assert_allclose(make_ndarray(event.tensor_proto)[:, 0], [0.5, 0.25, 2, 7])
-    (event,) = accumulator.Tensors("gradwatch/update_ratio/0/000000")
+    (event,) = accumulator.Tensors(tags.chunk_tag(tags.UPDATE_RATIO, 0, ["a"]))
     np.testing.assert_allclose(make_ndarray(event.tensor_proto), [[1e-3]])
 
 
@@ -267,3 +267,21 @@ def test_table_has_a_row_for_each_alert_newest_first():
     lines = alert_table(alerts).splitlines()
     assert len(lines) == 2 + 500
     assert lines[2].startswith("| 699 |")
+
+
+def test_another_model_in_the_same_directory_keeps_its_own_names(tmp_path):
+    for norms, step in (({"a": 1.0, "b": 2.0}, 0), ({"b": 20.0, "c": 30.0, "a": 10.0}, 1)):
+        sink = gw.sinks.TensorBoard(tmp_path)
+        sink.write(report(step, norms))
+        sink.close()
+    table = read_norms(tmp_path)
+    assert table.layers == ("b", "c", "a")
+    np.testing.assert_array_equal(table.grad_norm, [[2, 0, 1], [20, 30, 10]])
+
+
+def test_layer_scalars_are_not_missed_by_another_cadence(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path, scalars_every=10)
+    for step in range(0, 50, 7):
+        sink.write(report(step, {"a": float(step)}))
+    sink.close()
+    assert [event.step for event in read(tmp_path).Scalars("grad_norm/a")] == [0, 14, 21, 35, 42]

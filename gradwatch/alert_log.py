@@ -1,0 +1,78 @@
+"""AlertLog: every alert so far, each finding once, and what is still going on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gradwatch.protocols import Rule
+from gradwatch.records import Alert, Severity
+from gradwatch.rules.base import LayerRule
+
+
+class AlertLog:
+    """Keeps alerts, and drops those that a rule only repeats from the step before: they are one episode.
+
+    Rules built on :class:`~gradwatch.rules.LayerRule` report each episode once by themselves.
+    """
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+        """Oldest first."""
+        self.counts: Counter[str] = Counter()
+        """Number of alerts of each rule, recoveries not counted."""
+        self.worst: dict[str, Severity] = {}
+        """The worst severity that each rule has reported."""
+        self._repeated: set[tuple[str, str | None, Severity]] = set()
+
+    def take(self, found: Iterable[tuple[Rule, list[Alert]]]) -> list[Alert]:
+        """Take in what the rules found at one step. Returns what is new."""
+        before, self._repeated = self._repeated, set()
+        new = []
+        for rule, alerts in found:
+            for alert in alerts:
+                if not isinstance(rule, LayerRule):
+                    key = (alert.rule, alert.layer, alert.severity)
+                    self._repeated.add(key)
+                    if key in before:
+                        continue
+                new.append(alert)
+        self._add(new)
+        return new
+
+    def ongoing(self, rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
+        """The layers of each rule's open episodes; () where an alert concerns no single layer."""
+        layers: dict[str, list[str]] = {}
+        for rule, layer, severity in sorted(self._repeated, key=str):
+            if severity > Severity.INFO:
+                layers.setdefault(rule, []).extend([layer] if layer else [])
+        for own in rules:
+            if isinstance(own, LayerRule) and own.open_layers:
+                layers[own.name] = list(own.open_layers)
+        return {rule: tuple(names) for rule, names in layers.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types that :meth:`load_state_dict` takes back."""
+        numbers = {"step": int, "severity": int, "value": float, "threshold": float}
+        alerts = [
+            {name: numbers.get(name, lambda value: value)(value) for name, value in dataclasses.asdict(alert).items()}
+            for alert in self.alerts
+        ]
+        return {"alerts": alerts, "repeated": [(rule, layer, int(s)) for rule, layer, s in self._repeated]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.alerts.clear()
+        self.counts.clear()
+        self.worst.clear()
+        self._add([Alert(**{**alert, "severity": Severity(alert["severity"])}) for alert in state["alerts"]])
+        self._repeated = {(rule, layer, Severity(severity)) for rule, layer, severity in state["repeated"]}
+
+    def _add(self, alerts: list[Alert]) -> None:
+        self.alerts += alerts
+        for alert in alerts:
+            if alert.severity > Severity.INFO:
+                self.counts[alert.rule] += 1
+                self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))

@@ -1,0 +1,66 @@
+"""Each finding once, and what is going on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch import Alert, History, Severity
+from gradwatch.alert_log import AlertLog
+from gradwatch.rules import Dead, NonFinite
+
+
+def alert(rule: str, severity: Severity = Severity.WARNING, layer: str | None = "a") -> Alert:
+    return Alert(1, rule, layer, severity, 1.0, 2.0, f"{layer}: {rule}")
+
+
+class Own:
+    """A user's rule."""
+
+    def check(self, history: History) -> list[Alert]:
+        return []
+
+
+OWN, DEAD = Own(), Dead()
+
+
+def test_a_repeated_finding_is_one_until_it_stops() -> None:
+    log = AlertLog()
+    found = [len(log.take([(OWN, [alert("own")] if bad else [])])) for bad in (1, 1, 0, 1, 1)]
+    assert found == [1, 0, 0, 1, 0]
+
+
+def test_information_is_not_repeated_either() -> None:
+    log = AlertLog()
+    assert [len(log.take([(OWN, [alert("own", Severity.INFO)])])) for _ in range(3)] == [1, 0, 0]
+    assert log.counts == {}
+
+
+def test_a_rule_with_episodes_is_taken_at_its_word() -> None:
+    log = AlertLog()
+    assert [len(log.take([(DEAD, [alert("dead", layer=None)])])) for _ in range(2)] == [1, 1]
+
+
+def test_counts_and_worst_leave_recoveries_out() -> None:
+    log = AlertLog()
+    log.take([(DEAD, [alert("dead"), alert("dead", Severity.INFO), alert("dead", Severity.ERROR)])])
+    assert (dict(log.counts), log.worst) == ({"dead": 2}, {"dead": Severity.ERROR})
+
+
+def test_what_is_going_on() -> None:
+    log, rule = AlertLog(), NonFinite()
+    rule.check(History.from_grad_norms(a=[1.0, float("nan")], b=[1.0, 1.0]))
+    log.take([(OWN, [alert("own", layer=None), alert("own", layer="b"), alert("calm", Severity.INFO)])])
+    assert log.ongoing([rule, OWN]) == {"own": ("b",), "nonfinite": ("a",)}
+
+
+def test_state_goes_on_and_holds_plain_types() -> None:
+    log = AlertLog()
+    numpy_alert = Alert(np.int64(3), "own", "a", Severity.WARNING, np.float64(1.5), np.float32(2.0), "a")
+    log.take([(OWN, [numpy_alert])])
+    state = log.state_dict()
+    assert {type(value) for value in state["alerts"][0].values()} == {int, str, float}
+    again = AlertLog()
+    again.load_state_dict(state)
+    assert again.alerts == log.alerts
+    assert (again.counts, again.worst) == (log.counts, log.worst)
+    assert again.take([(OWN, [alert("own")])]) == []
