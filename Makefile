@@ -12,6 +12,7 @@ help:
 	@echo "make demo    watch a network's gradients vanish, and another's not"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    ruff and mypy"
+	@echo "make bench   what watching costs, beside its peers (10 minutes)"
 
 $(VENV)/demo.stamp: pyproject.toml setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +29,14 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+
+$(VENV)/bench.stamp: pyproject.toml setup.cfg constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[bench]"
+	touch $@
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -W ignore -m benchmarks.cost --readme --json benchmarks/cost.json
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -29,6 +29,8 @@ from rich.table import Table
 
 from benchmarks import monitors, workloads
 
+START, END = "<!-- cost -->", "<!-- /cost -->"
+
 BLOCK = 10
 """Steps in one sample, so that what happens every tenth step happens once in it."""
 
@@ -47,6 +49,15 @@ CLIPPING = {
     "clip_grad_norm_, clips": (monitors.ClipAlways, 0),
     "gradwatch + GlobalNorm, clips": (monitors.GradwatchClipAlways, 0),
 }
+
+
+def processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def cpu_ms(action: Callable[[], None], times: int) -> float:
@@ -115,10 +126,33 @@ def show(results: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def markdown(results: dict[str, dict[str, Any]], machine: str) -> str:
+    """The same as a table for the README."""
+    heads = [f"{r['title']} ({r['tensors']} tensors, {r['megabytes']:.0f} MB)" for r in results.values()]
+    lines = ["| CPU ms per step | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for title in next(iter(results.values()))["ms"]:
+        cells = []
+        for result in results.values():
+            ms, step = result["ms"][title], result["ms"]["training step"]
+            cells.append(f"{ms:.1f}" if title == "training step" else f"{ms:.2f} ({ms / step:.1%})")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    sizes = ", ".join(f"{r['event_bytes_per_step']:.0f}" for r in results.values())
+    return "\n".join([*lines, "", f"Event bytes per step: {sizes}. {machine}. Made by `make bench`."])
+
+
+def write_readme(text: str) -> None:
+    """Put ``text`` between the marks in the README."""
+    readme = Path(__file__).parent.parent / "README.md"
+    before, rest = readme.read_text().split(START)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{START}\n{text}\n{END}{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=list(workloads.ALL), default=list(workloads.ALL))
     parser.add_argument("--rounds", type=int, default=7, help="samples of each method")
+    parser.add_argument("--readme", action="store_true", help="put the table into the README")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -130,8 +164,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             results[name] = measure(name, arguments.rounds, Path(directory))
     Console(width=140).print(show(results))
-    machine = f"{platform.machine()}, {torch.get_num_threads()} thread, torch {torch.__version__}, {date.today()}"
+    machine = f"{processor()}, {torch.get_num_threads()} thread, torch {torch.__version__}, {date.today()}"
     print(machine)
+    if arguments.readme:
+        write_readme(markdown(results, machine))
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "workloads": results}, indent=1))
 

@@ -489,12 +489,19 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, table: 
         raise ValueError("optimizer: it updates none of the layers that include and exclude leave to watch")
 
 
+_EXAMPLES = {
+    "rules": "gradwatch.rules.Vanishing()",
+    "clip": "gradwatch.clipping.GlobalNorm(max_norm=1.0)",
+    "sinks": "gradwatch.sinks.Console()",
+}
+
+
 def check_parts(argument: str, parts: Any, *methods: str) -> list[Any]:
     """``parts`` as a list; raises TypeError when one of them lacks one of ``methods``."""
+    wanted = f"with {' and '.join(f'{method}()' for method in methods)}, such as {_EXAMPLES[argument]}"
     if not isinstance(parts, Iterable) or isinstance(parts, (str, Mapping)):
-        raise TypeError(f"{argument} must be a list or tuple, got {parts!r}")
+        raise TypeError(f"{argument} must be a list or tuple of objects {wanted}, got {parts!r}")
     for part in (found := list(parts)):
-        for method in methods:
-            if isinstance(part, type) or not callable(getattr(part, method, None)):
-                raise TypeError(f"{argument}: {part!r} has no method {method}(); is it a class instead of an object?")
+        if isinstance(part, type) or not all(callable(getattr(part, method, None)) for method in methods):
+            raise TypeError(f"{argument} takes objects {wanted}, got {part!r}")
     return found

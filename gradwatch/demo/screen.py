@@ -38,7 +38,7 @@ def norms(what: str, names: Iterable[object], values: Iterable[float]) -> Table:
 
 def summary(runs: Sequence[Run]) -> Table:
     """The runs of a story side by side."""
-    table = Table("run", "training loss", "training accuracy", "verdict", box=None, header_style="bold")
+    table = Table("run", "loss", "accuracy", "verdict", box=None, header_style="bold")
     for run in runs:
         verdict = Text(run.report.verdict, style=STYLES[run.report.severity])
         table.add_row(run.name, f"{run.train_loss:.3g}", f"{run.train_accuracy:.1%}", verdict)

@@ -56,7 +56,7 @@ class LargeSteps:
         worst = int(np.argmax(update)) if len(update) else 0
         moved = float(update[worst]) if len(update) else 0.0
         if moved > self.max_update:
-            evidence.append(f"one step moved {history.layers[worst]} by {moved:.0%} of the size of its weights")
+            evidence.append(f"one step changed the weights of {history.layers[worst]} by {moved:.0%} of their size")
         usual = median if peak > 10 * median else median / 10
         target = usual if len(totals) >= NORMAL_STEPS else 1.0
         return Diagnosis(

@@ -11,9 +11,10 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
-from gradwatch.records import Alert, BoolArray, FloatArray, Severity
+from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity
 from gradwatch.rules.episodes import Episodes
 from gradwatch.rules.state import LayerState
+from gradwatch.verdict import SHOWN
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Judgement:
     threshold: FloatArray
     bad: BoolArray
     good: BoolArray
+    step: IntArray | None = None
+    """int64 [L], when it happened, where that was not the latest step."""
 
 
 class LayerRule(ABC):
@@ -156,13 +159,15 @@ class LayerRule(ABC):
         indices = list(group)
         with np.errstate(all="ignore"):
             excess = np.nan_to_num(np.abs(np.log(found.value[indices] / found.threshold[indices])), nan=np.inf)
-        worst = indices[int(np.argmax(excess))]
+        worst = indices[-1 - int(np.argmax(excess[::-1]))]  # of equals the one nearest to the output
         value, threshold = float(found.value[worst]), float(found.threshold[worst])
         if severity is Severity.INFO:
             steps = step - int(self._episodes["opened_at"][worst])
             text = f"recovered from {self.name} after {steps} steps, gradient norm now {value:.3g}"
         else:
             text = self.describe(value, threshold)
-        more = f" and {len(indices) - 1} more layers" if len(indices) > 1 else ""
+        named = [layers[worst], *(layers[i] for i in indices[::-1] if i != worst)][:SHOWN]
+        more = f" and {len(indices) - SHOWN} more layers" if len(indices) > SHOWN else ""
         layer = layers[worst] if len(indices) == 1 else None
-        return Alert(step, self.name, layer, severity, value, threshold, f"{layers[worst]}{more}: {text}")
+        when = step if found.step is None else int(found.step[worst])
+        return Alert(when, self.name, layer, severity, value, threshold, f"{', '.join(named)}{more}: {text}")

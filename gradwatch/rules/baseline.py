@@ -37,7 +37,7 @@ class Baseline(LayerState):
     def update(self, history: History, frozen: BoolArray | None = None) -> None:
         """Refresh from ``history``, but for ``frozen`` layers [L]: an ongoing fault must not become the normal."""
         self.align(history.layers)
-        if history.count % REFRESH_STEPS:
+        if history.count % REFRESH_STEPS and history.count != self.minimum + 1:
             return
         norms, present = history.before_latest(self.window)
         present &= norms > 0

@@ -24,10 +24,10 @@ class NonFinite(LayerRule):
         ValueError: when an argument is out of range.
 
     Example:
-        >>> for alert in NonFinite().check(History.from_grad_norms(fc=[1.0, float("nan"), 1.0])):
+        >>> for alert in NonFinite().check(History.from_grad_norms(fc=[1.0, float("nan")] + [1.0] * 3)):
         ...     print(alert.step, alert.severity.name, alert.message)
         1 ERROR fc: gradient is nan
-        2 INFO fc: recovered from nonfinite after 1 steps, gradient norm now 1
+        4 INFO fc: recovered from nonfinite after 3 steps, gradient norm now 1
     """
 
     name: ClassVar[str] = "nonfinite"
@@ -35,7 +35,8 @@ class NonFinite(LayerRule):
     grouped: ClassVar[bool] = True
 
     patience: int = 1
-    recovery: int = 1
+    recovery: int = 3
+    # NaN at every other step is one fault, not a new one each time.
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest

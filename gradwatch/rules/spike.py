@@ -12,24 +12,28 @@ from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.baseline import Baseline
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
 class Spike(LayerRule):
-    """A layer's gradient norm jumps far above its recent median, and above what was normal at any time.
+    """A layer's gradient norm jumps far above its recent median and all that was normal before, and falls back.
 
-    A jump to what was normal when training began does no harm, and converged runs jump so all the time. The layers of
-    one step make one alert. A spike is over with the next normal step and reports no recovery.
+    Both the jump and the fall are steep, within a few steps: a gradient that grows for good while a network wakes up
+    is no spike, nor is a lasting rise, which is for :class:`~gradwatch.rules.Exploding`. So the alert comes with the
+    first normal step after it, and names the step of the peak. The layers of one step make one alert.
 
     Args:
         factor: limit of the norm, relative to the layer's median over the ``window`` steps before.
         z: limit of the robust z-score of the log norm; a noisy layer needs a higher jump.
+        steepness: least ratio of the norm to that of the step before, and of the peak to the first step after.
+        max_steps: steps that a spike may last.
         window: steps in the baseline.
         warmup: steps that a layer needs for its baseline.
-        patience: steps in a row before the alert.
+        patience: spikes in a row before the alert.
         recovery: normal steps in a row before the next alert.
 
-    ``factor`` is a number, or a number per pattern of layer names: ``{"encoder.*": 30.0}``.
+    ``factor``, ``z`` and ``steepness`` are a number, or a number per pattern of layer names: ``{"encoder.*": 30.0}``.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -52,6 +56,9 @@ class Spike(LayerRule):
     # Norms of healthy runs stay within a factor of 3 of their recent median; 10 leaves room for small batches.
     z: PerLayer = 6.0
     # Six robust standard deviations of the log norm: one false alarm in 1e9 steps if it were normal.
+    steepness: PerLayer = 5.0
+    # Attention that wakes up grows tenfold within 20 steps, but less than twofold in any one of them.
+    max_steps: int = 5
     window: int = 100
     warmup: int = 20
     patience: int = 1
@@ -60,22 +67,35 @@ class Spike(LayerRule):
     def __post_init__(self) -> None:
         self._check_limit("factor", above=1)
         self._check_limit("z", above=0)
+        self._check_limit("steepness", at_least=1)
+        self._check_steps("max_steps", at_least=1)
         self._check_window()
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
-        norm = stats.grad_norm
+        norm, layers = stats.grad_norm, stats.layers
         present = stats.has_grad & np.isfinite(norm)
-        self._baseline.update(history)
-        base = self._baseline
-        jump = np.maximum(
-            self.limit("factor", stats.layers),
-            np.exp(np.minimum(self.limit("z", stats.layers) * base["spread"], 700.0)),
-        )
+        base, burst = self._baseline, self._burst
+        burst.align(layers)
+        base.update(history, frozen=burst["steps"] > 0)
+        noise = np.exp(np.minimum(self.limit("z", layers) * base["spread"], 700.0))
+        jump = np.maximum(self.limit("factor", layers), noise)
         limit = np.maximum(jump * base["level"], base["peak"])
-        return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm <= limit))
+        steep = self.limit("steepness", layers)
+
+        high = burst["steps"] > 0
+        fallen = high & present & (norm * steep <= burst["peak"])
+        starts = ~high & present & (norm > limit) & (norm >= steep * burst["before"])
+        higher = starts | (high & present & (norm > burst["peak"]))
+        burst["limit"] = np.where(starts, limit, burst["limit"])
+        burst["peak"] = np.where(higher, norm, burst["peak"])
+        burst["at"] = np.where(higher, stats.step, burst["at"])
+        lasted = np.where(starts, 1, np.where(high & ~fallen, burst["steps"] + 1, 0))
+        burst["steps"] = np.where(lasted > self.max_steps, 0, lasted)
+        burst["before"] = np.where(present & (norm > 0), norm, burst["before"])
+        return Judgement(burst["peak"], burst["limit"], bad=fallen, good=present & ~fallen, step=burst["at"])
 
     def describe(self, value: float, threshold: float) -> str:
         return f"gradient norm {value:.3g} in one step, normal is up to {threshold:.3g}"
@@ -83,3 +103,4 @@ class Spike(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
+        self._burst = self._remembered["burst"] = LayerState(steps=0, at=0, peak=0.0, limit=0.0, before=np.inf)

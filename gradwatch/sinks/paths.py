@@ -15,6 +15,8 @@ def writable_directory(argument: str, path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{argument} must be a path, got {path!r}")
+    if path == "":
+        raise ValueError(f"{argument} must be a path, got ''")
     directory = Path(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)

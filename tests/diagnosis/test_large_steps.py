@@ -60,7 +60,7 @@ def test_weights_that_move_far_are_named() -> None:
     found = explain([2.0] * 30 + [5e3] * 5, update=[0.5, 2.0])
     assert found is not None
     assert found.confidence == 0.9
-    assert found.evidence[1] == "one step moved fc1 by 200% of the size of its weights"
+    assert found.evidence[1] == "one step changed the weights of fc1 by 200% of their size"
 
 
 @pytest.mark.parametrize("update", [[0.01, NAN], [NAN, NAN], [0.1, 0.0]])

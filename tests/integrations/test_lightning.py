@@ -544,9 +544,9 @@ def test_a_fresh_callback_pickles_and_has_no_state():
         ({"every_n_steps": 0}, ValueError, "every_n_steps must be a whole number from 1, got 0"),
         ({"histogram_every_n_steps": -1}, ValueError, "histogram_every_n_steps must be .* from 0, got -1"),
         ({"granularity": "tensor"}, ValueError, "granularity must be 'layer' or 'parameter', got 'tensor'"),
-        ({"clip": 1.0}, TypeError, r"clip: 1.0 has no method clip_\(\)"),
-        ({"rules": [gw.rules.Vanishing]}, TypeError, "rules: .* is it a class instead of an object"),
-        ({"sinks": "console"}, TypeError, "sinks must be a list or tuple, got 'console'"),
+        ({"clip": 1.0}, TypeError, r"clip takes objects with clip_\(\), .*, got 1.0"),
+        ({"rules": [gw.rules.Vanishing]}, TypeError, r"rules takes objects with check\(\), .*, got <class"),
+        ({"sinks": "console"}, TypeError, "sinks must be a list or tuple of objects .*, got 'console'"),
         ({"include": [3]}, TypeError, "include takes patterns"),
     ],
 )

@@ -10,9 +10,9 @@ from tests.histories import INF, NAN, history_of, layers
 @pytest.mark.parametrize(("value", "word"), [(NAN, "nan"), (INF, "inf")])
 def test_one_alert_and_one_recovery(value: float, word: str) -> None:
     found = NonFinite().check(History.from_grad_norms(a=[1.0] * 5 + [value] * 3 + [2.0] * 5, b=[1.0] * 13))
-    assert [(a.step, a.layer, a.severity) for a in found] == [(5, "a", Severity.ERROR), (8, "a", Severity.INFO)]
+    assert [(a.step, a.layer, a.severity) for a in found] == [(5, "a", Severity.ERROR), (10, "a", Severity.INFO)]
     assert found[0].message == f"a: gradient is {word}"
-    assert found[1].message == "a: recovered from nonfinite after 3 steps, gradient norm now 2"
+    assert found[1].message == "a: recovered from nonfinite after 5 steps, gradient norm now 2"
     assert str(found[0].value) == word
     assert found[0].threshold == INF
 
@@ -20,7 +20,7 @@ def test_one_alert_and_one_recovery(value: float, word: str) -> None:
 def test_the_layers_of_one_step_make_one_alert() -> None:
     (alert,) = NonFinite().check(history_of([layers([1.0] * 5), layers([NAN] * 4 + [1.0])]))
     assert alert.layer is None
-    assert alert.message == "fc0 and 3 more layers: gradient is nan"
+    assert alert.message == "fc3, fc2, fc1 and 1 more layers: gradient is nan"  # the output's first: there it began
 
 
 def test_no_gradient_is_not_nonfinite() -> None:
@@ -29,8 +29,8 @@ def test_no_gradient_is_not_nonfinite() -> None:
 
 def test_no_gradient_does_not_end_an_episode() -> None:
     rule = NonFinite()
-    found = rule.check(History.from_grad_norms(a=[NAN, None, None, NAN, 1.0]))
-    assert [(a.step, a.severity) for a in found] == [(0, Severity.ERROR), (4, Severity.INFO)]
+    found = rule.check(History.from_grad_norms(a=[NAN, None, None, NAN, 1.0, 1.0, 1.0]))
+    assert [(a.step, a.severity) for a in found] == [(0, Severity.ERROR), (6, Severity.INFO)]
 
 
 def test_patience_waits_for_steps_in_a_row() -> None:
@@ -47,3 +47,8 @@ def test_a_layer_that_left_is_no_longer_open() -> None:
     history.append(history_of([{"fc0": 1.0}]).up_to(1).latest)  # type: ignore[arg-type]
     rule.check(history)
     assert rule.open_layers == ()
+
+
+def test_nan_at_every_other_step_is_one_episode() -> None:
+    found = NonFinite().check(History.from_grad_norms(a=[1.0, NAN] * 10 + [1.0] * 5))
+    assert [(a.step, a.severity) for a in found] == [(1, Severity.ERROR), (22, Severity.INFO)]

@@ -38,8 +38,24 @@ def test_every_spike_is_told() -> None:
     assert [a.step for a in check(column)] == [READY + 10 * i for i in range(5)]
 
 
-def test_a_lasting_rise_is_told_once() -> None:
-    assert [a.step for a in check([1.0] * READY + [2 * FACTOR] * 20)] == [READY]
+def test_a_lasting_rise_is_no_spike() -> None:
+    rng = np.random.default_rng(0)
+    for rise in (2 * FACTOR, 50 * FACTOR):
+        noisy = rng.lognormal(0.0, 0.3, 300)
+        assert check([1.0] * READY + [rise] * 200) == []
+        assert check([*noisy[:100], *(rise * noisy[100:])]) == []
+
+
+def test_growth_step_by_step_is_no_spike() -> None:
+    assert check([1.0] * READY + [1.5**i for i in range(20)] + [1.5**20] * 50) == []
+
+
+def test_a_spike_may_last_a_few_steps_and_is_named_by_its_peak() -> None:
+    for steps in range(1, RULE.max_steps + 1):
+        burst = [3 * FACTOR] * (steps - 1) + [4 * FACTOR]
+        (alert,) = check([1.0] * READY + burst + [1.0] * 20)
+        assert (alert.step, alert.value) == (READY + steps - 1, 4 * FACTOR)
+    assert check([1.0] * READY + [3 * FACTOR] * (RULE.max_steps + 1) + [1.0] * 20) == []
 
 
 def test_a_noisy_layer_needs_a_higher_jump() -> None:
@@ -72,7 +88,7 @@ def test_the_layers_of_one_step_make_one_alert_about_the_worst() -> None:
     (alert,) = Spike().check(history_of([layers([1.0] * 4)] * READY + [layers(high)] + [layers([1.0] * 4)] * 5))
     assert alert.layer is None
     assert alert.value == 9 * FACTOR
-    assert alert.message.startswith("fc2 and 2 more layers: ")
+    assert alert.message.startswith("fc2, fc3, fc0: ")
 
 
 def test_a_factor_for_each_pattern() -> None:
