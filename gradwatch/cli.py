@@ -13,7 +13,7 @@ import gradwatch
 from gradwatch import demo
 from gradwatch.sinks.paths import writable_directory
 
-MAX_SEED = 2**63 - 1
+MAX_STEPS = 1_000_000
 """The largest that torch.manual_seed takes on every version."""
 
 
@@ -60,8 +60,10 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
         help="where TensorBoard's files go, one directory per story and run; those of an earlier demo are replaced "
         "(default: %(default)s)",
     )
-    command.add_argument("--steps", type=_whole(1), default=300, help="batches to train on (default: %(default)s)")
-    command.add_argument("--seed", type=_whole(0, MAX_SEED), default=0, help="default: %(default)s")
+    command.add_argument(
+        "--steps", type=_whole(1, MAX_STEPS), default=300, help="batches to train on (default: %(default)s)"
+    )
+    command.add_argument("--seed", type=_whole(0), default=0, help="default: %(default)s")
     command.set_defaults(command=_demo)
 
 
@@ -86,7 +88,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _whole(least: int, most: float = float("inf")) -> Callable[[str], int]:
+def _whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
     """A parser of whole numbers from ``least`` to ``most``, for argparse."""
 
     def parse(text: str) -> int:
@@ -95,7 +97,7 @@ def _whole(least: int, most: float = float("inf")) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most:g}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
         return number
 
     return parse

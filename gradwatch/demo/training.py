@@ -48,7 +48,9 @@ def train(
     losses = []
     with (
         one_thread(),
-        gw.watch(model, optimizer, clip=clip, histogram_every_n_steps=20, sinks=[TensorBoard(logdir)]) as monitor,
+        gw.watch(
+            model, optimizer, clip=clip, histogram_every_n_steps=20, sinks=[TensorBoard(logdir, scalars_every=20)]
+        ) as monitor,
     ):
         for _ in steps:
             batch = torch.randint(len(digits.train_labels), (batch_size,), generator=batches)

@@ -144,8 +144,10 @@ class LayerRule(ABC):
         self._episodes.align(stats.layers)
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
-        seen = stats.has_grad & np.isfinite(stats.grad_norm)
-        opened, closed = self._episodes.update(stats.step, found.bad, found.good, seen, self.patience, self.recovery)
+        known = stats.has_grad & np.isfinite(stats.grad_norm)
+        opened, closed = self._episodes.update(
+            stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
+        )
         alerts = []
         for indices, severity in ((opened, self.severity), (closed, Severity.INFO)):
             if len(indices) and (severity > Severity.INFO or self.reports_recovery):

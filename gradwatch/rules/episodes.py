@@ -30,7 +30,14 @@ class Episodes(LayerState):
         return not (self["open"].any() or self["bad_steps"].any())
 
     def update(
-        self, step: int, bad: BoolArray, good: BoolArray, has_grad: BoolArray, patience: int, recovery: int
+        self,
+        step: int,
+        bad: BoolArray,
+        good: BoolArray,
+        known: BoolArray,
+        absent: BoolArray,
+        patience: int,
+        recovery: int,
     ) -> tuple[IntArray, IntArray]:
         """Take one step's verdict in. Returns the indices of the layers whose episode opens and of those that close.
 
@@ -38,16 +45,17 @@ class Episodes(LayerState):
             step: the optimizer step.
             bad: bool [L].
             good: bool [L].
-            has_grad: bool [L], the layers that were seen at all.
+            known: bool [L], the layers that could be judged.
+            absent: bool [L], the layers without a gradient.
             patience: bad steps in a row that open an episode.
             recovery: good steps in a row that close it.
         """
         if self.quiet and not bad.any():  # a normal step: there is nothing to count
             return NONE, NONE
-        known = bad | good | has_grad
+        known = bad | good | known
         self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(known, 0, self["bad_steps"]))
         self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(known, 0, self["good_steps"]))
-        self["absent_steps"] = np.where(known, 0, self["absent_steps"] + 1)
+        self["absent_steps"] = np.where(absent, self["absent_steps"] + 1, 0)
         opened = ~self["open"] & bad & (self["bad_steps"] >= patience)
         closed = self["open"] & good & (self["good_steps"] >= recovery)
         gone = self["absent_steps"] >= ABSENT_STEPS

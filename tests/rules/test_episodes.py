@@ -38,7 +38,7 @@ def run(columns: list[str], patience: int, recovery: int) -> list[list[tuple[int
     events: list[list[tuple[int, str]]] = [[] for _ in columns]
     for step, row in enumerate(zip(*columns)):
         verdicts = np.array(row)
-        given = (verdicts == BAD, verdicts == GOOD, verdicts != ABSENT)
+        given = (verdicts == BAD, verdicts == GOOD, verdicts != ABSENT, verdicts == ABSENT)
         for word, indices in zip(("opened", "closed"), episodes.update(step, *given, patience, recovery)):
             for i in indices:
                 events[i].append((step, word))
@@ -80,7 +80,7 @@ def test_the_step_at_which_it_opened_is_kept() -> None:
     episodes.align(("a", "b"))
     bad = np.array([True, False])
     for step in (7, 8, 9):
-        episodes.update(step, bad, ~bad, np.ones(2, bool), patience=2, recovery=1)
+        episodes.update(step, bad, ~bad, np.ones(2, bool), np.zeros(2, bool), patience=2, recovery=1)
     assert episodes["opened_at"].tolist() == [8, 0]
     assert episodes["open"].tolist() == [True, False]
 
