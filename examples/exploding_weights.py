@@ -7,7 +7,7 @@ Of a run of 300 steps:
     Why       large steps (confidence 90%)
               first nonfinite (confidence 80%)
     Evidence  the total gradient norm is 3.1e+29, 1.3e+20 times its median of 2.5e+09
-              one step moved 12 by 889% of the size of its weights
+              one step changed the weights of 12 by 889% of their size
               at step 3 the gradient was not finite in 7 of 7 layers: 12, 10, 8, ...
               the step before, the total norm was 3.1e+29, 2.5e+20 times its median
     Next      clip: gradwatch.clipping.GlobalNorm(max_norm=1); or start from smaller weights (He or Xavier
