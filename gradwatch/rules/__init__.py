@@ -12,9 +12,22 @@ from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.spike import Spike
+from gradwatch.rules.update_ratio import UpdateRatio
 from gradwatch.rules.vanishing import Vanishing
 
-__all__ = ["Dead", "Exploding", "LayerRule", "NonFinite", "Rule", "Spike", "Vanishing", "check", "default", "fresh"]
+__all__ = [
+    "Dead",
+    "Exploding",
+    "LayerRule",
+    "NonFinite",
+    "Rule",
+    "Spike",
+    "UpdateRatio",
+    "Vanishing",
+    "check",
+    "default",
+    "fresh",
+]
 
 
 def default() -> tuple[Rule, ...]:

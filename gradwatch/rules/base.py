@@ -27,6 +27,8 @@ class Judgement:
     good: BoolArray
     step: IntArray | None = None
     """int64 [L], when it happened, where that was not the latest step."""
+    known: BoolArray | None = None
+    """bool [L], the layers that could be judged; by default those with a finite gradient."""
 
 
 class LayerRule(ABC):
@@ -58,6 +60,8 @@ class LayerRule(ABC):
     grouped: ClassVar[bool] = False
     """True: the layers found at one step make one alert, which names the layer when it is the only one."""
     reports_recovery: ClassVar[bool] = True
+    quantity: ClassVar[str] = "gradient norm"
+    """What is judged, in the words of a recovery."""
 
     patience: int
     recovery: int
@@ -144,7 +148,7 @@ class LayerRule(ABC):
         self._episodes.align(stats.layers)
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
-        known = stats.has_grad & np.isfinite(stats.grad_norm)
+        known = stats.has_grad & np.isfinite(stats.grad_norm) if found.known is None else found.known
         opened, closed = self._episodes.update(
             stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
         )
@@ -165,7 +169,7 @@ class LayerRule(ABC):
         value, threshold = float(found.value[worst]), float(found.threshold[worst])
         if severity is Severity.INFO:
             steps = step - int(self._episodes["opened_at"][worst])
-            text = f"recovered from {self.name} after {steps} steps, gradient norm now {value:.3g}"
+            text = f"recovered from {self.name} after {steps} steps, {self.quantity} now {value:.3g}"
         else:
             text = self.describe(value, threshold)
         named = [layers[worst], *(layers[i] for i in indices[::-1] if i != worst)][:SHOWN]

@@ -38,6 +38,7 @@ PUBLIC = {
         "NonFinite",
         "Rule",
         "Spike",
+        "UpdateRatio",
         "Vanishing",
         "check",
         "fresh",
@@ -73,9 +74,11 @@ HISTORY_MEMBERS = "steps layers grad_norm total_norm from_grad_norms append stat
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_exactly_these_names_are_public(module: str) -> None:
+def test_these_names_are_public(module: str) -> None:
+    """Those of the package exactly; its parts may gain a rule, policy, cause or sink, but lose none."""
     found = importlib.import_module(module)
-    assert sorted(found.__all__) == sorted(PUBLIC[module])
+    assert set(PUBLIC[module]) <= set(found.__all__)
+    assert module != "gradwatch" or sorted(found.__all__) == sorted(PUBLIC[module])
     assert len(set(found.__all__)) == len(found.__all__)
     for name in found.__all__:
         assert getattr(found, name) is not None

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwatch import Alert, History, Severity
+from gradwatch.rules import UpdateRatio
+from tests.histories import NAN
+
+
+def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]:
+    """What ``rule`` says of these update ratios of two layers from step 1 on; None where none was measured."""
+    history = History.from_grad_norms(a=[1.0], b=[1.0])
+    found = list(rule.check(history))
+    for step, ratio in enumerate(ratios, 1):
+        assert history.latest is not None
+        history.append(replace(history.latest, step=step, update_ratio=None if ratio is None else np.array(ratio)))
+        found += rule.check(history)
+    return found
+
+
+def test_a_step_that_is_too_large_is_told_with_its_recovery() -> None:
+    found = check(UpdateRatio(), (0.9, 1e-3), None, None, (0.9, 1e-3), None, (1e-3, 1e-3))
+    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.WARNING), (6, "a", Severity.INFO)]
+    assert found[0].message == "a: a step changed the weights by 90% of their size"
+    assert found[1].message == "a: recovered from update_ratio after 5 steps, update ratio now 0.001"
+
+
+@pytest.mark.parametrize(("ratio", "alerts"), [(0.5, 0), (0.51, 1), (NAN, 0), (float("inf"), 1), (0.0, 0)])
+def test_the_limit_is_exclusive_and_unknown_is_not_judged(ratio: float, alerts: int) -> None:
+    assert len(check(UpdateRatio(), (ratio, 1e-3))) == alerts
+
+
+def test_a_step_that_is_too_small_where_it_is_asked_for() -> None:
+    (alert,) = check(UpdateRatio(low={"b": 1e-6}), (1e-9, 1e-9))
+    assert (alert.layer, alert.value, alert.threshold) == ("b", 1e-9, 1e-6)
+
+
+def test_patience_counts_measurements() -> None:
+    assert [alert.step for alert in check(UpdateRatio(patience=2), (0.9, 0.1), None, (0.9, 0.1))] == [3]
+    assert check(UpdateRatio(patience=2), (0.9, 0.1), None, (0.1, 0.1), (0.9, 0.1)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"high": 0}, ValueError, "UpdateRatio: high must be above 0, got 0"),
+        ({"low": -1.0}, ValueError, "UpdateRatio: low must be at least 0, got -1.0"),
+        ({"low": 0.5, "high": 0.5}, ValueError, "UpdateRatio: low=0.5 must be below high=0.5"),
+        ({"high": "much"}, TypeError, "UpdateRatio: high must be a number, got 'much'"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}$"):
+        UpdateRatio(**arguments)
