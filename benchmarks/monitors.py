@@ -1,15 +1,12 @@
 """gradwatch, and what a user would pick instead: each takes the gradients of a model at every step and logs them.
 
 Everything is run as its documentation says, at the cadence that is asked for. ``step()`` is what a monitor does at one
-optimizer step, ``flush()`` waits for threads of its own, ``close()`` ends it; ``prepare()`` comes before the backward
-of a step, for those that work inside it.
+optimizer step, ``flush()`` waits for threads of its own, ``close()`` ends it.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -131,26 +128,6 @@ class Ignite(Monitor):
 
     def close(self) -> None:
         self.logger.close()
-
-
-class Wandb(Monitor):
-    """``wandb.watch`` offline: histograms of the gradients on sampled steps, made inside the backward; no norms."""
-
-    def __init__(self, workload: Workload, directory: Path, histogram_every: int) -> None:
-        super().__init__(workload, directory, histogram_every)
-        os.environ["WANDB_SILENT"] = "true"
-        import wandb
-
-        self.run: Any = wandb.init(mode="offline", dir=directory)
-        self.run.watch(workload.model, log="gradients", log_freq=max(histogram_every, 1))
-
-    def step(self) -> None:
-        self.run.log({"step": self.count})
-        self.count += 1
-
-    def close(self) -> None:
-        self.run.unwatch(self.workload.model)
-        self.run.finish()
 
 
 class ClipOnly(Monitor):
