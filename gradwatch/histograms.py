@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.records import IntArray
-from gradwatch.stats import flat
+from gradwatch.stats import flat, largest
 from gradwatch.tags import HISTOGRAM_EDGES
 
 MANTISSA_BITS = 3
@@ -53,23 +53,16 @@ def element_stats(values: Tensor) -> ElementStats:
     """
     elements = flat(values)
     count = _count_bits if values.device.type == "cpu" else _count_bits_on_device
-    signed = sum((count(_as_float32(chunk)) for chunk in torch.split(elements, CHUNK)), np.zeros(2 * BINS, np.int64))
+    signed = np.zeros(2 * BINS, np.int64)
+    for chunk in torch.split(elements, CHUNK):
+        signed += count(_as_float32(chunk))
     counts = signed[:BINS] + signed[BINS:]
     zeros = 0
     if counts[0]:  # zero shares its bin with what is too small for float32
         zeros = elements.numel() - int(elements.count_nonzero())
         counts[0] -= zeros
-    return ElementStats(counts, _largest(elements, counts), zeros, elements.numel())
-
-
-def _largest(elements: Tensor, counts: IntArray) -> float:
-    """The largest finite magnitude."""
-    if counts[FIRST_NONFINITE:].any():
-        elements = elements[torch.isfinite(elements)]
-    if not elements.numel():
-        return 0.0
-    low, high = torch.aminmax(elements)
-    return max(-float(low), float(high))
+    finite = elements[torch.isfinite(elements)] if counts[FIRST_NONFINITE:].any() else elements
+    return ElementStats(counts, largest(finite) if finite.numel() else 0.0, zeros, elements.numel())
 
 
 def _count_bits(chunk: Tensor) -> IntArray:

@@ -145,17 +145,18 @@ class LayerTable:
         members: dict[str, list[tuple[str, Tensor]]] = {}
         index: dict[str, int] = {}
         seen: set[int] = set()
+        places = [(place, self._names(place)) for place in _places(model)]
         watched = {
             id(p)
-            for place in _places(model)
-            for p, name in zip(place.module._parameters.values(), self._names(place))
+            for place, names in places
+            for p, name in zip(place.module._parameters.values(), names)
             if name and self._watched(name)
         }
-        self._plans, self._lazy = [], False
-        for place in _places(model):
+        self._plans = []
+        for place, names in places:
             items = list(place.module._parameters.items())
             rows = []
-            for (key, p), name in zip(items, self._names(place)):
+            for (key, p), name in zip(items, names):
                 included = bool(name) and self._watched(name)
                 if p is None or not name or id(p) in seen or (id(p) in watched and not included):
                     rows.append(_NONE)

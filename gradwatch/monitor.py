@@ -18,7 +18,7 @@ from gradwatch import diagnosis
 from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
 from gradwatch.alert_log import AlertLog
-from gradwatch.clipping.global_norm import scale_
+from gradwatch.clipping.scale import scale_
 from gradwatch.faults import DROPPED, Faults
 from gradwatch.history import History
 from gradwatch.host_copy import HostCopy

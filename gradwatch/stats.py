@@ -120,7 +120,7 @@ def _norms_by_dot(values: list[Tensor]) -> Tensor:
     squares = []
     with np.errstate(all="ignore"):  # what over- or underflows is taken again
         for v in values:
-            elements = flat(v).detach().resolve_neg().numpy()
+            elements = flat(v).detach().numpy()
             whole = elements.size // ROW * ROW
             tail = elements[whole:]
             total = float(tail.dot(tail))
@@ -148,6 +148,7 @@ def _row_norms(values: Tensor, wider: torch.dtype | None) -> Tensor:
 
 def flat(values: Tensor) -> Tensor:
     """The elements in storage order where they fill it without gaps (no copy), else in index order (a copy)."""
+    values = values.resolve_neg()
     if values.is_contiguous():
         return values.view(-1)
     order = sorted(range(values.ndim), key=values.stride, reverse=True)
@@ -160,7 +161,7 @@ def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:
     host = norms.numpy()
     low, high = SAFE
     doubtful = np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host)).tolist()
-    redo = [i for i in doubtful if values[i].numel() and _largest(values[i]) > 0]
+    redo = [i for i in doubtful if values[i].numel() and largest(values[i]) > 0]
     if not redo:
         return norms
     exact = norms.double()
@@ -168,6 +169,7 @@ def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:
     return exact
 
 
-def _largest(values: Tensor) -> float:
+def largest(values: Tensor) -> float:
+    """The largest magnitude; NaN where there is one. Raises RuntimeError where there are no elements."""
     low, high = torch.aminmax(values)
     return max(-float(low), float(high))

@@ -137,3 +137,10 @@ def test_update_ratio_is_unknown_where_it_cannot_be_known():
 def test_update_ratio_of_a_step_that_did_not_happen_is_zero():
     parameter = nn.Parameter(normal(5))
     assert about_to_change(parameter).update_ratio().tolist() == [0.0]
+
+
+def test_elements_of_a_gradient_with_the_negative_bit():
+    gradient = torch.view_as_complex(normal(2000, 2)).conj().imag
+    found = element_stats(gradient)
+    assert found.max_abs == float(gradient.resolve_neg().abs().max())
+    assert found.counts.sum() == found.numel == 2000

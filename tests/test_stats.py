@@ -167,3 +167,9 @@ def test_per_layer_adds_squares(pairs):
 def test_per_layer_keeps_nan_and_inf_in_their_layer():
     norm, _ = per_layer(np.array([1.0, NAN, INF, 2.0]), [0, 1, 2, 0], layers=3)
     np.testing.assert_allclose(norm, [5**0.5, NAN, INF])
+
+
+def test_norm_of_a_gradient_with_the_negative_bit():
+    gradient = torch.view_as_complex(normal(2000, 2)).conj().imag
+    assert gradient.is_neg()
+    assert float(measure([gradient]).norms[0]) == pytest.approx(reference(gradient.resolve_neg()), rel=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,7 +61,7 @@ class UpdateRatio(LayerRule):
         self._check_limit("high", above=0)
         self._check_limit("low", at_least=0)
         super().__post_init__()
-        if not isinstance(self.high, dict) and not isinstance(self.low, dict) and self.low >= self.high:  # type: ignore[operator]
+        if not isinstance(self.high, Mapping) and not isinstance(self.low, Mapping) and self.low >= self.high:
             raise ValueError(f"UpdateRatio: low={self.low!r} must be below high={self.high!r}")
 
     def judge(self, history: History) -> Judgement:

@@ -18,7 +18,8 @@ from tests.histories import CHANGING, HOSTILE, NAN, Run, healthy, history_of, la
 
 RUNS = {**HOSTILE, **CHANGING}
 
-every_rule = pytest.mark.parametrize("kind", [type(rule) for rule in rules.default()], ids=lambda kind: kind.name)
+KINDS = [*(type(rule) for rule in rules.default()), rules.UpdateRatio]
+every_rule = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 every_run = pytest.mark.parametrize("run", RUNS)
 
 norms = st.one_of(st.none(), st.floats(min_value=0.0), st.just(NAN), st.sampled_from([0.0, 1e-9, 1.0, 1e5]))

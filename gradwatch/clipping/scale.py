@@ -1,0 +1,22 @@
+"""Multiplying gradients in place: what clipping and a GradScaler have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def scale_(gradients: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply each of ``gradients`` in place by ``factor`` (0-dim), by device and dtype as torch does."""
+    groups: dict[tuple[torch.device, torch.dtype, bool], list[Tensor]] = {}
+    for g in gradients:
+        groups.setdefault((g.device, g.dtype, g.layout is torch.strided), []).append(g)
+    for (device, _, dense), group in groups.items():
+        here = factor.to(device)
+        if dense:
+            torch._foreach_mul_(group, here)
+        else:
+            for g in group:
+                g.mul_(here)
