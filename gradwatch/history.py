@@ -33,6 +33,8 @@ class History:
         self.window = window
         self.count = 0
         """Number of steps ever appended."""
+        self.skipped_count = 0
+        """Number of them that a gradient scaler skipped."""
         self.latest: StepStats | None = None
         self.update_ratio: FloatArray = np.empty(0)
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
@@ -91,6 +93,11 @@ class History:
         """float64 [T]."""
         return self._total_norm[self._start : self._end]
 
+    @property
+    def skipped(self) -> BoolArray:
+        """bool [T], the steps that a gradient scaler skipped."""
+        return self._skipped[self._start : self._end]
+
     def append(self, stats: StepStats) -> None:
         """Add one step. A layer that is new has no gradient in the steps before; a layer that is gone is dropped."""
         if stats.layers is not self._layers and stats.layers != self._layers:
@@ -102,9 +109,11 @@ class History:
         self._grad_norm[i] = stats.grad_norm
         self._has_grad[i] = stats.has_grad
         self._total_norm[i] = stats.total_norm
+        self._skipped[i] = stats.skipped
         self._end += 1
         self._start = max(self._start, self._end - self.window)
         self.count += 1
+        self.skipped_count += stats.skipped
         self.latest = stats
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
@@ -129,18 +138,20 @@ class History:
         then.count = count
         i = then._end - 1
         row = (self._grad_norm[i], self._has_grad[i], float(self._total_norm[i]))
-        then.latest = StepStats(int(self._steps[i]), self._layers, *row)
+        then.latest = StepStats(int(self._steps[i]), self._layers, *row, skipped=bool(self._skipped[i]))
         return then
 
     def state_dict(self) -> dict[str, Any]:
         """Arrays and plain types that :meth:`load_state_dict` takes back."""
         return {
             "count": self.count,
+            "skipped_count": self.skipped_count,
             "layers": list(self._layers),
             "steps": self.steps.copy(),
             "grad_norm": self.grad_norm.copy(),
             "has_grad": self.has_grad.copy(),
             "total_norm": self.total_norm.copy(),
+            "skipped": self.skipped.copy(),
             "update_ratio": self.update_ratio.copy(),
         }
 
@@ -148,12 +159,12 @@ class History:
         """Continue from :meth:`state_dict`; of a longer history the newest steps are kept."""
         self.latest = None
         self._allocate(tuple(state["layers"]), 0)
-        for step, norms, has_grad, total in list(
-            zip(state["steps"], state["grad_norm"], state["has_grad"], state["total_norm"])
-        )[-self.window :]:
-            self.append(StepStats(int(step), self._layers, np.asarray(norms), np.asarray(has_grad), float(total)))
+        columns = [state[name] for name in ("steps", "grad_norm", "has_grad", "total_norm", "skipped")]
+        for step, norms, has_grad, total, skipped in list(zip(*columns))[-self.window :]:
+            row = (np.asarray(norms), np.asarray(has_grad), float(total))
+            self.append(StepStats(int(step), self._layers, *row, skipped=bool(skipped)))
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
-        self.count = int(state["count"])
+        self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:
         self._layers = layers
@@ -161,6 +172,7 @@ class History:
         size = 2 * self.window
         self._steps: IntArray = np.zeros(size, np.int64)
         self._total_norm: FloatArray = np.zeros(size)
+        self._skipped: BoolArray = np.zeros(size, np.bool_)
         self._grad_norm: FloatArray = np.zeros((size, len(layers)))
         self._has_grad: BoolArray = np.zeros((size, len(layers)), np.bool_)
         self.update_ratio = np.full(len(layers), np.nan)
@@ -168,7 +180,11 @@ class History:
     def _change_layers(self, layers: tuple[str, ...]) -> None:
         old, rows = self.state_dict(), len(self)
         self._allocate(layers, rows)
-        self._steps[:rows], self._total_norm[:rows] = old["steps"], old["total_norm"]
+        self._steps[:rows], self._total_norm[:rows], self._skipped[:rows] = (
+            old["steps"],
+            old["total_norm"],
+            old["skipped"],
+        )
         column = {name: i for i, name in enumerate(old["layers"])}
         for i, name in enumerate(layers):
             if name in column:
@@ -178,7 +194,7 @@ class History:
 
     def _move_to_front(self) -> None:
         kept = slice(self._end - self.window, self._end)
-        for array in (self._steps, self._total_norm, self._grad_norm, self._has_grad):
+        for array in (self._steps, self._total_norm, self._skipped, self._grad_norm, self._has_grad):
             array[: self.window] = array[kept]
         self._start, self._end = 0, self.window
 

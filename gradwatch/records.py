@@ -18,6 +18,8 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
+BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
+
 
 class Severity(IntEnum):
     """How much an alert matters: ERROR, this run will not train; WARNING, look; INFO, good to know."""
@@ -54,6 +56,8 @@ class StepStats:
         grad_norm: float64 [L], L2 norm before clipping. NaN and inf stay what they are; 0 where there is no gradient.
         has_grad: bool [L], False where no gradient exists, which is not the same as a gradient of zero.
         total_norm: L2 norm over all layers.
+        captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
+        skipped: whether a gradient scaler skips this step because a gradient is not finite.
         max_abs: float64 [L], largest absolute element. This and what follows is None except on sampled steps.
         zero_fraction: float64 [L], share of elements that are exactly zero.
         nonfinite: int64 [L], number of NaN and inf elements.
@@ -68,6 +72,8 @@ class StepStats:
     grad_norm: FloatArray
     has_grad: BoolArray
     total_norm: float
+    captured: str = BEFORE_CLIPPING
+    skipped: bool = False
     max_abs: FloatArray | None = None
     zero_fraction: FloatArray | None = None
     nonfinite: IntArray | None = None
