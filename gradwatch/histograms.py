@@ -15,6 +15,9 @@ from gradwatch.tags import HISTOGRAM_EDGES
 MANTISSA_BITS = 3
 """Eight bins per octave: quantiles within 1.1%, which is what TensorBoard's own bins reach."""
 
+BUCKETS = len(HISTOGRAM_EDGES) - 1
+"""Of log10 |gradient|."""
+
 BINS = 1 << (8 + MANTISSA_BITS)
 """Bins by the bits of |float32|: 8 of exponent and 3 of mantissa. No minimum, maximum or logarithm is needed."""
 
@@ -84,7 +87,7 @@ def log10_counts(counts: IntArray) -> IntArray:
         counts: int64 [..., BINS].
 
     Returns:
-        int64 [..., len(HISTOGRAM_EDGES) - 1].
+        int64 [..., BUCKETS].
     """
     buckets: IntArray = np.add.reduceat(counts[..., :FIRST_NONFINITE], _FIRST_BIN, axis=-1)
     return buckets

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from gradwatch.monitor import Monitor
+from gradwatch.amp import Scaling, fused_scaling, scaling
+from gradwatch.monitor import Monitor, parameters_of
 from gradwatch.protocols import ClipPolicy, Rule, Sink
+from gradwatch.records import AFTER_CLIPPING
 
 _WRAPPED = ("optimizer", "base_optimizer", "optim")
 
 
 def watch(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
     *,
     rules: Iterable[Rule] | None = None,
     clip: ClipPolicy | None = None,
+    scaler: Any = None,
     sinks: Iterable[Sink] | None = None,
     every_n_steps: int = 1,
     histogram_every_n_steps: int = 100,
@@ -38,15 +41,20 @@ def watch(
 
     Args:
         model: the module to watch.
-        optimizer: the optimizer that updates it, or a wrapper around one.
+        optimizer: the optimizer that updates it, or a wrapper around one. Or several that share the model, whose steps
+            make one record together: each for its own kind of parameters, or one for each parameter, stepping while
+            the backward pass runs. Of optimizers that take turns with losses of their own watch each by itself.
         rules: see :class:`Monitor`, as the rest.
+        scaler: the ``torch.amp.GradScaler`` in use. A step that it skips never comes to the optimizer, so without it
+            such a step is not seen, unless you call ``monitor.step()``.
 
     Returns:
         The monitor; ``monitor.close()`` or leaving its ``with`` block removes the hooks.
 
     Raises:
         TypeError: when an argument has the wrong type.
-        ValueError: when an argument is out of range, or the optimizer shares no parameter with the model.
+        ValueError: when an argument is out of range, an optimizer shares no parameter with the model, or there is a
+            ``clip`` with several optimizers: when the first one steps, the gradients of the others may not be there.
 
     Example:
         >>> model = nn.Linear(4, 1)
@@ -59,12 +67,18 @@ def watch(
         >>> len(monitor.history)
         3
     """
-    raw = unwrap(optimizer)
+    optimizers = [unwrap(one) for one in (optimizer if isinstance(optimizer, Iterable) else [optimizer])]
+    if clip is not None and len(optimizers) > 1:
+        raise ValueError(
+            f"clip={clip!r}: with {len(optimizers)} optimizers not all gradients are there when the first one steps; "
+            "call monitor.clip_grad_norm_() in the loop instead"
+        )
     monitor = Monitor(
         model,
-        optimizer=raw,
+        optimizer=optimizers,
         rules=rules,
         clip=clip,
+        scaler=scaler,
         sinks=sinks,
         every_n_steps=every_n_steps,
         histogram_every_n_steps=histogram_every_n_steps,
@@ -74,10 +88,9 @@ def watch(
         diagnose=diagnose,
         strict=strict,
     )
-    driver = _Driver(monitor)
-    # Disabled for the compiler: reading numbers in a traced step would break its graph.
-    monitor.on_close(raw.register_step_pre_hook(torch.compiler.disable(driver.before_step)).remove)  # type: ignore[no-untyped-call]
-    monitor.on_close(raw.register_step_post_hook(torch.compiler.disable(driver.after_step)).remove)  # type: ignore[no-untyped-call]
+    driver = _Driver(monitor, optimizers)
+    if scaler is not None:
+        monitor.on_close(_ScalerStep(scaler, driver).put_in_place())
     return monitor
 
 
@@ -99,28 +112,67 @@ def unwrap(optimizer: Any) -> torch.optim.Optimizer:
 
 
 class _Driver:
-    """The two hooks of one optimizer."""
+    """The hooks of the optimizers of one monitor. Each of them stepping once makes a round, which is one record."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._monitor = monitor
+        self.ids = {id(optimizer) for optimizer in optimizers}
+        self.waiting = False
+        """Whether a scaler has shown this step already."""
+        self._stepped: set[int] = set()
+        self._taken = False
+        """Whether this round was captured before its optimizers step, by the user's own call."""
         self._depth = 0
+        for optimizer in optimizers:
+            # Disabled for the compiler: reading numbers in a traced step would break its graph.
+            before, after = torch.compiler.disable(self.before_step), torch.compiler.disable(self.after_step)  # type: ignore[no-untyped-call]
+            monitor.on_close(optimizer.register_step_pre_hook(before).remove)
+            monitor.on_close(optimizer.register_step_post_hook(after).remove)
+        monitor.on_close(self._end_round)
 
     def before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         self._depth = self._depth % _levels(type(optimizer)) + 1  # back to 1 also after a step that raised
-        if self._depth > 1:
+        if self._depth > 1 or self.waiting:
             return None
         # torch passes the optimizer itself as the first of args, so the closure is the second.
         if len(args) > 1 and callable(args[1]):
             return (args[0], self._watched(args[1], optimizer), *args[2:]), kwargs
         if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._watched(kwargs["closure"], optimizer)}
-        self._observe(optimizer)
+        self.observe(optimizer, fused_scaling(optimizer))
         return None
 
     def after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth = 0
+
+    def observe(self, optimizer: torch.optim.Optimizer, scaling: Scaling | None) -> None:
+        """``optimizer`` is about to step; the last one of a round ends it."""
+        if id(optimizer) in self._stepped:
+            self._end_round()
+        self._stepped.add(id(optimizer))
+        self._taken = self._taken or self._monitor.stepped
+        self._monitor.stepped = False
+        last = self._stepped == self.ids
+        if not self._taken:
+            self._monitor.observe(
+                parameters=parameters_of(optimizer),
+                record=self._monitor.recording,
+                scaling=scaling,
+                captured=AFTER_CLIPPING,
+                last=last,
+            )
+        if last:
+            self._taken = False
+            self._stepped.clear()
+
+    def _end_round(self) -> None:
+        """End a round in which not every optimizer stepped."""
+        if self._stepped and not self._taken:
+            self._monitor.observe(parameters=(), captured=AFTER_CLIPPING)
+        self._taken = False
+        self._stepped.clear()
 
     def _watched(self, closure: Callable[[], Any], optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
         """``closure``, after whose first evaluation the gradients are captured: before it they are the last step's."""
@@ -133,19 +185,47 @@ class _Driver:
             evaluations += 1
             try:
                 result = closure()
-                self._observe(optimizer)
+                self.observe(optimizer, fused_scaling(optimizer))
             finally:
                 self._monitor.recording = True
             return result
 
         return watched
 
-    def _observe(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._monitor.stepped:
-            self._monitor.stepped = False
-        else:
-            scale = getattr(optimizer, "grad_scale", None)  # set while a GradScaler steps a fused optimizer
-            self._monitor.observe(record=self._monitor.recording, scale=1.0 if scale is None else scale)
+
+class _ScalerStep:
+    """Takes the place of ``scaler.step``: a step that is skipped never comes to the optimizer's hooks."""
+
+    def __init__(self, scaler: Any, driver: _Driver) -> None:
+        self._scaler, self._driver = scaler, driver
+        self._step = scaler.step
+
+    def put_in_place(self) -> Callable[[], None]:
+        """Returns what takes it away again."""
+        self._scaler.step = self
+        return self._take_away
+
+    def __call__(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)  # the optimizer's hooks see each of its steps
+        found = scaling(self._scaler, optimizer)
+        if fused or found is None or id(unwrap(optimizer)) not in self._driver.ids:
+            return self._step(optimizer, *args, **kwargs)
+        if found.factor is not None:
+            self._scaler.unscale_(optimizer)  # as step() would
+        self._driver.observe(unwrap(optimizer), Scaling(None))
+        self._driver.waiting = True
+        try:
+            return self._step(optimizer, *args, **kwargs)
+        finally:
+            self._driver.waiting = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a copy of the scaler its own step() is in place again."""
+        return getattr, (self._scaler, "step")
+
+    def _take_away(self) -> None:
+        if vars(self._scaler).get("step") is self:
+            del self._scaler.step
 
 
 def _levels(kind: type) -> int:

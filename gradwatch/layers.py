@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from gradwatch.patterns import as_patterns, check_patterns, matches
 from gradwatch.records import Layer
+from gradwatch.sharding import Sharding, fsdp_parameters, sharding_of
 
 GRANULARITIES = ("layer", "parameter")
 
@@ -30,13 +31,18 @@ class Gradients(NamedTuple):
     values: list[Tensor]
     rows: list[int]
     """NOT_WATCHED for a gradient that is only clipped."""
+    slots: Sequence[int] = ()
+    """Of a sharded model, the index of each among all parameters; the values are then this rank's parts of them."""
+    weights: Sequence[float] = ()
+    """And what each part counts in a sum over the ranks."""
 
     def watched(self) -> Gradients:
         """Those that belong to a layer."""
         if NOT_WATCHED not in self.rows:
             return self
-        kept = [entry for entry in zip(*self) if entry[2] != NOT_WATCHED]
-        return Gradients(*map(list, zip(*kept))) if kept else Gradients([], [], [])
+        kept = [i for i, row in enumerate(self.rows) if row != NOT_WATCHED]
+        columns: Iterator[Any] = ([column[i] for i in kept] if column else [] for column in self)
+        return Gradients(*columns)
 
 
 class _Plan(NamedTuple):
@@ -87,6 +93,10 @@ class LayerTable:
         self._exclude = as_patterns("exclude", exclude)
         self.layers: tuple[Layer, ...] = ()
         self.names: tuple[str, ...] = ()
+        self.sharding: Sharding | None = None
+        """How the parameters are spread over ranks; None where every rank has the whole model."""
+        self.version = 0
+        """Counts how often the layers were found anew: rows of one version mean nothing in the next."""
         self._plans: list[_Plan] = []
         self._lazy = False
         self._check(model)
@@ -132,7 +142,8 @@ class LayerTable:
         return {i for plan in self._plans for i, row in zip(plan.parameter_ids, plan.rows) if row >= 0}
 
     def _check(self, model: nn.Module) -> None:
-        names = list(dict.fromkeys(name for place in _places(model) for name in self._names(place) if name))
+        fsdp = fsdp_parameters(model)
+        names = list(dict.fromkeys(name for place in _places(model) for name in self._names(place, fsdp) if name))
         if not names:
             raise ValueError(f"model: {type(model).__name__} has no parameters, so there is no gradient to watch")
         check_patterns("include", self._include or (), names)
@@ -144,8 +155,10 @@ class LayerTable:
         kinds: dict[str, str] = {}
         members: dict[str, list[tuple[str, Tensor]]] = {}
         index: dict[str, int] = {}
+        slots: list[tuple[Tensor, int]] = []
         seen: set[int] = set()
-        places = [(place, self._names(place)) for place in _places(model)]
+        fsdp = fsdp_parameters(model)
+        places = [(place, self._names(place, fsdp)) for place in _places(model)]
         watched = {
             id(p)
             for place, names in places
@@ -162,12 +175,11 @@ class LayerTable:
                     rows.append(_NONE)
                     continue
                 seen.add(id(p))
-                if not included:
-                    rows.append(NOT_WATCHED)
-                    continue
-                kinds.setdefault(name, place.kind)
-                members.setdefault(name, []).append((_join(place.path, key), p))
-                rows.append(index.setdefault(name, len(index)))
+                if included:
+                    kinds.setdefault(name, place.kind)
+                    members.setdefault(name, []).append((_join(place.path, key), p))
+                rows.append(index.setdefault(name, len(index)) if included else NOT_WATCHED)
+                slots.append((p, rows[-1]))
             child_ids = tuple(id(child) for child in place.module._modules.values())
             parameter_ids = tuple(id(p) for _, p in items)
             self._plans.append(_Plan(weakref.ref(place.module), parameter_ids, child_ids, tuple(rows)))
@@ -176,19 +188,23 @@ class LayerTable:
             Layer(
                 name,
                 kinds[name],
-                numel=sum(0 if is_lazy(p) else p.numel() for _, p in parameters),
+                numel=sum(fsdp[id(p)].numel if id(p) in fsdp else _numel(p) for _, p in parameters),
                 parameters=tuple(full_name for full_name, _ in parameters),
             )
             for name, parameters in members.items()
         )
         self.names = tuple(members)
+        self.version += 1
+        self.sharding = sharding_of([p for p, _ in slots], [row for _, row in slots], fsdp)
 
-    def _names(self, place: _Place) -> list[str]:
+    def _names(self, place: _Place, fsdp: Container[int]) -> list[str]:
         """The layer name of each of the module's own parameters, "" for one that cannot have a gradient."""
         by_parameter = self._granularity == "parameter"
         return [
-            "" if not _can_have_gradient(p) else _join(place.path, key) if by_parameter else place.layer
+            "" if not can else _join(place.path, key) if by_parameter else place.layer
             for key, p in place.module._parameters.items()
+            # Of a sharded parameter this rank may hold no element, and others some.
+            for can in [id(p) in fsdp or _can_have_gradient(p)]
         ]
 
     def _watched(self, name: str) -> bool:
@@ -232,6 +248,10 @@ def _places(root: nn.Module) -> Iterator[_Place]:
                 yield from walk(child, child_path, child_path, _kind(child))
 
     return walk(root, "", _kind(_unwrapped(root)), _kind(_unwrapped(root)))
+
+
+def _numel(p: Tensor) -> int:
+    return 0 if is_lazy(p) else p.numel()
 
 
 def _can_have_gradient(p: Tensor | None) -> bool:

@@ -6,6 +6,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -13,21 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradwatch import amp, diagnosis
 from gradwatch import clipping as clipping_policies
-from gradwatch import diagnosis
 from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
 from gradwatch.alert_log import AlertLog
-from gradwatch.clipping.scale import scale_
+from gradwatch.capture import Arriving, Capture
 from gradwatch.faults import DROPPED, Faults
 from gradwatch.history import History
-from gradwatch.host_copy import HostCopy
-from gradwatch.layers import Gradients, LayerTable
+from gradwatch.layers import LayerTable
 from gradwatch.patterns import check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
-from gradwatch.records import Alert, ClipRecord, Diagnosis, FloatArray, Layer, Report, Severity, StepStats
-from gradwatch.sampled import ParameterSample, SampledStats, sampled_stats
-from gradwatch.stats import Measured, measure, per_layer
+from gradwatch.records import BEFORE_CLIPPING, Alert, ClipRecord, Diagnosis, Layer, Report, Severity
+from gradwatch.sharding import rank
+from gradwatch.stats import Measured
 from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
@@ -43,10 +43,12 @@ class Monitor:
 
     Args:
         model: the module to watch.
-        optimizer: look only at the parameters that it updates, as when two optimizers share a model.
+        optimizer: look only at the parameters that it updates, as when two optimizers share a model; or several.
         rules: what to check, :func:`gradwatch.rules.default` by default; ``()`` for none.
         clip: a policy of :mod:`gradwatch.clipping`; none by default.
-        sinks: where reports go, the Console by default; ``()`` for nowhere.
+        scaler: the ``torch.amp.GradScaler`` in use, so that gradients which it has not unscaled yet are measured as
+            they would be, and a step that it skips counts as skipped and not as a fault.
+        sinks: where reports go, the Console by default; ``()`` for nowhere. Of several ranks only rank 0 writes.
         every_n_steps: record every n-th step. With ``clip`` every step is measured and clipped all the same.
         histogram_every_n_steps: take the dearer statistics (histograms, zeros, parameter norms, update ratios) at every
             n-th step, 0 for never.
@@ -80,9 +82,10 @@ class Monitor:
         self,
         model: nn.Module,
         *,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
         rules: Iterable[Rule] | None = None,
         clip: ClipPolicy | None = None,
+        scaler: Any = None,
         sinks: Iterable[Sink] | None = None,
         every_n_steps: int = 1,
         histogram_every_n_steps: int = 100,
@@ -95,9 +98,12 @@ class Monitor:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
         check_whole_number("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
         self._table = LayerTable(model, granularity, include, exclude)
-        self._optimizer = optimizer
-        if optimizer is not None:
-            _check_optimizer(optimizer, model, self._table)
+        optimizers = () if optimizer is None else optimizer if isinstance(optimizer, Iterable) else [optimizer]
+        self._optimizers, self._scaler = list(optimizers), scaler
+        for one in self._optimizers:
+            _check_optimizer(one, model, self._table)
+        if scaler is not None and not hasattr(scaler, "unscale_"):
+            raise TypeError(f"scaler must be a torch.amp.GradScaler, got {_short(scaler)}")
         self._rules = default_rules.fresh(
             check_parts("rules", default_rules.default() if rules is None else rules, "check")
         )
@@ -118,10 +124,10 @@ class Monitor:
         self.recording = True
         """Whether :meth:`step` records; a hook clears it while a closure is evaluated again."""
         self._next_step = 0
-        self._in_flight: deque[_InFlight] = deque()
-        self._sample: ParameterSample | None = None
+        self._turn: _Turn | None = None
+        self._capture = Capture(self._table, self._faults)
+        self._in_flight: deque[Arriving] = deque()
         self._sampled_period = -1
-        self._update_ratio: FloatArray | None = None
         self._last_clip: ClipRecord | None = None
 
     @property
@@ -144,7 +150,7 @@ class Monitor:
             TypeError: when ``step`` is no whole number.
         """
         self.stepped = True
-        self.observe(step, record=self.recording)
+        self.observe(step, record=self.recording, scaling=amp.scaling(self._scaler, *self._optimizers))
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Record the step, then clip: in a loop it takes the place of ``torch.nn.utils.clip_grad_norm_``.
@@ -161,10 +167,14 @@ class Monitor:
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
-        measured = self.observe(clip=policy, record=self.recording)
-        if measured is None:  # the monitor is closed or has failed: the caller still relies on clipping
-            return nn.utils.clip_grad_norm_(self._table.collect().parameters, max_norm)
-        return measured.total_norm
+        scaling = amp.scaling(self._scaler, *self._optimizers)
+        measured = self.observe(clip=policy, record=self.recording, scaling=scaling)
+        if measured is not None:
+            return measured.total_norm
+        if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
+            return torch.tensor(float("nan"))
+        # The monitor is closed or has failed: the caller still relies on clipping.
+        return nn.utils.clip_grad_norm_(self._table.collect().parameters, max_norm)
 
     def observe(
         self,
@@ -173,8 +183,10 @@ class Monitor:
         parameters: Iterable[Tensor] | None = None,
         clip: ClipPolicy | None = None,
         record: bool = True,
-        scale: float | Tensor = 1.0,
+        scaling: amp.Scaling | None = None,
         turn: int | None = None,
+        captured: str = BEFORE_CLIPPING,
+        last: bool = True,
     ) -> Measured | None:
         """What :meth:`step` does, for the integrations that drive a monitor.
 
@@ -183,23 +195,31 @@ class Monitor:
             parameters: look only at these; the optimizer's by default.
             clip: a policy for this step instead of the monitor's own.
             record: False to clip only, as when a closure is evaluated again.
-            scale: what a GradScaler has multiplied the gradients by, where it has not been divided out.
+            scaling: what a gradient scaler does to this step.
             turn: the number that ``every_n_steps`` and ``histogram_every_n_steps`` count, ``step`` by default. Several
                 optimizers in turn need one number per round: every second step may always be the same one's.
+            captured: BEFORE_CLIPPING or AFTER_CLIPPING of :mod:`gradwatch.records`.
+            last: False while more gradients of the same step will come, as from another optimizer.
         """
-        number = self._next_step if step is None else operator.index(step)
-        if record:
-            self._next_step = number + 1
-            self._measure_update()
+        number, due, sample = self._turn = self._turn or self._begin(step, turn, record)
+        if last:
+            self._turn = None
         clip = clip or self._clip
-        turn = number if turn is None else turn
-        due = record and turn % self._every_n_steps == 0
-        sample = due and self._sample_is_due(turn)
-        if self.closed or not (due or clip) or (clip is None and self._faults.exhausted(CAPTURE)):
+        # Of a sharded model every rank must go on, or the others would wait for it.
+        spent = clip is None and self._table.sharding is None and self._faults.exhausted(CAPTURE)
+        if self.closed or spent or not (due or clip):
             return None
-        given = (number, parameters, clip, scale, due, sample)
+        if parameters is None and self._optimizers:
+            parameters = parameters_of(*self._optimizers)
+        self._capture.add(parameters, clip is not None, sample, scaling)
+        if not last:
+            return None
         consequence = f"this step is not recorded{' nor clipped' if clip else ''}"
-        measured = self._faults.run(CAPTURE, consequence, self._capture, *given, otherwise=None)
+        given = (number, due, sample, clip, captured)
+        result = self._faults.run(CAPTURE, consequence, self._capture.finish, *given, otherwise=None)
+        measured, arriving = result or (None, None)
+        if arriving is not None:
+            self._in_flight.append(arriving)
         self._receive(wait=False)
         return measured
 
@@ -211,16 +231,17 @@ class Monitor:
         """Flush, close the sinks and remove what drives this monitor. May be called more than once."""
         if self.closed:
             return
-        self.closed = True
         with ExitStack() as stack:  # every sink is closed, whatever the others raise with strict=True
             for sink in self._sinks:
                 part, consequence = f"sink {_name(sink)}", "what it had not written is lost"
                 stack.callback(self._faults.run, part, consequence, sink.close, otherwise=None)
-            for undo in self._on_close:
-                undo()
-            self.flush()
-        self._on_close.clear()
-        self._optimizer = self._sample = None  # a monitor kept for its history keeps no parameters alive
+            stack.callback(self.flush)
+            while self._on_close:
+                self._on_close.pop()()
+            self.closed = True
+        # A monitor that is kept for its history keeps no parameters alive.
+        self._optimizers.clear()
+        self._capture = Capture(self._table, self._faults)
 
     def on_close(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called when the monitor is closed, as to remove hooks."""
@@ -273,53 +294,14 @@ class Monitor:
                 if name in state[kind]:
                     part.load_state_dict(state[kind][name])
 
-    # -- left of the wall: tensors, on their device, nothing waits ---------------------------------------------------
-
-    def _capture(
-        self,
-        step: int,
-        parameters: Iterable[Tensor] | None,
-        clip: ClipPolicy | None,
-        scale: float | Tensor,
-        due: bool,
-        sample: bool,
-    ) -> Measured:
-        if parameters is None and self._optimizer is not None:
-            parameters = parameters_of(self._optimizer)
-        found = self._table.collect(parameters, everything=clip is not None)
-        measured = measure(found.values)
-        factor = None if isinstance(scale, float) and scale == 1.0 else torch.as_tensor(scale)
-        if factor is not None:
-            measured = Measured(measured.norms / factor, measured.total_norm / factor)
-        sampled = self._take_sample(found.watched(), factor) if sample else None
-        record = None if clip is None else self._clip_gradients(clip, found.values, measured, factor)
-        if due:
-            copy = HostCopy(
-                measured.norms if record is None else torch.cat([measured.norms, _numbers(record, measured)])
-            )
-            update, self._update_ratio = self._update_ratio, None
-            self._in_flight.append(_InFlight(step, self._table.names, found.rows, copy, record, sampled, update))
-        return measured
-
-    def _clip_gradients(
-        self, clip: ClipPolicy, gradients: list[Tensor], measured: Measured, factor: Tensor | None
-    ) -> ClipRecord | None:
-        part, consequence = f"clip {_name(clip)}", "this step is not clipped"
-        return self._faults.run(part, consequence, _clip_unscaled, clip, gradients, measured, factor, otherwise=None)
-
-    def _take_sample(self, found: Gradients, factor: Tensor | None) -> SampledStats | None:
-        part, consequence = "the sampled statistics", "they are missing at this step"
-        layers = len(self._table.names)
-        if factor is not None:
-            found = found._replace(values=[gradient.detach() / factor for gradient in found.values])
-        self._sample = self._faults.run(part, consequence, ParameterSample, found, layers, otherwise=None)
-        return self._faults.run(part, consequence, sampled_stats, found, layers, otherwise=None)
-
-    def _measure_update(self) -> None:
-        sample, self._sample = self._sample, None
-        if sample is not None:
-            part, consequence = "the update ratio", "it is missing at this step"
-            self._update_ratio = self._faults.run(part, consequence, sample.update_ratio, otherwise=None)
+    def _begin(self, step: int | None, turn: int | None, record: bool) -> _Turn:
+        number = self._next_step if step is None else operator.index(step)
+        turn = number if turn is None else turn
+        if record:
+            self._next_step = number + 1
+            self._capture.begin()
+        due = record and turn % self._every_n_steps == 0
+        return _Turn(number, due, sample=due and self._sample_is_due(turn))
 
     def _sample_is_due(self, turn: int) -> bool:
         """At each multiple of ``histogram_every_n_steps``, or at the first step recorded after it."""
@@ -330,24 +312,25 @@ class Monitor:
         self._sampled_period = period
         return due
 
-    # -- right of the wall: plain numbers ----------------------------------------------------------------------------
-
     def _receive(self, wait: bool) -> None:
         while self._in_flight and (wait or self._in_flight[0].copy.ready()):
             arrived = self._in_flight.popleft()
             part, consequence = "the record of a step", "this step is not recorded"
             self._faults.run(part, consequence, self._record, arrived, otherwise=None)
 
-    def _record(self, arrived: _InFlight) -> None:
-        numbers = arrived.copy.numpy()
-        stats = _stats(arrived, numbers[: len(arrived.rows)])
+    def _record(self, arrived: Arriving) -> None:
+        stats, self._last_clip = arrived.read()
+        if self.history.skipped[-1:].any():  # what did not step did not move, which says nothing of its steps
+            stats = replace(stats, update_ratio=None)
         self.history.append(stats)
-        self._last_clip = arrived.clip and _with_numbers(arrived.clip, numbers[len(arrived.rows) :])
         new = self._log.take(self._check())
         verdict, severity = self._judge()
         diagnoses = self._diagnose([alert for alert in new if alert.severity > Severity.INFO])
         report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip)
+        writes = rank() == 0
         for sink in list(self._sinks):
+            if not (writes or getattr(sink, "every_rank", False)):
+                continue
             result = self._faults.run(f"sink {_name(sink)}", DROPPED, sink.write, report, otherwise=FAILED)
             if result is FAILED:
                 self._sinks.remove(sink)
@@ -381,59 +364,17 @@ class Monitor:
         return tuple(sorted(found, key=lambda d: -d.confidence))
 
 
-class _InFlight(NamedTuple):
-    """One step's measurement on its way to the host."""
+class _Turn(NamedTuple):
+    """One step: its number, whether it is recorded, and whether it is a sampled one."""
 
-    step: int
-    layers: tuple[str, ...]
-    rows: list[int]
-    copy: HostCopy
-    clip: ClipRecord | None
-    sampled: SampledStats | None
-    update: FloatArray | None
+    number: int
+    due: bool
+    sample: bool
 
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The parameters that ``optimizer`` updates now: groups may be added while training runs."""
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-@torch.no_grad()
-def _clip_unscaled(
-    clip: ClipPolicy, gradients: Sequence[Tensor], measured: Measured, factor: Tensor | None
-) -> ClipRecord:
-    """A policy's limits are meant for the true gradients, so a GradScaler's factor is taken out for it and put back."""
-    if factor is None:
-        return clip.clip_(gradients, measured)
-    scale_(gradients, 1 / factor)
-    try:
-        return clip.clip_(gradients, measured)
-    finally:
-        scale_(gradients, factor)
-
-
-def _stats(arrived: _InFlight, norms: FloatArray) -> StepStats:
-    layers = len(arrived.layers)
-    norm, has_grad = per_layer(norms, arrived.rows, layers)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(np.sqrt(np.sum(norm * norm)))
-    update = arrived.update
-    if update is not None and len(update) != layers:  # the layers changed since the sample was taken
-        update = None
-    sampled = {} if arrived.sampled is None else arrived.sampled._asdict()
-    return StepStats(arrived.step, arrived.layers, norm, has_grad, total, update_ratio=update, **sampled)
-
-
-def _numbers(record: ClipRecord, measured: Measured) -> Tensor:
-    """The numbers of ``record``, to go to the host with the norms: a clip policy leaves them on the device."""
-    given = (record.norm_before, record.norm_after, record.coefficient)
-    like = measured.norms
-    return torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in given])
-
-
-def _with_numbers(record: ClipRecord, numbers: FloatArray) -> ClipRecord:
-    before, after, coefficient = numbers.tolist()
-    return ClipRecord(record.policy, before, after, coefficient, float(record.threshold))
+def parameters_of(*optimizers: torch.optim.Optimizer) -> list[Tensor]:
+    """The parameters that ``optimizers`` update now: groups may be added while training runs."""
+    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 def _checked(rule: Rule, history: History) -> list[Alert]:

@@ -56,15 +56,17 @@ class StepStats:
         grad_norm: float64 [L], L2 norm before clipping. NaN and inf stay what they are; 0 where there is no gradient.
         has_grad: bool [L], False where no gradient exists, which is not the same as a gradient of zero.
         total_norm: L2 norm over all layers.
-        captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
-        skipped: whether a gradient scaler skips this step because a gradient is not finite.
-        max_abs: float64 [L], largest absolute element. This and what follows is None except on sampled steps.
+        max_abs: float64 [L], largest absolute element. This and what follows, up to histogram, is
+            None except on sampled steps.
         zero_fraction: float64 [L], share of elements that are exactly zero.
         nonfinite: int64 [L], number of NaN and inf elements.
         param_norm: float64 [L], L2 norm of the parameters before the step.
         update_ratio: float64 [L], ``|change of the parameters| / |parameters|`` made by the previous sampled step,
             estimated from a bounded sample of each parameter. It is known one step later than the other statistics.
         histogram: int64 [L, bins], counts of ``log10 |gradient|`` between ``gradwatch.tags.HISTOGRAM_EDGES``.
+        captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
+        skipped: whether a gradient scaler skips this step because a gradient is not finite.
+        nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.
     """
 
     step: int
@@ -72,14 +74,15 @@ class StepStats:
     grad_norm: FloatArray
     has_grad: BoolArray
     total_norm: float
-    captured: str = BEFORE_CLIPPING
-    skipped: bool = False
     max_abs: FloatArray | None = None
     zero_fraction: FloatArray | None = None
     nonfinite: IntArray | None = None
     param_norm: FloatArray | None = None
     update_ratio: FloatArray | None = None
     histogram: IntArray | None = None
+    captured: str = BEFORE_CLIPPING
+    skipped: bool = False
+    nonfinite_ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

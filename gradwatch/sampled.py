@@ -3,83 +3,144 @@
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.histograms import BINS, element_stats, log10_counts
+from gradwatch.histograms import BUCKETS, element_stats, log10_counts
 from gradwatch.layers import Gradients
-from gradwatch.records import FloatArray, IntArray
-from gradwatch.stats import measure, per_layer, real_values
+from gradwatch.records import FloatArray
+from gradwatch.sharding import local_part
+from gradwatch.stats import measure, real_values
+
+COLUMNS = 4 + BUCKETS
+"""Sums over the elements of a gradient: zeros, all, non-finite ones, squares of the parameter, and the histogram."""
 
 
-class SampledStats(NamedTuple):
-    """The dearer statistics of :class:`~gradwatch.records.StepStats`, arrays [L]."""
+class Elements(NamedTuple):
+    """What another reading of P gradients and parameters gives."""
 
+    rows: Sequence[int]
+    slots: Sequence[int]
+    sums: FloatArray
+    """[P, COLUMNS]."""
     max_abs: FloatArray
-    zero_fraction: FloatArray
-    nonfinite: IntArray
-    param_norm: FloatArray
-    histogram: IntArray
+    """[P], largest finite magnitude."""
+
+    @classmethod
+    def together(cls, parts: Sequence[Elements]) -> Elements | None:
+        """All of ``parts``; None where there are none."""
+        return cls(*map(_joined, zip(*parts))) if parts else None
+
+    def stats(self, layers: int) -> dict[str, Any]:
+        """The statistics of sampled steps as :class:`~gradwatch.records.StepStats` names them, arrays [L]."""
+        zeros, elements, nonfinite, squares, *buckets = _by_layer(self.sums, self.rows, layers).T
+        largest = np.zeros(layers + 1)
+        np.maximum.at(largest, list(self.rows), self.max_abs)
+        return {
+            "max_abs": largest[:-1],
+            "zero_fraction": zeros / np.maximum(elements, 1),
+            "nonfinite": np.rint(nonfinite).astype(np.int64),
+            "param_norm": np.sqrt(squares),
+            "histogram": np.rint(np.stack(buckets, axis=1)).astype(np.int64),
+        }
+
+
+class Moved(NamedTuple):
+    """How far a step moved P parameters."""
+
+    rows: Sequence[int]
+    slots: Sequence[int]
+    squares: FloatArray
+    """[P, 2], ``|change|^2`` and ``|parameter|^2``; 0 of a parameter that is gone."""
+
+    @classmethod
+    def together(cls, parts: Sequence[Moved]) -> Moved | None:
+        """All of ``parts``; None where there are none."""
+        return cls(*map(_joined, zip(*parts))) if parts else None
+
+    def update_ratio(self, layers: int) -> FloatArray:
+        """float64 [L], ``|change| / |parameters|``; NaN for a layer that is unknown or was zero."""
+        change, size = np.sqrt(_by_layer(self.squares, self.rows, layers)).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(size > 0, change / size, np.nan)
 
 
 @torch.no_grad()
-def sampled_stats(gradients: Gradients, layers: int) -> SampledStats:
-    """Everything that needs another reading of the gradients and parameters; for one step in a hundred."""
-    max_abs, zeros, numel = np.zeros(layers), np.zeros(layers), np.zeros(layers)
-    nonfinite = np.zeros(layers, np.int64)
-    counts = np.zeros((layers, BINS), np.int64)
-    for gradient, row in zip(gradients.values, gradients.rows):
-        found = element_stats(real_values(gradient))
-        max_abs[row] = max(max_abs[row], found.max_abs)
+def element_sums(gradients: Gradients, factor: Tensor | None = None) -> Elements:
+    """Everything that needs another reading of the gradients and parameters; for one step in a hundred.
+
+    Args:
+        gradients: of P parameters.
+        factor: what the gradients are multiplied by.
+    """
+    sums, max_abs = np.zeros((len(gradients.values), COLUMNS)), np.zeros(len(gradients.values))
+    for i, gradient in enumerate(gradients.values):
+        found = element_stats(real_values(gradient if factor is None else gradient.detach() / factor))
+        max_abs[i] = found.max_abs
         elements = gradient.numel() * (2 if gradient.is_complex() else 1)
-        zeros[row] += found.zeros + elements - found.numel  # what a sparse gradient does not store is zero
-        numel[row] += elements
-        nonfinite[row] += found.nonfinite
-        counts[row] += found.counts
-    param_norms = measure(gradients.parameters).norms.double().cpu().numpy()
-    param_norm, _ = per_layer(param_norms, gradients.rows, layers)
-    return SampledStats(max_abs, zeros / np.maximum(numel, 1), nonfinite, param_norm, log10_counts(counts))
+        # What a sparse gradient does not store is zero.
+        sums[i, :3] = found.zeros + elements - found.numel, elements, found.nonfinite
+        sums[i, 4:] = log10_counts(found.counts)
+    with np.errstate(over="ignore"):
+        norms = measure([local_part(parameter).values for parameter in gradients.parameters]).norms
+        sums[:, 3] = np.square(norms.double().cpu().numpy())
+    return Elements(gradients.rows, gradients.slots, sums * _weights(gradients), max_abs)
 
 
 class ParameterSample:
     """Up to 1,024 elements of each parameter, kept for one step to see how far the step moved them.
 
     Args:
-        gradients: the gradients whose parameters are about to be updated.
-        layers: number of layers.
+        gradients: of P parameters that are about to be updated.
     """
 
     SIZE = 1024
     """Elements of a parameter; the estimate of a layer's update is within a few percent of the whole."""
 
     @torch.no_grad()
-    def __init__(self, gradients: Gradients, layers: int) -> None:
-        self._layers = layers
-        self._rows = gradients.rows
+    def __init__(self, gradients: Gradients) -> None:
+        self._rows, self._slots = gradients.rows, gradients.slots
         self._parameters = [weakref.ref(parameter) for parameter in gradients.parameters]
-        self._before = [self._sample(parameter).clone() for parameter in gradients.parameters]
-        sizes = [real_values(parameter).numel() for parameter in gradients.parameters]
-        self._weights = np.array([size / max(b.numel(), 1) for size, b in zip(sizes, self._before)])
+        whole = [real_values(local_part(parameter).values) for parameter in gradients.parameters]
+        self._before = [_thinned(values).clone() for values in whole]
+        stands_for = [values.numel() / max(b.numel(), 1) for values, b in zip(whole, self._before)]
+        self._weights = np.array(stands_for).reshape(-1, 1) * _weights(gradients)
 
     @torch.no_grad()
-    def update_ratio(self) -> FloatArray:
-        """float64 [L], ``|change| / |parameters|`` since the sample; NaN for a layer that is unknown or was zero."""
-        now = [p if (p := ref()) is None else self._sample(p) for ref in self._parameters]
-        known = [n is not None and n.shape == b.shape for n, b in zip(now, self._before)]
-        kept = [(n, b, r, w) for n, b, r, w, k in zip(now, self._before, self._rows, self._weights, known) if k]
-        change = measure([n - b for n, b, _, _ in kept if n is not None]).norms.double().cpu().numpy()
-        size = measure([b for _, b, _, _ in kept]).norms.double().cpu().numpy()
-        scale = np.sqrt(np.array([w for _, _, _, w in kept]))
-        rows = [r for _, _, r, _ in kept]
-        moved, _ = per_layer(change * scale, rows, self._layers)
-        norm, _ = per_layer(size * scale, rows, self._layers)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(norm > 0, moved / norm, np.nan)
+    def moved(self) -> Moved:
+        """How far the parameters are now from where they were."""
+        found = [(i, p) for i, ref in enumerate(self._parameters) if (p := ref()) is not None]
+        now = {i: _thinned(real_values(local_part(p).values)) for i, p in found}
+        kept = [i for i, values in now.items() if values.shape == self._before[i].shape]
+        change = measure([now[i] - self._before[i] for i in kept]).norms
+        size = measure([self._before[i] for i in kept]).norms
+        squares = np.zeros((len(self._before), 2))
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares[kept] = np.square(torch.stack([change, size], dim=1).double().cpu().numpy())
+            return Moved(self._rows, self._slots, squares * self._weights)
 
-    def _sample(self, parameter: Tensor) -> Tensor:
-        flat = real_values(parameter).reshape(-1)
-        stride = max(1, -(-flat.numel() // self.SIZE))
-        return flat[:: stride | 1]  # an even stride would meet the same columns of every row
+
+def _thinned(values: Tensor) -> Tensor:
+    flat = values.reshape(-1)
+    stride = max(1, -(-flat.numel() // ParameterSample.SIZE))
+    return flat[:: stride | 1]  # an even stride would meet the same columns of every row
+
+
+def _weights(gradients: Gradients) -> FloatArray:
+    """[P, 1]."""
+    return np.array(gradients.weights or [1.0] * len(gradients.rows)).reshape(-1, 1)
+
+
+def _by_layer(sums: FloatArray, rows: Sequence[int], layers: int) -> FloatArray:
+    """[L, columns]; a row of -1 is no layer's."""
+    total = np.zeros((layers + 1, sums.shape[1]))
+    np.add.at(total, list(rows), sums)
+    return total[:-1]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [entry for part in parts for entry in part]

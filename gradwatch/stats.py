@@ -35,10 +35,20 @@ class Measured:
     Args:
         norms: [P], L2 norm of each of the P gradients given to :func:`measure`.
         total_norm: 0-dim, L2 norm over all of them.
+        sharded: whether the gradients are this rank's parts only; the norms are those of the whole all the same.
     """
 
     norms: Tensor
     total_norm: Tensor
+    sharded: bool = False
+
+    @classmethod
+    def together(cls, parts: Sequence[Measured]) -> Measured:
+        """What was measured in several parts."""
+        if len(parts) == 1:
+            return parts[0]
+        norms = torch.cat([part.norms.to(parts[0].norms) for part in parts]) if parts else torch.zeros(0)
+        return cls(norms, torch.linalg.vector_norm(norms))
 
 
 @torch.no_grad()

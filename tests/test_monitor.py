@@ -362,7 +362,7 @@ class TestFaults:
             calls.append(1)
             raise RuntimeError("no norm")
 
-        monkeypatch.setattr("gradwatch.monitor.measure", fail)
+        monkeypatch.setattr("gradwatch.capture.measure", fail)
         monitor = gw.Monitor(loop.model, sinks=())
         with pytest.warns(GradwatchWarning, match="the capture of gradients failed.*no norm") as caught:
             loop.run(monitor, 6)
@@ -628,7 +628,7 @@ class TestLateArrival:
     @pytest.fixture(autouse=True)
     def late(self, monkeypatch):
         monkeypatch.setattr(LateCopy, "sent", 0)
-        monkeypatch.setattr("gradwatch.monitor.HostCopy", LateCopy)
+        monkeypatch.setattr("gradwatch.capture.HostCopy", LateCopy)
 
     def test_order_is_kept_and_flush_takes_the_rest(self):
         model, memory = nn.Linear(2, 2), gw.sinks.Memory()

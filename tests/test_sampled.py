@@ -1,5 +1,7 @@
 """Sampled statistics and update ratios against NumPy in float64."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from gradwatch.histograms import BINS, element_stats
 from gradwatch.layers import Gradients, LayerTable
-from gradwatch.sampled import ParameterSample, sampled_stats
+from gradwatch.sampled import ParameterSample, element_sums
 from gradwatch.stats import real_values
 from gradwatch.tags import HISTOGRAM_EDGES
 from tests.models import GALLERY, as_float64, backward, build
@@ -20,12 +22,13 @@ def gradients_of(*tensors: torch.Tensor, rows: list[int] | None = None) -> Gradi
     )
 
 
-def about_to_change(
-    *parameters: torch.Tensor, rows: list[int] | None = None, layers: int | None = None
-) -> ParameterSample:
+def about_to_change(*parameters: torch.Tensor, rows: list[int] | None = None) -> ParameterSample:
     rows = rows or [*range(len(parameters))]
-    gradients = Gradients(list(parameters), [torch.ones_like(p) for p in parameters], rows)
-    return ParameterSample(gradients, layers or max(rows) + 1)
+    return ParameterSample(Gradients(list(parameters), [torch.ones_like(p) for p in parameters], rows))
+
+
+def sampled_stats(gradients: Gradients, layers: int) -> SimpleNamespace:
+    return SimpleNamespace(**element_sums(gradients).stats(layers))
 
 
 def test_sampled_stats_against_numpy():
@@ -69,7 +72,7 @@ def test_sampled_stats_on_every_model(name):
     backward(case)
     gradients = table.collect()
     found = sampled_stats(gradients, len(table.names))
-    for parameter, gradient, row in zip(*gradients):
+    for parameter, gradient, row in zip(gradients.parameters, gradients.values, gradients.rows):
         values = as_float64(gradient).reshape(-1)
         parts = np.abs(np.concatenate([values.real, values.imag]) if np.iscomplexobj(values) else values)
         assert found.max_abs[row] == pytest.approx(parts.max(initial=0.0), rel=1e-6)
@@ -97,7 +100,7 @@ def moved(*parameters: torch.Tensor, by: float, rows: list[int] | None = None) -
             p += by * torch.randn(p.shape, generator=torch.Generator().manual_seed(i + 100), dtype=p.dtype)
             changed[row] += reference(p - before[i]) ** 2
             size[row] += reference(before[i]) ** 2
-    return sample.update_ratio(), np.sqrt(changed / size).tolist()
+    return sample.moved().update_ratio(layers=max(rows) + 1), np.sqrt(changed / size).tolist()
 
 
 def test_update_ratio_is_exact_for_small_parameters():
@@ -121,22 +124,22 @@ def test_the_sample_of_a_parameter_meets_every_column():
     sample = about_to_change(parameter)
     with torch.no_grad():
         parameter[:, 0] += 1.0
-    assert sample.update_ratio().tolist() == pytest.approx([1 / 32], rel=0.1)
+    assert sample.moved().update_ratio(layers=1).tolist() == pytest.approx([1 / 32], rel=0.1)
 
 
 def test_update_ratio_is_unknown_where_it_cannot_be_known():
     kept, zero, replaced = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3))
-    sample = about_to_change(kept, zero, replaced, layers=4)
+    sample = about_to_change(kept, zero, replaced)
     with torch.no_grad():
         kept += 0.5
         zero += 0.5
     del replaced
-    np.testing.assert_allclose(sample.update_ratio(), [0.5, NAN, NAN, NAN])
+    np.testing.assert_allclose(sample.moved().update_ratio(layers=4), [0.5, NAN, NAN, NAN])
 
 
 def test_update_ratio_of_a_step_that_did_not_happen_is_zero():
     parameter = nn.Parameter(normal(5))
-    assert about_to_change(parameter).update_ratio().tolist() == [0.0]
+    assert about_to_change(parameter).moved().update_ratio(layers=1).tolist() == [0.0]
 
 
 def test_elements_of_a_gradient_with_the_negative_bit():

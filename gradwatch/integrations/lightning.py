@@ -10,15 +10,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gradwatch import sinks as gradwatch_sinks
+from gradwatch.amp import scaling
 from gradwatch.faults import Faults
 from gradwatch.layers import check_granularity
 from gradwatch.monitor import Monitor, check_parts, parameters_of
 from gradwatch.patterns import as_patterns, check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
-from gradwatch.records import Report
+from gradwatch.records import AFTER_CLIPPING, BEFORE_CLIPPING, Report
 from gradwatch.sinks import numbers
 
 
@@ -174,8 +174,9 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
             step,
             parameters=parameters_of(optimizer),
             record=first,
-            scale=_scale(trainer, pl_module, optimizer),
+            scaling=scaling(getattr(trainer.precision_plugin, "scaler", None), optimizer),
             turn=step // max(1, len(trainer.optimizers)),
+            captured=BEFORE_CLIPPING if pl_module.automatic_optimization else AFTER_CLIPPING,
         )
 
     def _resume(self, monitor: Monitor, state: Mapping[str, Any]) -> None:
@@ -252,15 +253,6 @@ def _sink(logger: Any, trainer: Any) -> Sink | None:
     if trainer.log_every_n_steps:  # 0 switches the loggers off
         return LoggerNumbers(logger, trainer.log_every_n_steps, max(1, len(trainer.optimizers)))
     return None
-
-
-def _scale(trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> float | Tensor:
-    """What the gradients are still multiplied by: Lightning leaves it to a fused optimizer to divide that out."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return 1.0
-    scaled_one: Tensor = scaler.scale(torch.ones((), device=pl_module.device))  # get_scale() would wait for the device
-    return scaled_one
 
 
 def _refuse_to_clip_twice(clip: ClipPolicy, trainer: Any, pl_module: Any) -> None:

@@ -32,11 +32,13 @@ PUBLIC = {
     "gradwatch.clipping": ["ClipPolicy", "GlobalNorm", "Value"],
     "gradwatch.diagnosis": ["Cause", "DepthProfile", "FirstNonFinite", "LargeSteps", "NoSignal", "default"],
     "gradwatch.rules": [
+        "Clipped",
         "Dead",
         "Exploding",
         "LayerRule",
         "NonFinite",
         "Rule",
+        "Skipped",
         "Spike",
         "UpdateRatio",
         "Vanishing",
@@ -57,6 +59,7 @@ FIELDS = {
 }
 
 MONITOR = {
+    "scaler": None,
     "optimizer": None,
     "rules": None,
     "clip": None,
@@ -127,7 +130,8 @@ def test_a_history_has_the_members_of_the_contract() -> None:
 
 
 def test_rules_have_their_plain_names() -> None:
-    assert {rule.name for rule in gw.rules.default()} == {"vanishing", "exploding", "nonfinite", "spike", "dead"}  # type: ignore[attr-defined]
+    names = "nonfinite vanishing exploding spike dead skipped clipped"
+    assert {rule.name for rule in gw.rules.default()} == set(names.split())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Gradient scalers: what gradients are multiplied by, and which steps are skipped."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Scaling(NamedTuple):
+    """What a gradient scaler that is at work does to one step: it is skipped when a gradient is not finite."""
+
+    factor: Tensor | None
+    """0-dim, what the gradients are multiplied by; None where that is divided out already."""
+
+
+def scaling(scaler: Any, *optimizers: torch.optim.Optimizer) -> Scaling | None:
+    """What ``scaler`` does to the gradients as they are now; None when it is off.
+
+    Args:
+        scaler: a ``torch.amp.GradScaler`` or None.
+        optimizers: whose gradients are meant; where they are not known, those of any.
+
+    Example:
+        >>> scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        >>> loss = scaler.scale(torch.tensor(1.0))
+        >>> scaling(scaler)
+        Scaling(factor=tensor(8.))
+    """
+    if scaler is None or not scaler.is_enabled():
+        return None
+    # Whether unscale_() has been called the scaler has no public way to say; get_scale() would wait for the device.
+    states = scaler._per_optimizer_states
+    ids = [id(optimizer) for optimizer in optimizers] or list(states)
+    if any(states[i]["stage"].name != "READY" for i in ids if i in states):
+        return Scaling(None)
+    return Scaling(scaler._get_scale_async())
+
+
+def fused_scaling(optimizer: torch.optim.Optimizer) -> Scaling | None:
+    """The same inside the step of a fused optimizer, which divides and skips by itself; None where no scaler steps it.
+
+    >>> fused_scaling(torch.optim.SGD([torch.zeros(1)]))
+    """
+    if not hasattr(optimizer, "found_inf"):
+        return None
+    return Scaling(getattr(optimizer, "grad_scale", None))

@@ -1,0 +1,232 @@
+"""Capture: everything left of the wall. Tensors on their device become one vector on its way to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradwatch.amp import Scaling
+from gradwatch.clipping.scale import scale_
+from gradwatch.faults import Faults
+from gradwatch.host_copy import HostCopy
+from gradwatch.layers import LayerTable
+from gradwatch.protocols import ClipPolicy
+from gradwatch.records import ClipRecord, FloatArray, StepStats
+from gradwatch.reduction import Reduction
+from gradwatch.sampled import COLUMNS, Elements, Moved, ParameterSample, element_sums
+from gradwatch.stats import Measured, measure, per_layer
+
+
+class Arriving(NamedTuple):
+    """One step's measurement on its way to the host."""
+
+    step: int
+    captured: str
+    layers: tuple[str, ...]
+    copy: HostCopy
+    rows: list[int]
+    clip: ClipRecord | None
+    scaled: bool
+    elements: Elements | None
+    moved: Moved | None
+    reduction: Reduction | None
+
+    def read(self) -> tuple[StepStats, ClipRecord | None]:
+        """The numbers, once they have arrived.
+
+        Raises:
+            RuntimeError: when a rank could not measure its part.
+        """
+        numbers, clip = self.copy.numpy(), None
+        if self.clip is not None:
+            numbers, clip = numbers[:-3], _with_numbers(self.clip, numbers[-3:])
+        norms, rows, elements, moved = numbers, self.rows, self.elements, self.moved
+        ranks: tuple[int, ...] = ()
+        if self.reduction is not None:
+            norms, rows, elements, moved, ranks = self.reduction.read(numbers)
+        layers = len(self.layers)
+        norm, has_grad = per_layer(norms, rows, layers)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(np.sqrt(np.sum(norm * norm)))
+        stats = StepStats(
+            self.step,
+            self.layers,
+            norm,
+            has_grad,
+            total,
+            captured=self.captured,
+            skipped=self.scaled and not np.isfinite(norms).all(),
+            nonfinite_ranks=ranks,
+            update_ratio=moved and moved.update_ratio(layers),
+            **({} if elements is None else elements.stats(layers)),
+        )
+        return stats, clip
+
+
+@dataclass
+class _Gathered:
+    """What one step's gradients measured so far: all at once, or one optimizer's after the other's."""
+
+    values: list[Tensor] = field(default_factory=list)
+    """The gradients; of a sharded model the parts that this rank holds."""
+    rows: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    elements: list[Elements] = field(default_factory=list)
+    samples: list[ParameterSample] = field(default_factory=list)
+    scaling: Scaling | None = None
+    error: Exception | None = None
+
+
+class Capture:
+    """Measures the gradients of one step after the other, clips them, and sends their numbers to the host.
+
+    Of a sharded model every rank takes part in the one all_reduce of each step, whatever happened to it: what can fail
+    happens before, and the others are told of it in the vector.
+
+    Args:
+        table: the layers of the model.
+        faults: runs what may fail without the rest.
+    """
+
+    def __init__(self, table: LayerTable, faults: Faults) -> None:
+        self._table, self._faults = table, faults
+        self._gathered = _Gathered()
+        self._samples: tuple[int, list[ParameterSample]] | None = None
+        self._moved: tuple[int, list[Moved]] | None = None
+        self._cut_off: Exception | None = None
+
+    def begin(self) -> None:
+        """A new step begins: how far the last sampled one moved its parameters is known now."""
+        pending, self._samples = self._samples, None
+        if pending is not None:
+            version, samples = pending
+            part, consequence = "the update ratio", "it is missing at this step"
+            moved = [self._faults.run(part, consequence, sample.moved, otherwise=None) for sample in samples]
+            self._moved = version, [m for m in moved if m is not None]
+
+    def add(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
+        """Measure the gradients that exist now; an error is kept for :meth:`finish`."""
+        try:
+            self._measure(only, everything, sample, scaling)
+        except Exception as error:
+            self._gathered.error = error
+
+    def finish(
+        self, step: int, due: bool, sample: bool, clip: ClipPolicy | None, captured: str
+    ) -> tuple[Measured, Arriving | None]:
+        """Clip what was measured, and start the copy to the host where it is to be recorded."""
+        gathered, self._gathered = self._gathered, _Gathered()
+        if sample:
+            self._samples = self._table.version, gathered.samples
+        moved = self._take_moved() if due else None
+        reduction = None
+        if self._table.sharding is not None:
+            reduction = Reduction(self._table.sharding, COLUMNS if sample else 0, moved is not None)
+            numbers, measured = self._reduce(reduction, gathered, moved or [])
+        if gathered.error is not None:
+            raise gathered.error
+        if reduction is None:
+            measured = Measured.together(gathered.measured)
+            numbers = measured.norms
+        record = None if clip is None else self._clip(clip, gathered, measured)
+        if not due:
+            return measured, None
+        arriving = Arriving(
+            step,
+            captured,
+            self._table.names,
+            HostCopy(numbers if record is None else torch.cat([numbers, _numbers(record, numbers)])),
+            gathered.rows,
+            record,
+            gathered.scaling is not None,
+            Elements.together(gathered.elements),
+            Moved.together(moved or []),
+            reduction,
+        )
+        return measured, arriving
+
+    def _measure(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
+        found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
+        if self._table.sharding is not None:
+            found = self._table.sharding.localize(found)
+        measured = measure(found.values)
+        factor = None if scaling is None else scaling.factor
+        if factor is not None:
+            factor = factor.to(measured.norms.device, non_blocking=True)
+            measured = Measured(measured.norms / factor, measured.total_norm / factor)
+        gathered = self._gathered
+        gathered.scaling = scaling
+        gathered.values += found.values if everything else []  # kept to be clipped, else they may be freed
+        gathered.rows += found.rows
+        gathered.slots += found.slots
+        gathered.weights += found.weights
+        gathered.measured.append(measured)
+        if sample:
+            watched = found.watched()
+            part, consequence = "the sampled statistics", "they are missing at this step"
+            parameters = self._faults.run(part, consequence, ParameterSample, watched, otherwise=None)
+            elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
+            gathered.samples += [] if parameters is None else [parameters]
+            gathered.elements += [] if elements is None else [elements]
+
+    def _take_moved(self) -> list[Moved] | None:
+        """What :meth:`begin` found; empty where the layers have changed since, None between sampled steps."""
+        found, self._moved = self._moved, None
+        return None if found is None else found[1] if found[0] == self._table.version else []
+
+    def _reduce(self, reduction: Reduction, gathered: _Gathered, moved: Sequence[Moved]) -> tuple[Tensor, Measured]:
+        """The vector over all ranks, and the norms of the whole gradients."""
+        if self._cut_off is not None:
+            raise RuntimeError("the ranks lost each other before") from self._cut_off
+        if gathered.error is None:
+            reduction.add(gathered.slots, gathered.weights, Measured.together(gathered.measured).norms)
+            for elements in gathered.elements:
+                reduction.add_elements(elements)
+            for m in moved:
+                reduction.add_moved(m)
+        else:
+            reduction.fail()
+        try:
+            vector = reduction.run()
+        except Exception as error:
+            self._cut_off = error
+            raise
+        return vector, reduction.measured(vector, gathered.slots)
+
+    def _clip(self, clip: ClipPolicy, gathered: _Gathered, measured: Measured) -> ClipRecord | None:
+        part, consequence = f"clip {type(clip).__name__}", "this step is not clipped"
+        factor = None if gathered.scaling is None else gathered.scaling.factor
+        given = (clip, gathered.values, measured, factor)
+        return self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
+
+
+@torch.no_grad()
+def _clip_unscaled(
+    clip: ClipPolicy, gradients: Sequence[Tensor], measured: Measured, factor: Tensor | None
+) -> ClipRecord:
+    """A policy's limits are meant for the true gradients, so a GradScaler's factor is taken out for it and put back."""
+    if factor is None:
+        return clip.clip_(gradients, measured)
+    scale_(gradients, 1 / factor)
+    try:
+        return clip.clip_(gradients, measured)
+    finally:
+        scale_(gradients, factor)
+
+
+def _numbers(record: ClipRecord, like: Tensor) -> Tensor:
+    """The numbers of ``record``, to go to the host with the norms: a clip policy leaves them on the device."""
+    given = (record.norm_before, record.norm_after, record.coefficient)
+    return torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in given])
+
+
+def _with_numbers(record: ClipRecord, numbers: FloatArray) -> ClipRecord:
+    before, after, coefficient = numbers.tolist()
+    return ClipRecord(record.policy, before, after, coefficient, float(record.threshold))
