@@ -272,6 +272,8 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 def _kind(module: nn.Module) -> str:
     name: str = module.original_name if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
+    if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):  # fully_shard() makes a class of its own
+        name = name.removeprefix("FSDP")
     return name.removeprefix("Parametrized")
 
 

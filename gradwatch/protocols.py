@@ -47,7 +47,10 @@ class Cause(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes one report per captured step. One that raises is dropped after one warning."""
+    """Takes one report per captured step. One that raises is dropped after one warning.
+
+    Of several ranks only rank 0 writes, unless the sink has an attribute ``every_rank`` that is true.
+    """
 
     def write(self, report: Report) -> None:
         """Record ``report``."""

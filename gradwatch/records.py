@@ -175,7 +175,7 @@ class Report:
     clip: ClipRecord | None = None
 
     def sections(self) -> list[tuple[str, list[str]]]:
-        """Verdict, and where causes were found Why, Evidence and Next: each a title and its lines."""
+        """Verdict, where causes were found Why, Evidence and Next, and Measured where that was after clipping."""
         sections = [("Verdict", [self.verdict])]
         if self.diagnoses:
             sections += [
@@ -183,6 +183,8 @@ class Report:
                 ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
                 ("Next", [d.remedy for d in self.diagnoses]),
             ]
+        if self.stats is not None and self.stats.captured == AFTER_CLIPPING:
+            sections.append(("Measured", ["as the optimizer used them: after any clipping of your own"]))
         return sections
 
     def __str__(self) -> str:

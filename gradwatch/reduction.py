@@ -15,6 +15,7 @@ from gradwatch.records import FloatArray
 from gradwatch.sampled import Elements, Moved
 from gradwatch.sharding import Sharding
 from gradwatch.stats import Measured
+from gradwatch.verdict import name_ranks
 
 TINY = np.finfo(np.float64).tiny
 
@@ -124,12 +125,3 @@ class Reduction:
 
     def _ranks(self, numbers: FloatArray, part: str) -> tuple[int, ...]:
         return self._sharding.global_ranks(np.flatnonzero(self._of(numbers, part)).tolist())
-
-
-def name_ranks(ranks: Sequence[int]) -> str:
-    """In words.
-
-    >>> name_ranks((1,)), name_ranks((0, 3))
-    ('rank 1', 'ranks 0, 3')
-    """
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

@@ -23,7 +23,7 @@ class FirstNonFinite:
     """
 
     def explain(self, history: History, probe: object, alerts: Sequence[Alert]) -> Diagnosis | None:
-        broken = history.has_grad & ~np.isfinite(history.grad_norm)
+        broken = history.has_grad & ~np.isfinite(history.grad_norm) & ~history.skipped[:, None]
         asked = [a.step for a in alerts if a.rule == "nonfinite"]
         ill: BoolArray = np.any(broken, axis=1)
         rows = np.flatnonzero(ill & (history.steps <= max(asked, default=-1)))
@@ -55,4 +55,6 @@ class FirstNonFinite:
                 "the loss or the last operations made it (log or sqrt of zero, division by zero, an overflow in half "
                 f"precision), or the batch holds NaN; {anomaly}"
             )
+        if not grew and np.isinf(history.grad_norm[start]).any() and not history.skipped_count:
+            remedy += "; if a GradScaler is in use, give it to the monitor (scaler=): the steps it skips are no fault"
         return Diagnosis("first_nonfinite", 0.8 if grew else 0.5, names, tuple(evidence), remedy)

@@ -125,7 +125,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._close()
         self._last_step = None
-        sinks = self._sinks_of(trainer) if trainer.is_global_zero else []
+        sinks = self._sinks_of(trainer)
         self.monitor = Monitor(pl_module, sinks=sinks, **self._settings)
         self._unused = self._unused or self.monitor.state_dict()
         self.monitor.load_state_dict(self._unused)
@@ -187,6 +187,8 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
             raise
 
     def _sinks_of(self, trainer: Any) -> list[Sink]:
+        if not trainer.is_global_zero:
+            return [sink for sink in self._sinks or () if getattr(sink, "every_rank", False)]
         if self._sinks is not None:
             return self._sinks
         made = [

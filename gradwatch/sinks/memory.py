@@ -9,7 +9,7 @@ from gradwatch.records import Report
 
 
 class Memory:
-    """Keeps the newest reports, for notebooks and tests.
+    """Keeps the newest reports, for notebooks and tests; of several ranks each keeps its own.
 
     Args:
         max_reports: number of reports kept, at least 1.
@@ -23,6 +23,8 @@ class Memory:
         >>> [report.verdict for report in memory.reports]
         ['healthy']
     """
+
+    every_rank = True
 
     def __init__(self, max_reports: int = 10_000) -> None:
         check_whole_number("Memory: max_reports", max_reports, at_least=1)

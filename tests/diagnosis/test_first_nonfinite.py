@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from gradwatch import Alert, Diagnosis, History, Severity
 from gradwatch.diagnosis import FirstNonFinite
@@ -22,7 +25,7 @@ def test_out_of_a_clear_sky_in_some_layers() -> None:
         "the step before, the total norm was 5, nothing unusual",
     )
     assert found.remedy.startswith("look at what follows b for a division by zero")
-    assert found.remedy.endswith("set_detect_anomaly(True) names the operation")
+    assert "set_detect_anomaly(True) names the operation" in found.remedy
 
 
 def test_in_every_layer_the_loss_is_to_blame() -> None:
@@ -66,3 +69,20 @@ def test_a_layer_without_a_gradient_is_not_blamed() -> None:
     found = explain(frozen=[None] * 3, a=[1.0, 1.0, NAN])
     assert found is not None
     assert found.layers == ("a",)
+
+
+def test_inf_may_be_the_overflow_of_a_gradient_scaler() -> None:
+    assert "scaler=" in explain(a=[1.0] * 5 + [INF], b=[1.0] * 5 + [INF]).remedy  # type: ignore[union-attr]
+    assert "scaler=" not in explain(a=[1.0] * 5 + [NAN], b=[1.0] * 5 + [NAN]).remedy  # type: ignore[union-attr]
+
+
+def test_a_skipped_step_is_not_the_first() -> None:
+    history = History.from_grad_norms(a=[1.0, 1.0])
+    for step, skipped in ((2, True), (3, False)):
+        assert history.latest is not None
+        history.append(replace(history.latest, step=step, grad_norm=np.array([INF]), skipped=skipped))
+    alert = Alert(3, "nonfinite", None, Severity.ERROR, INF, INF, "")
+    found = FirstNonFinite().explain(history, None, [alert])
+    assert found is not None
+    assert "at step 3" in found.evidence[0]
+    assert "scaler=" not in found.remedy
