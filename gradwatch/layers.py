@@ -45,15 +45,6 @@ class Gradients(NamedTuple):
         return Gradients(*columns)
 
 
-class _Plan(NamedTuple):
-    """What the model looked like: compared at every step, it tells cheaply whether the layers must be found anew."""
-
-    module: weakref.ref[nn.Module]
-    parameter_ids: tuple[int, ...]
-    child_ids: tuple[int, ...]
-    rows: tuple[int, ...]
-
-
 class LayerTable:
     """The layers of a model, followed through whatever happens to it while it trains.
 
@@ -95,9 +86,15 @@ class LayerTable:
         self.names: tuple[str, ...] = ()
         self.sharding: Sharding | None = None
         """How the parameters are spread over ranks; None where every rank has the whole model."""
+        self.norm_dtype = torch.float32
+        """Of torch's norm over all parameters, float32 at least."""
         self.version = 0
         """Counts how often the layers were found anew: rows of one version mean nothing in the next."""
-        self._plans: list[_Plan] = []
+        self._modules: list[weakref.ref[nn.Module]] = []
+        self._structure: list[int] = []
+        """What the modules looked like: compared at every step, it tells whether the layers must be found anew."""
+        self._rows: list[int] = []
+        """Of each module's parameters in turn, the row."""
         self._lazy = False
         self._check(model)
         self._find(model)
@@ -116,30 +113,26 @@ class LayerTable:
         if self._lazy:
             self._find(model)
         only = None if only is None else list(only)
+        modules = [reference() for reference in self._modules]
+        parameters = [p for module in modules if module is not None for p in module._parameters.values()]
+        if None in modules or _structure(modules, parameters) != self._structure:  # type: ignore[arg-type]
+            self._find(model)
+            return self.collect(only, everything)
         wanted = None if only is None else {id(p) for p in only}
         lowest = NOT_WATCHED if everything else 0
-        for reference, parameter_ids, child_ids, rows in self._plans:
-            module = reference()
-            if (
-                module is None
-                or tuple([id(child) for child in module._modules.values()]) != child_ids
-                or tuple([id(p) for p in module._parameters.values()]) != parameter_ids
-            ):
-                self._find(model)
-                return self.collect(only, everything)
-            for p, row in zip(module._parameters.values(), rows):
-                if row < lowest or p is None or (wanted is not None and id(p) not in wanted):
-                    continue
-                gradient = p.grad
-                if gradient is not None:
-                    found.parameters.append(p)
-                    found.values.append(gradient)
-                    found.rows.append(row)
+        for p, row in zip(parameters, self._rows):
+            if row < lowest or p is None or (wanted is not None and id(p) not in wanted):
+                continue
+            gradient = p.grad
+            if gradient is not None:
+                found.parameters.append(p)
+                found.values.append(gradient)
+                found.rows.append(row)
         return found
 
     def watched_ids(self) -> set[int]:
         """The ids of the parameters watched, valid while the model holds them."""
-        return {i for plan in self._plans for i, row in zip(plan.parameter_ids, plan.rows) if row >= 0}
+        return {i for i, row in zip(self._structure, self._rows) if row >= 0}
 
     def _check(self, model: nn.Module) -> None:
         fsdp = fsdp_parameters(model)
@@ -165,11 +158,9 @@ class LayerTable:
             for p, name in zip(place.module._parameters.values(), names)
             if name and self._watched(name)
         }
-        self._plans = []
+        rows: list[int] = []
         for place, names in places:
-            items = list(place.module._parameters.items())
-            rows = []
-            for (key, p), name in zip(items, names):
+            for (key, p), name in zip(place.module._parameters.items(), names):
                 included = bool(name) and self._watched(name)
                 if p is None or not name or id(p) in seen or (id(p) in watched and not included):
                     rows.append(_NONE)
@@ -180,9 +171,9 @@ class LayerTable:
                     members.setdefault(name, []).append((_join(place.path, key), p))
                 rows.append(index.setdefault(name, len(index)) if included else NOT_WATCHED)
                 slots.append((p, rows[-1]))
-            child_ids = tuple(id(child) for child in place.module._modules.values())
-            parameter_ids = tuple(id(p) for _, p in items)
-            self._plans.append(_Plan(weakref.ref(place.module), parameter_ids, child_ids, tuple(rows)))
+        modules = [place.module for place, _ in places]
+        self._modules, self._rows = [weakref.ref(module) for module in modules], rows
+        self._structure = _structure(modules, [p for module in modules for p in module._parameters.values()])
         self._lazy = any(is_lazy(p) for parameters in members.values() for _, p in parameters)
         self.layers = tuple(
             Layer(
@@ -194,6 +185,8 @@ class LayerTable:
             for name, parameters in members.items()
         )
         self.names = tuple(members)
+        wide = any(p.dtype in (torch.float64, torch.complex128) for p, _ in slots)
+        self.norm_dtype = torch.float64 if wide else torch.float32
         self.version += 1
         self.sharding = sharding_of([p for p, _ in slots], [row for _, row in slots], fsdp)
 
@@ -216,6 +209,13 @@ def check_granularity(granularity: object) -> None:
     """Raise ValueError when it is none of GRANULARITIES."""
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity must be 'layer' or 'parameter', got {granularity!r}")
+
+
+def _structure(modules: Sequence[nn.Module], parameters: Iterable[Tensor | None]) -> list[int]:
+    """The identity of every parameter, then of every child, and the number of both in each module."""
+    children = [child for module in modules for child in module._modules.values()]
+    counts = [len(module._parameters) << 32 | len(module._modules) for module in modules]
+    return [*map(id, parameters), *map(id, children), *counts]
 
 
 class _Place(NamedTuple):

@@ -159,7 +159,7 @@ class Monitor:
             max_norm: the largest total L2 norm allowed.
 
         Returns:
-            The total norm before clipping, 0-dim.
+            The total norm before clipping, 0-dim, float32 or of float64 parameters float64.
 
         Raises:
             ValueError: when ``max_norm`` is not above 0.
@@ -170,7 +170,7 @@ class Monitor:
         scaling = amp.scaling(self._scaler, *self._optimizers)
         measured = self.observe(clip=policy, record=self.recording, scaling=scaling)
         if measured is not None:
-            return measured.total_norm
+            return measured.total_norm.to(self._table.norm_dtype)
         if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
             return torch.tensor(float("nan"))
         # The monitor is closed or has failed: the caller still relies on clipping.

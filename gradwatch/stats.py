@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.records import BoolArray, FloatArray
+from gradwatch.records import BoolArray, FloatArray, IntArray
 
 ROW = 4096
 """A long gradient is measured as rows of this many elements. torch's own float32 norm adds all squares into a few
 float32 sums: off by 1e-2 at 1e8 elements (pytorch #68326), and by 1e-5 at 65,536 equal ones, where all roundings go one
 way. Rows added in float64 are exact to 1e-6 even then."""
 
+TOGETHER = 1 << 17
+"""Elements of short gradients measured at once; 1 MB as float64."""
+
 SHORT = 512
 """Up to this many elements torch's norm is as exact."""
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-_DOT = (torch.float32, torch.float64)
-_PLAIN = (*_WIDER, *_DOT)
+_PLAIN = (*_WIDER, torch.float32, torch.float64)
 
 SAFE = (1e-14, 1e18)
 """Outside this range the squares of float32 elements may over- or underflow: the norm is taken again in float64."""
@@ -118,28 +120,77 @@ def _norms(values: list[Tensor]) -> Tensor:
     """[P], norms of tensors of one device and dtype."""
     device, dtype = values[0].device.type, values[0].dtype
     if device == "cpu":
-        long = max([v.numel() for v in values]) > SHORT
-        norms = _norms_by_dot(values) if long and dtype in _DOT else _norms_by_rows(values, _WIDER.get(dtype))
+        norms = torch.from_numpy(_norms_on_cpu(values))
         return norms if dtype is torch.float64 else _in_range(norms, values)
     # Nothing may wait for the result here, so it must be right at any scale at once; MPS has no float64.
     return _norms_by_rows(values, _WIDER.get(dtype) if device == "mps" else torch.float64)
 
 
-def _norms_by_dot(values: list[Tensor]) -> Tensor:
-    """By NumPy's dot product, which is faster than torch's norm in the cache and from memory."""
-    squares = []
+def _norms_on_cpu(values: list[Tensor]) -> FloatArray:
+    """Long gradients row by row, the short ones together: each call costs more than they do."""
+    sizes = np.array([v.numel() for v in values])
+    squares = np.zeros(len(values))
+    long, short = np.flatnonzero(sizes > ROW), np.flatnonzero((sizes <= ROW) & (sizes > 0))
     with np.errstate(all="ignore"):  # what over- or underflows is taken again
-        for v in values:
-            elements = flat(v).detach().numpy()
+        if len(long):
+            squares[long] = _squares_of_long([values[i] for i in long])
+        for group in _groups(short, sizes):
+            squares[group] = _squares_of_short([values[i] for i in group], sizes[group])
+        return np.sqrt(squares)
+
+
+def _squares_of_long(values: list[Tensor]) -> FloatArray:
+    """By NumPy's dot product, which is faster than torch's norm in the cache and from memory."""
+    parts, starts, count = [], [], 0
+    for v in values:
+        starts.append(count)
+        for elements in _as_numpy(v):
             whole = elements.size // ROW * ROW
-            tail = elements[whole:]
-            total = float(tail.dot(tail))
-            if whole:
-                rows = elements[:whole].reshape(-1, ROW)
-                # A product of each row with itself; np.vecdot would say so, but is only in NumPy 2.
-                total += float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64))
-            squares.append(total)
-        return torch.from_numpy(np.sqrt(np.array(squares)))
+            rows = elements[:whole].reshape(-1, ROW)
+            parts.append(_dot(rows, rows))
+            count += len(rows)
+            if whole < elements.size:
+                tail = elements[whole:]
+                parts.append(tail.dot(tail)[None])
+                count += 1
+    squares: FloatArray = np.add.reduceat(np.concatenate(parts), starts, dtype=np.float64)
+    return squares
+
+
+def _squares_of_short(values: list[Tensor], sizes: IntArray) -> FloatArray:
+    """Of all elements in one row of float64."""
+    elements: Tensor = torch._utils._flatten_dense_tensors(values)  # type: ignore[no-untyped-call]
+    squares = np.concatenate(list(_as_numpy(elements)), dtype=np.float64)
+    np.square(squares, out=squares)
+    sums: FloatArray = np.add.reduceat(squares, np.cumsum(sizes) - sizes)
+    return sums
+
+
+def _groups(short: IntArray, sizes: IntArray) -> list[IntArray]:
+    """``short`` in groups of about TOGETHER elements."""
+    if not len(short):
+        return []
+    group = np.cumsum(sizes[short]) // TOGETHER
+    return [short] if group[-1] == 0 else np.split(short, np.flatnonzero(np.diff(group)) + 1)
+
+
+def _dot_by_matmul(a: FloatArray, b: FloatArray) -> FloatArray:
+    """The dot product of each row of ``a`` with that of ``b``."""
+    products: FloatArray = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+    return products
+
+
+_dot: Callable[[FloatArray, FloatArray], FloatArray] = getattr(np, "vecdot", _dot_by_matmul)  # NumPy 2 has vecdot
+
+
+def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
+    """The elements, in any order, as NumPy has them; of float16 and bfloat16 a part at a time, as float32."""
+    values = values.detach()
+    if values.dtype in _WIDER:
+        return (part.float().numpy() for part in torch.split(flat(values), TOGETHER))
+    if values.is_contiguous() and not values.is_neg():
+        return (values.numpy().reshape(-1),)
+    return (flat(values).numpy(),)
 
 
 def _norms_by_rows(values: list[Tensor], wider: torch.dtype | None) -> Tensor:
