@@ -19,6 +19,7 @@ from gradwatch.protocols import ClipPolicy
 from gradwatch.records import ClipRecord, FloatArray, StepStats
 from gradwatch.reduction import Reduction
 from gradwatch.sampled import COLUMNS, Elements, Moved, ParameterSample, element_sums
+from gradwatch.sharding import Sharding, is_partial, put_back_
 from gradwatch.stats import Measured, measure, per_layer
 
 
@@ -79,8 +80,12 @@ class _Gathered:
     weights: list[float] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
-    samples: list[ParameterSample] = field(default_factory=list)
+    samples: list[ParameterSample | None] = field(default_factory=list)
     scaling: Scaling | None = None
+    partial: dict[int, Tensor] = field(default_factory=dict)
+    """Gradients of which this rank has a summand, by their index in ``values``."""
+    summands: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    """Of those that are still to be summed the slot, and the summand by what it counts."""
     error: Exception | None = None
 
 
@@ -98,8 +103,8 @@ class Capture:
     def __init__(self, table: LayerTable, faults: Faults) -> None:
         self._table, self._faults = table, faults
         self._gathered = _Gathered()
-        self._samples: tuple[int, list[ParameterSample]] | None = None
-        self._moved: tuple[int, list[Moved]] | None = None
+        self._samples: tuple[int, list[ParameterSample | None]] | None = None
+        self._moved: tuple[int, list[Moved | None]] | None = None
         self._cut_off: Exception | None = None
 
     def begin(self) -> None:
@@ -108,8 +113,13 @@ class Capture:
         if pending is not None:
             version, samples = pending
             part, consequence = "the update ratio", "it is missing at this step"
-            moved = [self._faults.run(part, consequence, sample.moved, otherwise=None) for sample in samples]
-            self._moved = version, [m for m in moved if m is not None]
+            self._moved = (
+                version,
+                [
+                    None if sample is None else self._faults.run(part, consequence, sample.moved, otherwise=None)
+                    for sample in samples
+                ],
+            )
 
     def add(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
         """Measure the gradients that exist now; an error is kept for :meth:`finish`."""
@@ -124,12 +134,12 @@ class Capture:
         """Clip what was measured, and start the copy to the host where it is to be recorded."""
         gathered, self._gathered = self._gathered, _Gathered()
         if sample:
-            self._samples = self._table.version, gathered.samples
+            self._samples = self._table.version, gathered.samples if gathered.error is None else [None]
         moved = self._take_moved() if due else None
         reduction = None
         if self._table.sharding is not None:
-            reduction = Reduction(self._table.sharding, COLUMNS if sample else 0, moved is not None)
-            numbers, measured = self._reduce(reduction, gathered, moved or [])
+            reduction = self._filled(self._table.sharding, gathered, sample, moved)
+            numbers, measured = self._reduce(reduction, gathered)
         if gathered.error is not None:
             raise gathered.error
         if reduction is None:
@@ -147,7 +157,7 @@ class Capture:
             record,
             gathered.scaling is not None,
             Elements.together(gathered.elements),
-            Moved.together(moved or []),
+            Moved.together([m for m in moved or [] if m is not None]),
             reduction,
         )
         return measured, arriving
@@ -155,7 +165,7 @@ class Capture:
     def _measure(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
         found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
         if self._table.sharding is not None:
-            found = self._table.sharding.localize(found)
+            whole, found = found.values, self._table.sharding.localize(found)
         measured = measure(found.values)
         factor = None if scaling is None else scaling.factor
         if factor is not None:
@@ -163,6 +173,14 @@ class Capture:
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
         gathered = self._gathered
         gathered.scaling = scaling
+        if self._table.sharding is not None:
+            first = len(gathered.slots)
+            for i, (g, values, share) in enumerate(zip(whole, found.values, found.shares), first):
+                if everything and is_partial(g):
+                    gathered.partial[i] = g
+                if share:
+                    summand = values.double() * share
+                    gathered.summands[i] = found.slots[i - first], summand if factor is None else summand / factor
         gathered.values += found.values if everything else []  # kept to be clipped, else they may be freed
         gathered.rows += found.rows
         gathered.slots += found.slots
@@ -173,38 +191,60 @@ class Capture:
             part, consequence = "the sampled statistics", "they are missing at this step"
             parameters = self._faults.run(part, consequence, ParameterSample, watched, otherwise=None)
             elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
-            gathered.samples += [] if parameters is None else [parameters]
+            gathered.samples.append(parameters)
             gathered.elements += [] if elements is None else [elements]
 
-    def _take_moved(self) -> list[Moved] | None:
-        """What :meth:`begin` found; empty where the layers have changed since, None between sampled steps."""
+    def _take_moved(self) -> list[Moved | None] | None:
+        """What :meth:`begin` found, with None for what failed or is of other layers; None between sampled steps."""
         found, self._moved = self._moved, None
-        return None if found is None else found[1] if found[0] == self._table.version else []
+        return None if found is None else found[1] if found[0] == self._table.version else [None]
 
-    def _reduce(self, reduction: Reduction, gathered: _Gathered, moved: Sequence[Moved]) -> tuple[Tensor, Measured]:
+    def _filled(
+        self, sharding: Sharding, gathered: _Gathered, sample: bool, moved: Sequence[Moved | None] | None
+    ) -> Reduction:
+        """What this rank sends; where that fails, that it did."""
+        shape = (sharding, COLUMNS if sample else 0, moved is not None)
+        reduction = Reduction(*shape)
+        try:
+            if gathered.error is None:
+                reduction.add(gathered.slots, gathered.weights, Measured.together(gathered.measured).norms)
+                for slot, summand in gathered.summands.values():
+                    reduction.add_summand(slot, summand)
+                for elements in gathered.elements:
+                    reduction.add_elements(elements)
+                if len(gathered.elements) < len(gathered.measured):
+                    reduction.miss("unsampled")
+                for m in moved or ():
+                    reduction.miss("unmoved") if m is None else reduction.add_moved(m)
+        except Exception as error:
+            gathered.error, reduction = error, Reduction(*shape)
+        if gathered.error is not None:
+            reduction.fail()
+        return reduction
+
+    def _reduce(self, reduction: Reduction, gathered: _Gathered) -> tuple[Tensor, Measured]:
         """The vector over all ranks, and the norms of the whole gradients."""
         if self._cut_off is not None:
             raise RuntimeError("the ranks lost each other before") from self._cut_off
-        if gathered.error is None:
-            reduction.add(gathered.slots, gathered.weights, Measured.together(gathered.measured).norms)
-            for elements in gathered.elements:
-                reduction.add_elements(elements)
-            for m in moved:
-                reduction.add_moved(m)
-        else:
-            reduction.fail()
         try:
             vector = reduction.run()
         except Exception as error:
             self._cut_off = error
             raise
+        for i, (slot, _) in gathered.summands.items() if gathered.values else ():
+            values = reduction.whole(vector, slot, like=gathered.values[i])
+            factor = None if gathered.scaling is None else gathered.scaling.factor
+            gathered.values[i] = values if factor is None else values * factor.to(values)
         return vector, reduction.measured(vector, gathered.slots)
 
     def _clip(self, clip: ClipPolicy, gathered: _Gathered, measured: Measured) -> ClipRecord | None:
         part, consequence = f"clip {type(clip).__name__}", "this step is not clipped"
         factor = None if gathered.scaling is None else gathered.scaling.factor
         given = (clip, gathered.values, measured, factor)
-        return self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
+        record = self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
+        for i, gradient in gathered.partial.items() if record is not None else ():
+            put_back_(gradient, gathered.values[i])
+        return record
 
 
 @torch.no_grad()

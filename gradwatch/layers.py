@@ -35,6 +35,8 @@ class Gradients(NamedTuple):
     """Of a sharded model, the index of each among all parameters; the values are then this rank's parts of them."""
     weights: Sequence[float] = ()
     """And what each part counts in a sum over the ranks."""
+    shares: Sequence[float] = ()
+    """Where the part is a summand of a Partial gradient what it counts in the sum of them, else 0."""
 
     def watched(self) -> Gradients:
         """Those that belong to a layer."""

@@ -23,8 +23,9 @@ TINY = np.finfo(np.float64).tiny
 class Reduction:
     """The vector that one step sends around; its length depends on nothing that one rank alone knows.
 
-    Of each of the S parameters it has the square of the norm, whether there is a gradient, and the number of copies;
-    of each rank whether it failed and how many of its gradients are not finite.
+    Of each of the S parameters it has the square of the norm, whether there is a gradient, the number of copies, and
+    the square of the square, by which it shows that copies differ; of each rank whether it failed and how many of its
+    gradients are not finite.
 
     Args:
         sharding: of the model.
@@ -41,9 +42,14 @@ class Reduction:
         for name, shape in {
             "failed": (ranks,),
             "nonfinite": (ranks,),
+            "unsampled": (1,),
+            "unmoved": (1,),
             "squares": (slots,),
             "present": (slots,),
             "copies": (slots,),
+            "fourths": (slots,),
+            "partial": (len(sharding.summed),),
+            "summed": (sharding.summed_numel,),
             "elements": (slots, columns),
             "max_abs": (ranks, slots if columns else 0),
             "moved": (slots, 2 if moved else 0),
@@ -53,18 +59,28 @@ class Reduction:
         self._vector: FloatArray = np.zeros(begin)
         self._of(self._vector, "copies")[:] = sharding.copies
         self._norms: tuple[Tensor, Tensor, Tensor] | None = None
+        self._summands: list[tuple[int, Tensor]] = []
 
     def fail(self) -> None:
         """Tell the others that this rank has nothing to add."""
         self._of(self._vector, "failed")[self._sharding.rank] = 1
 
+    def miss(self, part: str) -> None:
+        """Tell the others that this rank's "unsampled" or "unmoved" part is missing, so the sum would be wrong."""
+        self._of(self._vector, part)[:] = 1
+
     def add(self, slots: Sequence[int], weights: Sequence[float], norms: Tensor) -> None:
         """Add the norms [P] of this rank's parts of the gradients in ``slots``."""
         if slots:
-            self._of(self._vector, "present")[list(slots)] = 1
+            self._of(self._vector, "present")[list(slots)] = np.array(weights) > 0
             device = self._sharding.device
             weight = torch.tensor(weights, dtype=torch.float64, device=device)
             self._norms = torch.tensor(slots, device=device), weight, norms.to(device, torch.float64)
+
+    def add_summand(self, slot: int, summand: Tensor) -> None:
+        """Add the elements of this rank's summand of the gradient in ``slot``."""
+        self._of(self._vector, "partial")[list(self._sharding.summed).index(slot)] = 1
+        self._summands.append((slot, summand))
 
     def add_elements(self, elements: Elements) -> None:
         """Add the sums over the elements of some gradients."""
@@ -82,9 +98,24 @@ class Reduction:
         if self._norms is not None:
             slots, weight, norms = self._norms
             self._of(vector, "squares")[slots] = norms.square() * weight
+            self._of(vector, "fourths")[slots] = norms.square().square() * weight
             self._of(vector, "nonfinite")[self._sharding.rank] = (~torch.isfinite(norms)).sum()
-        dist.all_reduce(vector, group=self._sharding.group)
+        for slot, summand in self._summands:
+            self._of(vector, "squares")[slot] = 0  # the norm of a summand says nothing of the sum's
+            self._of(vector, "summed")[self._sharding.summed[slot]] = summand.reshape(-1)
+        for group in self._sharding.groups:
+            dist.all_reduce(vector, group=group)
+        if self._sharding.summed:
+            of_slot, summed = self._sharding.slot_of_summed, self._of(vector, "summed")
+            copies = self._of(vector, "copies")[of_slot].clamp(min=TINY)
+            summed /= copies
+            self._of(vector, "squares").index_add_(0, of_slot, summed.square() * copies)
         return vector
+
+    def whole(self, vector: Tensor, slot: int, like: Tensor) -> Tensor:
+        """The sum of the summands in ``slot``, of the shape and dtype of ``like``."""
+        summed: Tensor = self._of(vector, "summed")[self._sharding.summed[slot]]
+        return summed.to(like.device, like.dtype).view(like.shape)
 
     @torch.no_grad()
     def measured(self, vector: Tensor, slots: Sequence[int]) -> Measured:
@@ -109,12 +140,17 @@ class Reduction:
             raise RuntimeError(f"{name_ranks(failed)} could not measure the gradients")
         rows, copies = self._sharding.rows, np.maximum(self._of(numbers, "copies"), TINY)
         found = np.flatnonzero(self._of(numbers, "present"))
-        norms = np.sqrt(self._of(numbers, "squares") / copies)
+        squares = self._of(numbers, "squares") / copies
+        self._sharding.compare(squares, self._of(numbers, "fourths") / copies)
+        norms = np.sqrt(squares)
         elements = moved = None
-        if self._sampled:
+        if self._sampled and not self._of(numbers, "unsampled").any():
             sums, max_abs = self._of(numbers, "elements"), self._of(numbers, "max_abs").max(axis=0)
             elements = Elements(rows.tolist(), (), sums / copies[:, None], max_abs)
-        if self._moved:
+            for partial, (slot, place) in zip(self._of(numbers, "partial"), self._sharding.summed.items()):
+                if partial:
+                    elements.take_gradient(slot, torch.from_numpy(self._of(numbers, "summed")[place]))
+        if self._moved and not self._of(numbers, "unmoved").any():
             moved = Moved(rows.tolist(), (), self._of(numbers, "moved") / copies[:, None])
         return norms[found], rows[found].tolist(), elements, moved, self._ranks(numbers, "nonfinite")
 

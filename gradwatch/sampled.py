@@ -35,6 +35,13 @@ class Elements(NamedTuple):
         """All of ``parts``; None where there are none."""
         return cls(*map(_joined, zip(*parts))) if parts else None
 
+    def take_gradient(self, i: int, gradient: Tensor) -> None:
+        """Put what ``gradient`` gives in the place of what was known of the i-th."""
+        found = element_stats(gradient)
+        self.sums[i, :3] = found.zeros, found.numel, found.nonfinite
+        self.sums[i, 4:] = log10_counts(found.counts)
+        self.max_abs[i] = found.max_abs
+
     def stats(self, layers: int) -> dict[str, Any]:
         """The statistics of sampled steps as :class:`~gradwatch.records.StepStats` names them, arrays [L]."""
         zeros, elements, nonfinite, squares, *buckets = _by_layer(self.sums, self.rows, layers).T

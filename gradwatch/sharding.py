@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from gradwatch.faults import GradwatchWarning
+from gradwatch.records import FloatArray
 
 if TYPE_CHECKING:
     from gradwatch.layers import Gradients
@@ -21,11 +25,17 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+SUMMED = 1 << 20
+"""Elements of gradients that may be Partial for which the one all_reduce has room: those of norms and biases."""
+
+
 class Part(NamedTuple):
     """What a rank holds of a tensor, and its weight in a sum over all ranks of its mesh."""
 
     values: Tensor
     weight: float
+    share: float = 0.0
+    """Of a summand, what it counts in the sum of all."""
 
 
 def local_part(tensor: Tensor) -> Part:
@@ -38,12 +48,24 @@ def local_part(tensor: Tensor) -> Part:
     if kind is None or not isinstance(tensor, kind):
         return Part(tensor, 1.0)
     whole: Any = tensor
-    if any(placement.is_partial() for placement in whole.placements):
+    if is_partial(whole):
         whole = whole.redistribute(placements=[_replicate_if_partial(p) for p in whole.placements])
     mesh = whole.device_mesh
     copies = math.prod(mesh.size(i) for i, placement in enumerate(whole.placements) if placement.is_replicate())
     values = whole.to_local()
-    return Part(values.wait() if hasattr(values, "wait") else values, 1 / copies)
+    weight = 0.0 if mesh.get_coordinate() is None else 1 / copies  # a rank outside of the mesh has nothing
+    return Part(values.wait() if hasattr(values, "wait") else values, weight)
+
+
+def put_back_(gradient: Tensor, values: Tensor) -> None:
+    """Make ``values`` the whole of a Partial gradient: one rank's summand becomes all of it, the others' zero."""
+    whole: Any = gradient
+    mesh = whole.device_mesh
+    summed = [i for i, placement in enumerate(whole.placements) if placement.is_partial()]
+    averaged = math.prod(mesh.size(i) for i in summed if whole.placements[i].reduce_op == "avg")
+    first = all(mesh.get_local_rank(i) == 0 for i in summed)
+    local = whole.to_local()
+    local.copy_(values * averaged) if first else local.zero_()
 
 
 class Sharding:
@@ -57,27 +79,62 @@ class Sharding:
 
     def __init__(self, parameters: Sequence[Tensor], rows: Sequence[int], fsdp: Mapping[int, FSDPParameter]) -> None:
         self.rows = np.array(rows, np.int64)
-        self.group, self.device = _group_and_device(parameters, fsdp)
-        self.size, self.rank = dist.get_world_size(self.group), dist.get_rank(self.group)
+        meshes = list({p.device_mesh: None for p in parameters if hasattr(p, "device_mesh")})
+        self.device = _device(meshes, fsdp)
+        self.groups, self._ranks = _groups_and_ranks(meshes, fsdp)
+        self.size, self.rank = len(self._ranks), self._ranks.index(dist.get_rank())
         self.copies = np.array([_share_of_a_copy(p, fsdp) for p in parameters])
         """float64 [S], how much of a whole copy of each parameter this rank holds. Summed over the ranks it is the
         number of copies, by which all sums are divided."""
+        self._plain = np.array([not hasattr(p, "device_mesh") and id(p) not in fsdp for p in parameters])
+        self._told = False
         self._slots = {id(p): slot for slot, p in enumerate(parameters)}
+        self.summed: dict[int, slice] = {}
+        """Of each parameter whose gradient may be Partial, by its slot, where the sum of its elements goes. As ranks
+        may not have a gradient at all, the sum must not be a collective of its own."""
+        end = 0
+        for slot, p in enumerate(parameters):
+            if _may_be_partial(p) and end + p.numel() <= SUMMED:
+                self.summed[slot] = slice(end, end + p.numel())
+                end += p.numel()
+        self.summed_numel = end
+        numels = [place.stop - place.start for place in self.summed.values()]
+        self.slot_of_summed = torch.from_numpy(np.repeat(list(self.summed), numels).astype(np.int64)).to(self.device)
 
     def localize(self, found: Gradients) -> Gradients:
         """``found`` with this rank's parts of the gradients as values."""
-        parts = [local_part(gradient) for gradient in found.values]
+        slots = [self._slots[id(p)] for p in found.parameters]
+        parts = [
+            _summand(g) if s in self.summed and is_partial(g) else local_part(g) for s, g in zip(slots, found.values)
+        ]
         return found._replace(
             values=[part.values for part in parts],
-            slots=[self._slots[id(p)] for p in found.parameters],
+            slots=slots,
             weights=[part.weight for part in parts],
+            shares=[part.share for part in parts],
         )
 
+    def compare(self, squares: FloatArray, fourths: FloatArray) -> None:
+        """Warn, once, where whole parameters beside sharded ones have gradients that differ from rank to rank.
+
+        Args:
+            squares: float64 [S], the mean over the ranks of the square of the norm.
+            fourths: float64 [S], the mean over the ranks of that squared.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            differs = self._plain & (fourths > squares * squares * (1 + 1e-6))
+        if differs.any() and not self._told:
+            self._told = True
+            warnings.warn(
+                f"gradwatch: {int(differs.sum())} parameters are not sharded, and their gradients differ from rank to "
+                "rank, so the ranks train different models; their norms are root mean squares over the ranks",
+                GradwatchWarning,
+                stacklevel=2,
+            )
+
     def global_ranks(self, ranks: Iterable[int]) -> tuple[int, ...]:
-        """From ranks of the group to ranks among all."""
-        group = dist.group.WORLD if self.group is None else self.group
-        assert group is not None
-        return tuple(dist.get_global_rank(group, r) for r in ranks)
+        """From positions among the ranks that reduce together to ranks among all."""
+        return tuple(self._ranks[r] for r in ranks)
 
 
 class FSDPParameter(NamedTuple):
@@ -130,6 +187,29 @@ def _dtensor() -> Any:
     return getattr(module, "DTensor", None)
 
 
+def is_partial(tensor: Any) -> bool:
+    """Whether every rank holds only a summand of ``tensor``."""
+    return any(placement.is_partial() for placement in getattr(tensor, "placements", ()))
+
+
+def _may_be_partial(p: Any) -> bool:
+    """Whether every rank of a mesh holds all of ``p``: then its gradient may be summands."""
+    mesh = getattr(p, "device_mesh", None)
+    if mesh is None or mesh.size() == 1 or p.is_complex():
+        return False
+    return all(placement.is_replicate() for placement in p.placements)
+
+
+def _summand(gradient: Any) -> Part:
+    mesh, share = gradient.device_mesh, 1.0
+    for i, placement in enumerate(gradient.placements):
+        if placement.is_replicate() or placement.reduce_op == "avg":
+            share /= mesh.size(i)
+        elif placement.reduce_op != "sum":
+            return local_part(gradient)
+    return Part(gradient.to_local(), 1 / mesh.size(), share)
+
+
 def _replicate_if_partial(placement: Any) -> Any:
     from torch.distributed.tensor import Replicate
 
@@ -145,17 +225,29 @@ def _share_of_a_copy(p: Tensor, fsdp: Mapping[int, FSDPParameter]) -> float:
     return 1 / mesh.size() if mesh.get_coordinate() is not None else 0.0
 
 
-def _group_and_device(
-    parameters: Iterable[Tensor], fsdp: Mapping[int, FSDPParameter]
-) -> tuple[dist.ProcessGroup | None, torch.device]:
-    """All ranks; or, where all that is sharded is on one slice of a mesh, as a stage of a pipeline, that slice's."""
+def _device(meshes: Sequence[Any], fsdp: Mapping[int, FSDPParameter]) -> torch.device:
     for managed in fsdp.values():
-        return None, managed.device
-    first, *others = {p.device_mesh: None for p in parameters if hasattr(p, "device_mesh")}
-    device = torch.device(first.device_type)
-    if device.type != "cpu":
-        device = torch.device(device.type, torch.get_device_module(device).current_device())
-    root = first._get_root_mesh() if hasattr(first, "_get_root_mesh") else first
-    # Of a mesh over all ranks each rank is in one of the slices; of another mesh some ranks may not be members.
-    sliced = not others and first.ndim == 1 and first.size() < root.size() == dist.get_world_size()
-    return first.get_group() if sliced else None, device
+        return managed.device
+    kind = meshes[0].device_type
+    return torch.device(kind) if kind == "cpu" else torch.device(kind, torch.get_device_module(kind).current_device())
+
+
+def _groups_and_ranks(
+    meshes: Sequence[Any], fsdp: Mapping[int, FSDPParameter]
+) -> tuple[list[dist.ProcessGroup | None], list[int]]:
+    """The groups to sum over one after the other, and the ranks that then know the same.
+
+    All ranks in one group; but where all that is sharded is on one mesh of fewer ranks, as a stage of a pipeline, that
+    mesh's dimensions: what the other ranks hold, if anything, is something else, and they reduce on their own.
+    """
+    everyone: tuple[list[dist.ProcessGroup | None], list[int]] = [None], list(range(dist.get_world_size()))
+    if fsdp:
+        return everyone
+    ranks = [mesh.mesh.flatten().tolist() for mesh in meshes]
+    largest = max(range(len(meshes)), key=lambda i: len(ranks[i]))
+    if len(ranks[largest]) == dist.get_world_size() or not all(set(others) <= set(ranks[largest]) for others in ranks):
+        return everyone
+    mesh = meshes[largest]
+    if mesh.get_coordinate() is None:  # this rank holds nothing
+        return [], [dist.get_rank()]
+    return [mesh.get_group(i) for i in range(mesh.ndim) if mesh.size(i) > 1], ranks[largest]

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
 
+from gradwatch.faults import GradwatchWarning
 from gradwatch.layers import LayerTable
 from gradwatch.sharding import fsdp_parameters, local_part, rank, sharding_of
 
@@ -86,3 +88,15 @@ def test_fully_sharded_data_parallel_knows_the_sizes(whole):
 
 def test_this_is_rank_zero():
     assert rank() == 0
+
+
+def test_replicas_that_differ_are_told_of_once():
+    model = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    fully_shard(model[0])
+    sharding = LayerTable(model).sharding
+    means = np.ones(4)
+    sharding.compare(means, means * [2, 2, 1, 1])  # what is sharded differs by design
+    sharding.compare(means * np.nan, means)
+    with pytest.warns(GradwatchWarning, match="1 parameters are not sharded, and their gradients differ"):
+        sharding.compare(means, means * [1, 1, 1.01, 1])
+    sharding.compare(means, means * [1, 1, 1.01, 1])
