@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +38,35 @@ def scaling(scaler: Any, *optimizers: torch.optim.Optimizer) -> Scaling | None:
     if any(states[i]["stage"].name != "READY" for i in ids if i in states):
         return Scaling(None)
     return Scaling(scaler._get_scale_async())
+
+
+class Unnoticed:
+    """Finds the scaler that nobody gave to the monitor, as nothing else tells that gradients were scaled.
+
+    It looks for scalers at the first step, which takes some 30 ms, and at the second one for what became of them.
+    """
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._seen: list[tuple[weakref.ref[Any], object]] = []
+
+    def is_at_work(self) -> bool:
+        """True at the second step where a scaler was updated since the first, and had unscaled nothing at either."""
+        self._steps += 1
+        if self._steps == 1:
+            scalers = [s for s in gc.get_referrers(torch.amp.GradScaler) if type(s) is torch.amp.GradScaler]
+            self._seen = [(weakref.ref(s), s._per_optimizer_states) for s in scalers if _has_scaled(s)]
+        elif self._seen:
+            seen, self._seen = self._seen, []
+            now = [(scaler, states) for ref, states in seen if (scaler := ref()) is not None]
+            # update() begins a new dict of states.
+            return any(_has_scaled(scaler) and scaler._per_optimizer_states is not states for scaler, states in now)
+        return False
+
+
+def _has_scaled(scaler: Any) -> bool:
+    found = scaling(scaler)
+    return found is not None and found.factor is not None
 
 
 def fused_scaling(optimizer: torch.optim.Optimizer) -> Scaling | None:

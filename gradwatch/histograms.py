@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.records import IntArray
-from gradwatch.stats import flat, largest
+from gradwatch.records import FloatArray, IntArray
+from gradwatch.stats import flat, flattened, largest
 from gradwatch.tags import HISTOGRAM_EDGES
 
 MANTISSA_BITS = 3
@@ -68,6 +68,29 @@ def element_stats(values: Tensor) -> ElementStats:
     return ElementStats(counts, largest(finite) if finite.numel() else 0.0, zeros, elements.numel())
 
 
+@torch.no_grad()
+def short_stats(values: list[Tensor], sizes: IntArray) -> tuple[IntArray, IntArray, FloatArray, IntArray]:
+    """Zeros [P], non-finite elements [P], largest finite magnitude [P] and log10 buckets [P, BUCKETS] of short tensors.
+
+    All at once: :func:`element_stats` one by one takes 60 us each whatever their size.
+
+    Args:
+        values: P float32 tensors on the CPU that are not empty.
+        sizes: int64 [P], their elements.
+    """
+    magnitude = np.abs(flattened(values).resolve_neg().numpy())
+    starts = np.cumsum(sizes) - sizes
+    bucket = _BUCKET[magnitude.view(np.uint32) >> SHIFT]
+    nonfinite = bucket == BUCKETS
+    zero = magnitude == 0
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    inside = ~(nonfinite | zero)
+    counts = np.bincount(owner[inside] * BUCKETS + bucket[inside], minlength=len(sizes) * BUCKETS)
+    largest = np.maximum.reduceat(np.where(nonfinite, 0, magnitude), starts).astype(np.float64)
+    zeros, broken = (np.add.reduceat(flags, starts, dtype=np.int64) for flags in (zero, nonfinite))
+    return zeros, broken, largest, counts.reshape(-1, BUCKETS)
+
+
 def _count_bits(chunk: Tensor) -> IntArray:
     """Bins of a float32 chunk by sign, exponent and first bits of the mantissa."""
     index = chunk.numpy().view(np.uint32) >> SHIFT
@@ -113,3 +136,6 @@ def _first_bins() -> IntArray:
 _FIRST_BIN = _first_bins()
 """int64 [buckets], where each bucket of log10 begins among the bins, by the middle of the bin; the outermost buckets
 take all that lies beyond."""
+
+_BUCKET = np.repeat(np.arange(BUCKETS + 1), np.diff(np.append(_FIRST_BIN, [FIRST_NONFINITE, BINS])))
+"""int64 [BINS], the bucket of each bin; BUCKETS for inf and NaN."""

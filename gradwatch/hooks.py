@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from gradwatch.amp import Scaling, fused_scaling, scaling
-from gradwatch.monitor import Monitor, parameters_of
+from gradwatch.monitor import Monitor
+from gradwatch.optimizers import as_list, as_optimizers, parameters_of, unwrap
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import AFTER_CLIPPING
-
-_WRAPPED = ("optimizer", "base_optimizer", "optim")
 
 
 def watch(
@@ -67,7 +66,8 @@ def watch(
         >>> len(monitor.history)
         3
     """
-    optimizers = [unwrap(one) for one in (optimizer if isinstance(optimizer, Iterable) else [optimizer])]
+    given = as_list(optimizer)
+    optimizers = as_optimizers(given or [None])
     if clip is not None and len(optimizers) > 1:
         raise ValueError(
             f"clip={clip!r}: with {len(optimizers)} optimizers not all gradients are there when the first one steps; "
@@ -75,7 +75,7 @@ def watch(
         )
     monitor = Monitor(
         model,
-        optimizer=optimizers,
+        optimizer=given,
         rules=rules,
         clip=clip,
         scaler=scaler,
@@ -92,23 +92,6 @@ def watch(
     if scaler is not None:
         monitor.on_close(_ScalerStep(scaler, driver).put_in_place())
     return monitor
-
-
-def unwrap(optimizer: Any) -> torch.optim.Optimizer:
-    """The torch optimizer inside ``optimizer``: wrappers such as Accelerate's or Lookahead do not take hooks.
-
-    Raises:
-        TypeError: when there is none.
-    """
-    found = optimizer
-    for _ in range(8):
-        if isinstance(found, torch.optim.Optimizer) and hasattr(found, "_optimizer_step_pre_hooks"):
-            return found
-        inner = [getattr(found, name) for name in _WRAPPED if hasattr(found, name)]
-        if not inner:
-            break
-        found = inner[0]
-    raise TypeError(f"optimizer must be a torch.optim.Optimizer or wrap one, got {type(optimizer).__name__}")
 
 
 class _Driver:
@@ -149,6 +132,8 @@ class _Driver:
 
     def observe(self, optimizer: torch.optim.Optimizer, scaling: Scaling | None) -> None:
         """``optimizer`` is about to step; the last one of a round ends it."""
+        if len(self.ids) > 1 and not self._monitor.recording:  # a closure that is evaluated again
+            return
         if id(optimizer) in self._stepped:
             self._end_round()
         self._stepped.add(id(optimizer))
@@ -207,12 +192,12 @@ class _ScalerStep:
 
     def __call__(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)  # the optimizer's hooks see each of its steps
-        found = scaling(self._scaler, optimizer)
-        if fused or found is None or id(unwrap(optimizer)) not in self._driver.ids:
+        found, inner = scaling(self._scaler, optimizer), unwrap(optimizer)
+        if fused or found is None or inner is None or id(inner) not in self._driver.ids:
             return self._step(optimizer, *args, **kwargs)
         if found.factor is not None:
             self._scaler.unscale_(optimizer)  # as step() would
-        self._driver.observe(unwrap(optimizer), Scaling(None))
+        self._driver.observe(inner, Scaling(None))
         self._driver.waiting = True
         try:
             return self._step(optimizer, *args, **kwargs)

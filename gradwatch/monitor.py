@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -20,9 +21,10 @@ from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
 from gradwatch.alert_log import AlertLog
 from gradwatch.capture import Arriving, Capture
-from gradwatch.faults import DROPPED, Faults
+from gradwatch.faults import DROPPED, Faults, GradwatchWarning
 from gradwatch.history import History
 from gradwatch.layers import LayerTable
+from gradwatch.optimizers import as_list, as_optimizers, parameters_of
 from gradwatch.patterns import check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import BEFORE_CLIPPING, Alert, ClipRecord, Diagnosis, Layer, Report, Severity
@@ -98,11 +100,11 @@ class Monitor:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
         check_whole_number("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
         self._table = LayerTable(model, granularity, include, exclude)
-        optimizers = () if optimizer is None else optimizer if isinstance(optimizer, Iterable) else [optimizer]
-        self._optimizers, self._scaler = list(optimizers), scaler
+        self._given = as_list(optimizer)
+        self._optimizers, self._scaler = as_optimizers(self._given), scaler
         for one in self._optimizers:
             _check_optimizer(one, model, self._table)
-        if scaler is not None and not hasattr(scaler, "unscale_"):
+        if scaler is not None and not hasattr(scaler, "_per_optimizer_states"):
             raise TypeError(f"scaler must be a torch.amp.GradScaler, got {_short(scaler)}")
         self._rules = default_rules.fresh(
             check_parts("rules", default_rules.default() if rules is None else rules, "check")
@@ -124,6 +126,7 @@ class Monitor:
         self.recording = True
         """Whether :meth:`step` records; a hook clears it while a closure is evaluated again."""
         self._next_step = 0
+        self._unnoticed = amp.Unnoticed()
         self._turn: _Turn | None = None
         self._capture = Capture(self._table, self._faults)
         self._in_flight: deque[Arriving] = deque()
@@ -150,7 +153,7 @@ class Monitor:
             TypeError: when ``step`` is no whole number.
         """
         self.stepped = True
-        self.observe(step, record=self.recording, scaling=amp.scaling(self._scaler, *self._optimizers))
+        self.observe(step, record=self.recording, scaling=self._scaling())
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Record the step, then clip: in a loop it takes the place of ``torch.nn.utils.clip_grad_norm_``.
@@ -167,8 +170,7 @@ class Monitor:
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
-        scaling = amp.scaling(self._scaler, *self._optimizers)
-        measured = self.observe(clip=policy, record=self.recording, scaling=scaling)
+        measured = self.observe(clip=policy, record=self.recording, scaling=self._scaling())
         if measured is not None:
             return measured.total_norm.to(self._table.norm_dtype)
         if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
@@ -240,7 +242,7 @@ class Monitor:
                 self._on_close.pop()()
             self.closed = True
         # A monitor that is kept for its history keeps no parameters alive.
-        self._optimizers.clear()
+        self._optimizers, self._given = [], []
         self._capture = Capture(self._table, self._faults)
 
     def on_close(self, undo: Callable[[], None]) -> None:
@@ -293,6 +295,16 @@ class Monitor:
             for name, part in _stateful(parts):
                 if name in state[kind]:
                     part.load_state_dict(state[kind][name])
+
+    def _scaling(self) -> amp.Scaling | None:
+        if self._scaler is None and self._unnoticed.is_at_work():
+            warnings.warn(
+                "gradwatch: a GradScaler is at work and has not unscaled the gradients when monitor.step() is called: "
+                "norms are too large by its scale; give it to the monitor (scaler=), or call its unscale_() before",
+                GradwatchWarning,
+                stacklevel=3,
+            )
+        return amp.scaling(self._scaler, *self._optimizers, *self._given)
 
     def _begin(self, step: int | None, turn: int | None, record: bool) -> _Turn:
         number = self._next_step if step is None else operator.index(step)
@@ -372,11 +384,6 @@ class _Turn(NamedTuple):
     sample: bool
 
 
-def parameters_of(*optimizers: torch.optim.Optimizer) -> list[Tensor]:
-    """The parameters that ``optimizers`` update now: groups may be added while training runs."""
-    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-
-
 def _checked(rule: Rule, history: History) -> list[Alert]:
     """What ``rule`` finds. It may be a generator, which fails only when it is run through."""
     alerts = list(rule.check(history))
@@ -418,8 +425,6 @@ def _short(value: object) -> str:
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, table: LayerTable) -> None:
-    if not hasattr(optimizer, "param_groups"):
-        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     its = {id(p) for p in parameters_of(optimizer)}
     if not any(id(p) in its for p in model.parameters()):
         raise ValueError(

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.histograms import BUCKETS, element_stats, log10_counts
+from gradwatch.histograms import BUCKETS, element_stats, log10_counts, short_stats
 from gradwatch.layers import Gradients
 from gradwatch.records import FloatArray
 from gradwatch.sharding import local_part
-from gradwatch.stats import measure, real_values
+from gradwatch.stats import measure, real_values, short_groups
 
 COLUMNS = 4 + BUCKETS
 """Sums over the elements of a gradient: zeros, all, non-finite ones, squares of the parameter, and the histogram."""
@@ -84,14 +84,20 @@ def element_sums(gradients: Gradients, factor: Tensor | None = None) -> Elements
         gradients: of P parameters.
         factor: what the gradients are multiplied by.
     """
-    sums, max_abs = np.zeros((len(gradients.values), COLUMNS)), np.zeros(len(gradients.values))
-    for i, gradient in enumerate(gradients.values):
-        found = element_stats(real_values(gradient if factor is None else gradient.detach() / factor))
-        max_abs[i] = found.max_abs
-        elements = gradient.numel() * (2 if gradient.is_complex() else 1)
-        # What a sparse gradient does not store is zero.
-        sums[i, :3] = found.zeros + elements - found.numel, elements, found.nonfinite
+    values = [real_values(g if factor is None else g.detach() / factor) for g in gradients.values]
+    sizes = np.array([v.numel() for v in values], np.int64)
+    sums, max_abs = np.zeros((len(values), COLUMNS)), np.zeros(len(values))
+    alike = np.array([v.dtype is torch.float32 and v.device.type == "cpu" for v in values], bool)
+    together = short_groups(np.where(alike, sizes, 0))
+    for group in together:
+        zeros, nonfinite, max_abs[group], buckets = short_stats([values[i] for i in group], sizes[group])
+        sums[group, 0], sums[group, 2], sums[group, 4:] = zeros, nonfinite, buckets
+    for i in np.setdiff1d(np.arange(len(values)), np.concatenate([[], *together])).astype(int):
+        found = element_stats(values[i])
+        sums[i, 0], sums[i, 2], max_abs[i] = found.zeros, found.nonfinite, found.max_abs
         sums[i, 4:] = log10_counts(found.counts)
+    sums[:, 1] = [g.numel() * (2 if g.is_complex() else 1) for g in gradients.values]
+    sums[:, 0] += sums[:, 1] - sizes  # what a sparse gradient does not store is zero
     with np.errstate(over="ignore"):
         norms = measure([local_part(parameter).values for parameter in gradients.parameters]).norms
         sums[:, 3] = np.square(norms.double().cpu().numpy())

@@ -130,13 +130,32 @@ def _norms_on_cpu(values: list[Tensor]) -> FloatArray:
     """Long gradients row by row, the short ones together: each call costs more than they do."""
     sizes = np.array([v.numel() for v in values])
     squares = np.zeros(len(values))
-    long, short = np.flatnonzero(sizes > ROW), np.flatnonzero((sizes <= ROW) & (sizes > 0))
+    long = np.flatnonzero(sizes > ROW)
     with np.errstate(all="ignore"):  # what over- or underflows is taken again
         if len(long):
             squares[long] = _squares_of_long([values[i] for i in long])
-        for group in _groups(short, sizes):
+        for group in short_groups(sizes):
             squares[group] = _squares_of_short([values[i] for i in group], sizes[group])
         return np.sqrt(squares)
+
+
+def short_groups(sizes: IntArray) -> list[IntArray]:
+    """The indices of gradients of 1 to ROW elements, in groups of about TOGETHER elements.
+
+    >>> [group.tolist() for group in short_groups(np.array([3, 5000, 0, 2]))]
+    [[0, 3]]
+    """
+    short = np.flatnonzero((sizes <= ROW) & (sizes > 0))
+    if not len(short):
+        return []
+    group = np.cumsum(sizes[short]) // TOGETHER
+    return [short] if group[-1] == 0 else np.split(short, np.flatnonzero(np.diff(group)) + 1)
+
+
+def flattened(values: list[Tensor]) -> Tensor:
+    """All elements one after the other, a copy; of tensors of one device and dtype."""
+    elements: Tensor = torch._utils._flatten_dense_tensors(values)  # type: ignore[no-untyped-call]
+    return elements
 
 
 def _squares_of_long(values: list[Tensor]) -> FloatArray:
@@ -159,19 +178,10 @@ def _squares_of_long(values: list[Tensor]) -> FloatArray:
 
 def _squares_of_short(values: list[Tensor], sizes: IntArray) -> FloatArray:
     """Of all elements in one row of float64."""
-    elements: Tensor = torch._utils._flatten_dense_tensors(values)  # type: ignore[no-untyped-call]
-    squares = np.concatenate(list(_as_numpy(elements)), dtype=np.float64)
+    squares = np.concatenate(list(_as_numpy(flattened(values))), dtype=np.float64)
     np.square(squares, out=squares)
     sums: FloatArray = np.add.reduceat(squares, np.cumsum(sizes) - sizes)
     return sums
-
-
-def _groups(short: IntArray, sizes: IntArray) -> list[IntArray]:
-    """``short`` in groups of about TOGETHER elements."""
-    if not len(short):
-        return []
-    group = np.cumsum(sizes[short]) // TOGETHER
-    return [short] if group[-1] == 0 else np.split(short, np.flatnonzero(np.diff(group)) + 1)
 
 
 def _dot_by_matmul(a: FloatArray, b: FloatArray) -> FloatArray:

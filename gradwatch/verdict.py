@@ -29,6 +29,8 @@ def judge(
     ('no step was recorded yet', <Severity.INFO: 0>)
     >>> judge(History.from_grad_norms(a=[1.0], b=[1.0]), {"dead": ("a",)}, {"dead": 1}, {"dead": Severity.WARNING})
     ('dead: a (1 of 2 layers)', <Severity.WARNING: 1>)
+
+    Steps that a gradient scaler skipped are normal, so they are only counted.
     """
     if history.latest is None:
         return "no step was recorded yet", Severity.INFO
@@ -38,6 +40,8 @@ def judge(
         parts = [f"{rule}: {name_layers(ongoing[rule], len(history.layers))}" for rule in rules]
         return "; ".join(parts), max(severity.values())
     size = f"{history.count} steps, {len(history.layers)} layers"
+    if history.skipped_count:
+        size += f", {history.skipped_count} step{'s' * (history.skipped_count > 1)} skipped by the gradient scaler"
     if not counts:
         return f"healthy: {size}, no alert", Severity.INFO
     seen = ", ".join(f"{count} x {rule}" for rule, count in counts.items())
@@ -54,3 +58,12 @@ def name_layers(names: Sequence[str], of: int) -> str:
         return "the whole model"
     shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"{shown} ({len(names)} of {of} layers)"
+
+
+def name_ranks(ranks: Sequence[int]) -> str:
+    """In words.
+
+    >>> name_ranks((1,)), name_ranks((0, 3))
+    ('rank 1', 'ranks 0, 3')
+    """
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradwatch.amp import Scaling, fused_scaling, scaling
+from gradwatch.amp import Scaling, Unnoticed, fused_scaling, scaling
 
 
 def scaled(fused: bool = False, **arguments):
@@ -61,3 +61,27 @@ def test_inside_the_step_of_a_fused_optimizer(unscaled, factor):
     scaler.step(optimizer)
     assert [s.factor if s.factor is None else float(s.factor) for s in seen] == [factor]
     assert fused_scaling(optimizer) is None
+
+
+class TestUnnoticed:
+    def loop(self, unscale: bool = False, work: bool = True) -> list[bool]:
+        model, optimizer, scaler = scaled()
+        unnoticed, found = Unnoticed(), []
+        for _ in range(4):
+            if unscale:
+                scaler.unscale_(optimizer)
+            found.append(unnoticed.is_at_work())
+            if work:
+                scaler.step(optimizer)
+                scaler.update()
+            scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+        return found
+
+    def test_a_scaler_at_work_is_found_once(self):
+        assert self.loop() == [False, True, False, False]
+
+    def test_gradients_that_it_unscaled_are_right(self):
+        assert not any(self.loop(unscale=True))
+
+    def test_a_scaler_that_rests_is_of_something_else(self):
+        assert not any(self.loop(work=False))

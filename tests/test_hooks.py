@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import gradwatch as gw
-from gradwatch.hooks import unwrap
+from gradwatch.optimizers import unwrap
 
 
 def watch(model: nn.Module, optimizer, **arguments) -> gw.Monitor:
@@ -268,8 +268,9 @@ class TestWrappers:
     def test_a_wrapper_around_itself_ends(self):
         wrapper = Lookahead(None)
         wrapper.optimizer = wrapper
+        assert unwrap(wrapper) is None
         with pytest.raises(TypeError, match="got Lookahead"):
-            unwrap(wrapper)
+            watch(nn.Linear(2, 2), wrapper)
 
 
 class TestEnd:

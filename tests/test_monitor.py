@@ -565,7 +565,7 @@ def test_watching_changes_no_bit_of_training(optimizer_class, clip):
     [
         ({"model": "resnet50"}, TypeError, r"model must be a torch\.nn\.Module, got str"),
         ({"model": BuffersOnly()}, ValueError, "model: BuffersOnly has no parameters"),
-        ({"optimizer": "adam"}, TypeError, r"optimizer must be a torch\.optim\.Optimizer, got str"),
+        ({"optimizer": "adam"}, TypeError, r"optimizer must be a torch\.optim\.Optimizer or wrap one, got str"),
         (
             {"optimizer": torch.optim.SGD([nn.Parameter(torch.ones(1))])},
             ValueError,

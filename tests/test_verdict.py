@@ -4,12 +4,30 @@ import pytest
 
 from gradwatch import History, Severity
 from gradwatch.verdict import judge, name_layers
+from tests.histories import history_of, stats
 
 HISTORY = History.from_grad_norms(a=[1.0] * 3, b=[1.0] * 3)
 
 
 def test_a_run_without_alerts_is_healthy() -> None:
     assert judge(HISTORY, {}, {}, {}) == ("healthy: 3 steps, 2 layers, no alert", Severity.INFO)
+
+
+@pytest.mark.parametrize(("skipped", "words"), [(0, ""), (1, ", 1 step skipped"), (3, ", 3 steps skipped")])
+def test_steps_that_a_gradient_scaler_skipped_are_counted(skipped: int, words: str) -> None:
+    history = history_of([stats(i, {"a": 1.0, "b": 1.0}, skipped=2 <= i < 2 + skipped) for i in range(7)])
+    size = f"7 steps, 2 layers{words}{' by the gradient scaler' if words else ''}"
+    assert judge(history, {}, {}, {}) == (f"healthy: {size}, no alert", Severity.INFO)
+    assert judge(history, {}, {"spike": 2}, {"spike": Severity.WARNING})[0] == (
+        f"healthy now: {size}; earlier alerts: 2 x spike"
+    )
+
+
+def test_steps_skipped_long_ago_still_count() -> None:
+    history = history_of([stats(i, {"a": 1.0}, skipped=i < 2) for i in range(9)], window=3)
+    assert (
+        judge(history, {}, {}, {})[0] == "healthy: 9 steps, 1 layers, 2 steps skipped by the gradient scaler, no alert"
+    )
 
 
 def test_what_is_going_on_comes_worst_first() -> None:

@@ -15,7 +15,8 @@ from gradwatch import sinks as gradwatch_sinks
 from gradwatch.amp import scaling
 from gradwatch.faults import Faults
 from gradwatch.layers import check_granularity
-from gradwatch.monitor import Monitor, check_parts, parameters_of
+from gradwatch.monitor import Monitor, check_parts
+from gradwatch.optimizers import parameters_of
 from gradwatch.patterns import as_patterns, check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import AFTER_CLIPPING, BEFORE_CLIPPING, Report

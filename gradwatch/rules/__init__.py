@@ -7,20 +7,24 @@ from itertools import product
 import numpy as np
 
 from gradwatch.protocols import Rule
-from gradwatch.rules.base import LayerRule
+from gradwatch.rules.base import LayerRule, StepRule
+from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.nonfinite import NonFinite
+from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
 from gradwatch.rules.update_ratio import UpdateRatio
 from gradwatch.rules.vanishing import Vanishing
 
 __all__ = [
+    "Clipped",
     "Dead",
     "Exploding",
     "LayerRule",
     "NonFinite",
     "Rule",
+    "Skipped",
     "Spike",
     "UpdateRatio",
     "Vanishing",
@@ -34,9 +38,9 @@ def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds.
 
     >>> [rule.name for rule in default()]
-    ['nonfinite', 'vanishing', 'exploding', 'spike', 'dead']
+    ['nonfinite', 'vanishing', 'exploding', 'spike', 'dead', 'skipped', 'clipped']
     """
-    return (NonFinite(), Vanishing(), Exploding(), Spike(), Dead())
+    return (NonFinite(), Vanishing(), Exploding(), Spike(), Dead(), Skipped(), Clipped())
 
 
 def fresh(rules: Iterable[Rule]) -> list[Rule]:
@@ -46,7 +50,7 @@ def fresh(rules: Iterable[Rule]) -> list[Rule]:
     >>> fresh(mine) == mine, fresh(mine)[0] is mine[0]
     (True, False)
     """
-    return [replace(rule) if isinstance(rule, LayerRule) else rule for rule in rules]  # type: ignore[type-var]
+    return [replace(rule) if isinstance(rule, StepRule) else rule for rule in rules]  # type: ignore[type-var]
 
 
 def check(rules: Iterable[Rule], names: tuple[str, ...]) -> None:

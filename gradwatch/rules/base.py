@@ -1,4 +1,4 @@
-"""LayerRule: what the built-in rules share, so that each of them is only its judgement."""
+"""StepRule and LayerRule: what the built-in rules share, so that each of them is only its judgement."""
 
 from __future__ import annotations
 
@@ -31,11 +31,65 @@ class Judgement:
     """bool [L], the layers that could be judged; by default those with a finite gradient."""
 
 
-class LayerRule(ABC):
+class StepRule(ABC):
+    """A rule with a memory, that takes in every step of a history once.
+
+    So one check of a long history equals a check after each step. A step that a gradient scaler skips is left out: its
+    overflow says something about the loss scale, and nothing about training.
+    """
+
+    name: ClassVar[str]
+    takes_skipped: ClassVar[bool] = False
+    """True: steps that a gradient scaler skips are judged like the others."""
+
+    _seen: int
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    # Annotated as in the protocol, to the word: LightningCLI accepts no other.
+    def check(self, history: History) -> Iterable[Alert]:
+        """The alerts of all steps of ``history`` that this rule has not seen yet."""
+        if history.count < self._seen:
+            self.reset()
+        first = max(self._seen, history.count - len(history))
+        self._seen = history.count
+        return [a for count in range(first, history.count) for a in self._check_step(history.up_to(count + 1))]
+
+    def _check_step(self, history: History) -> list[Alert]:
+        skipped = history.latest is not None and history.latest.skipped
+        return [] if skipped and not self.takes_skipped else self._check_latest(history)
+
+    @abstractmethod
+    def _check_latest(self, history: History) -> list[Alert]:
+        """The alerts of the latest step of ``history``."""
+
+    def reset(self) -> None:
+        """Forget every step seen."""
+        self._seen = 0
+        self._remembered: dict[str, LayerState] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Arrays and plain types that :meth:`load_state_dict` takes back."""
+        return {"seen": self._seen, **{name: part.state_dict() for name, part in self._remembered.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._seen = int(state["seen"])
+        for name, part in self._remembered.items():
+            part.load_state_dict(state[name])
+
+    def _check_steps(self, argument: str, at_least: int) -> None:
+        check_whole_number(f"{type(self).__name__}: {argument}", getattr(self, argument), at_least)
+
+    def _check_limit(self, argument: str, **limits: float) -> None:
+        check_per_layer(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
+
+
+class LayerRule(StepRule):
     """A rule that judges each layer at each step; episodes, alerts, state and validation are done here.
 
-    A subclass is a dataclass with ``patience`` and ``recovery`` (in steps) and a judgement of one step. The rule takes
-    in every step of the history that it has not seen, so one check of a long history equals a check after each step.
+    A subclass is a dataclass with ``patience`` and ``recovery`` (in steps) and a judgement of one step.
 
     Example:
         >>> @dataclass
@@ -55,7 +109,6 @@ class LayerRule(ABC):
         ['fc: gradient norm 30 is above 10']
     """
 
-    name: ClassVar[str]
     severity: ClassVar[Severity]
     grouped: ClassVar[bool] = False
     """True: the layers found at one step make one alert, which names the layer when it is the only one."""
@@ -65,12 +118,11 @@ class LayerRule(ABC):
 
     patience: int
     recovery: int
-    _seen: int
 
     def __post_init__(self) -> None:
         for argument in ("patience", "recovery"):
             self._check_steps(argument, at_least=1)
-        self.reset()
+        super().__post_init__()
 
     @abstractmethod
     def judge(self, history: History) -> Judgement:
@@ -79,15 +131,6 @@ class LayerRule(ABC):
     @abstractmethod
     def describe(self, value: float, threshold: float) -> str:
         """What happened to a layer, with the numbers: the alert's sentence after the layer's name."""
-
-    # Annotated as in the protocol, to the word: LightningCLI accepts no other.
-    def check(self, history: History) -> Iterable[Alert]:
-        """The alerts of all steps of ``history`` that this rule has not seen yet."""
-        if history.count < self._seen:
-            self.reset()
-        first = max(self._seen, history.count - len(history))
-        self._seen = history.count
-        return [a for count in range(first, history.count) for a in self._check_latest(history.up_to(count + 1))]
 
     def check_layers(self, names: Sequence[str]) -> None:
         """Raise ValueError when the pattern of a threshold matches none of the layers."""
@@ -112,21 +155,9 @@ class LayerRule(ABC):
         return tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
 
     def reset(self) -> None:
-        """Forget every step seen."""
-        self._seen = 0
-        self._episodes = Episodes()
-        self._remembered: dict[str, LayerState] = {"episodes": self._episodes}
+        super().reset()
+        self._episodes = self._remembered["episodes"] = Episodes()
         self._limits: dict[str, tuple[tuple[str, ...], FloatArray]] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Arrays and plain types that :meth:`load_state_dict` takes back."""
-        return {"seen": self._seen, **{name: part.state_dict() for name, part in self._remembered.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._seen = int(state["seen"])
-        for name, part in self._remembered.items():
-            part.load_state_dict(state[name])
 
     def _check_window(self) -> None:
         """A baseline of ``window`` steps must be able to hold the ``warmup`` steps that it needs."""
@@ -136,18 +167,14 @@ class LayerRule(ABC):
         if warmup > window:
             raise ValueError(f"{type(self).__name__}: warmup={warmup} must be at most window={window}")
 
-    def _check_limit(self, argument: str, **limits: float) -> None:
-        check_per_layer(f"{type(self).__name__}: {argument}", getattr(self, argument), **limits)
-
-    def _check_steps(self, argument: str, at_least: int) -> None:
-        check_whole_number(f"{type(self).__name__}: {argument}", getattr(self, argument), at_least)
-
     def _check_latest(self, history: History) -> list[Alert]:
         stats = history.latest
         assert stats is not None
         self._episodes.align(stats.layers)
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
+        if self._episodes.quiet and not found.bad.any():  # a normal step: there is nothing to count
+            return []
         known = stats.has_grad & np.isfinite(stats.grad_norm) if found.known is None else found.known
         opened, closed = self._episodes.update(
             stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
@@ -172,8 +199,17 @@ class LayerRule(ABC):
             text = f"recovered from {self.name} after {steps} steps, {self.quantity} now {value:.3g}"
         else:
             text = self.describe(value, threshold)
-        named = [layers[worst], *(layers[i] for i in indices[::-1] if i != worst)][:SHOWN]
-        more = f" and {len(indices) - SHOWN} more layers" if len(indices) > SHOWN else ""
+        named = some_of([layers[worst], *(layers[i] for i in indices[::-1] if i != worst)])
         layer = layers[worst] if len(indices) == 1 else None
         when = step if found.step is None else int(found.step[worst])
-        return Alert(when, self.name, layer, severity, value, threshold, f"{', '.join(named)}{more}: {text}")
+        return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}")
+
+
+def some_of(names: Sequence[str]) -> str:
+    """A few names, and how many more there are.
+
+    >>> some_of(["a", "b", "c", "d"])
+    'a, b, c and 1 more layers'
+    """
+    more = f" and {len(names) - SHOWN} more layers" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

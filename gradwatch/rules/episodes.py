@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from gradwatch.records import BoolArray, IntArray
@@ -23,11 +26,12 @@ class Episodes(LayerState):
 
     def __init__(self) -> None:
         super().__init__(bad_steps=0, good_steps=0, absent_steps=0, open=False, opened_at=0)
+        self.quiet = True
+        """Whether no layer is in an episode, or on the way to one."""
 
-    @property
-    def quiet(self) -> bool:
-        """No layer is in an episode, or on the way to one."""
-        return not (self["open"].any() or self["bad_steps"].any())
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._note_quiet()
 
     def update(
         self,
@@ -50,8 +54,6 @@ class Episodes(LayerState):
             patience: bad steps in a row that open an episode.
             recovery: good steps in a row that close it.
         """
-        if self.quiet and not bad.any():  # a normal step: there is nothing to count
-            return NONE, NONE
         known = bad | good | known
         self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(known, 0, self["bad_steps"]))
         self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(known, 0, self["good_steps"]))
@@ -62,4 +64,8 @@ class Episodes(LayerState):
         self["open"] = (self["open"] | opened) & ~closed & ~gone
         self["bad_steps"] = np.where(gone, 0, self["bad_steps"])
         self["opened_at"] = np.where(opened, step, self["opened_at"])
+        self._note_quiet()
         return np.flatnonzero(opened), np.flatnonzero(closed)
+
+    def _note_quiet(self) -> None:
+        self.quiet = not (self["open"].any() or self["bad_steps"].any())

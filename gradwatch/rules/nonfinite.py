@@ -10,11 +10,12 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.verdict import name_ranks
 
 
 @dataclass
 class NonFinite(LayerRule):
-    """A gradient holds NaN or inf. The layers of one step make one alert.
+    """A gradient holds NaN or inf. The layers of one step make one alert, which names the ranks of a sharded model.
 
     Args:
         patience: steps in a row before the alert.
@@ -42,8 +43,9 @@ class NonFinite(LayerRule):
         stats = history.latest
         assert stats is not None
         finite = np.isfinite(stats.grad_norm)
+        self._where = f" on {name_ranks(stats.nonfinite_ranks)}" if stats.nonfinite_ranks else ""
         limit = np.full(len(finite), np.inf)
         return Judgement(stats.grad_norm, limit, bad=stats.has_grad & ~finite, good=stats.has_grad & finite)
 
     def describe(self, value: float, threshold: float) -> str:
-        return f"gradient is {value}"
+        return f"gradient is {value}{self._where}"

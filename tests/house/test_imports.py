@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"patterns"},
             {"history"},
             {"verdict", "faults"},
-            {"sharding", "amp"},
+            {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},
             {"histograms"},

@@ -376,7 +376,7 @@ def test_only_global_rank_zero_writes():
     trainer = SimpleNamespace(is_global_zero=False, loggers=[], optimizers=[])
     callback.on_fit_start(trainer, net := network())
     loss_of(net, BATCHES[0]).backward()
-    callback.monitor.step()
+    callback.monitor.observe()
     assert len(callback.monitor.history) == 1
     assert calls.steps == []
 

@@ -54,15 +54,19 @@ class Group:
         return noted
 
 
+def group(name: str) -> Group:
+    """The cases of one of FILES."""
+    found: Group = importlib.import_module(f"tests.matrix.test_{name}").cell
+    return found
+
+
 def page() -> str:
     """docs/correctness.md."""
     text = (Path(__file__).parent / "correctness.md.in").read_text(encoding="utf-8")
     for name in FILES:
-        module = importlib.import_module(f"tests.matrix.test_{name}")
-        rows = [f"| {cell.case} | {cell.answer} | `{cell.test}` |" for cell in module.cell.cells]
-        text += "\n".join(
-            [f"\n## {module.cell.title}\n", "| case | gradwatch is | test |", "| --- | --- | --- |", *rows]
-        )
+        title, cells = group(name).title, group(name).cells
+        rows = [f"| {cell.case} | {cell.answer} | `{cell.test}` |" for cell in cells]
+        text += "\n".join([f"\n## {title}\n", "| case | gradwatch is | test |", "| --- | --- | --- |", *rows])
         text += "\n"
     return text
 

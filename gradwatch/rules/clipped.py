@@ -1,0 +1,98 @@
+"""Clipped: the gradients were clipped before they were measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.records import Alert, Severity
+from gradwatch.rules.base import StepRule
+from gradwatch.rules.state import LayerState
+
+
+@dataclass
+class Clipped(StepRule):
+    """The total norm stays the same while the layers' shares of it change: it is the limit of a clipping.
+
+    Norms measured after clipping cannot show that a run explodes. A gradient that does not change at all is not taken
+    for a clipped one, nor is one of which only some steps are clipped. Clipping by the monitor comes after measuring.
+
+    Args:
+        window: steps looked at, those without a finite gradient or skipped by a gradient scaler left out.
+        tolerance: how much the total norm may change in them, relative to itself.
+        change: how much the norm of at least one layer must change, relative to the total norm.
+        recovery: steps in a row at another total norm before it is reported again.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> history = History.from_grad_norms(fc1=[0.6, 0.8] * 10, fc2=[0.8, 0.6] * 10)
+        >>> for alert in Clipped().check(history):
+        ...     print(alert.step, alert.severity.name, alert.message[:75])
+        19 INFO you are looking at clipped gradients: the total norm stayed at 1 for 20 ste
+    """
+
+    name: ClassVar[str] = "clipped"
+
+    window: int = 20
+    tolerance: float = 2e-3
+    # What rounding leaves after clipping float32 and float16 gradients; of bfloat16 ones it leaves more.
+    change: float = 1e-2
+    recovery: int = 100
+    # Where only some steps are clipped, stretches of clipped ones are not news each time.
+
+    def __post_init__(self) -> None:
+        self._check_steps("window", at_least=2)
+        self._check_steps("recovery", at_least=1)
+        self._check_limit("tolerance", above=0)
+        self._check_limit("change", above=0)
+        super().__post_init__()
+
+    def reset(self) -> None:
+        super().reset()
+        self._state = self._remembered["episode"] = LayerState(last=0.0, level=0.0, away=0)
+        self._state.align(("",))  # one entry, for the whole model
+
+    def _check_latest(self, history: History) -> list[Alert]:
+        stats = history.latest
+        assert stats is not None
+        total = stats.total_norm
+        if not 0 < total < np.inf:
+            return []
+        last, level, away = (float(self._state[name][0]) for name in ("last", "level", "away"))
+        away = 0.0 if self._same(total, level) else away + 1
+        told = level > 0 and away < self.recovery
+        found = self._constant(history) if self._same(total, last) else None  # rarely, so this costs little
+        level = total if found is not None else level if told else 0.0
+        for name, value in (("last", total), ("level", level), ("away", away)):
+            self._state[name][0] = value
+        if found is None or told:
+            return []
+        message = (
+            f"you are looking at clipped gradients: the total norm stayed at {total:.3g} for {self.window} steps; "
+            "call monitor.step() before your clipping, or clip with monitor.clip_grad_norm_()"
+        )
+        return [Alert(stats.step, self.name, None, Severity.INFO, found, self.tolerance, message)]
+
+    def _same(self, total: float, other: float) -> bool:
+        return abs(total - other) <= self.tolerance * max(total, other)
+
+    def _constant(self, history: History) -> float | None:
+        """How much the total norm changed in the window, where that is next to nothing for what the shares changed."""
+        total = history.total_norm
+        rows = np.flatnonzero(np.isfinite(total) & (total > 0) & ~history.skipped)[-self.window :]
+        total = total[rows]
+        spread = float(np.ptp(total) / total.max())
+        if len(rows) < self.window or spread > self.tolerance:
+            return None
+        share, present = history.grad_norm[rows] / total[:, None], history.has_grad[rows]
+        highest = np.max(share, axis=0, where=present, initial=0.0)
+        lowest = np.min(share, axis=0, where=present, initial=np.inf)
+        change = float(np.max(highest - lowest))
+        # A smooth run that passes a peak of its total norm changes it by about the square of what the shares change.
+        return spread if change > self.change and spread <= (change / 2) ** 2 else None
