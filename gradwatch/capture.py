@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -128,6 +129,10 @@ class Capture:
         except Exception as error:
             self._gathered.error = error
 
+    def forget(self) -> None:
+        """Drop what was measured of a step that will not be finished."""
+        self._gathered = _Gathered()
+
     def finish(
         self, step: int, due: bool, sample: bool, clip: ClipPolicy | None, captured: str
     ) -> tuple[Measured, Arriving | None]:
@@ -238,7 +243,7 @@ class Capture:
         return vector, reduction.measured(vector, gathered.slots)
 
     def _clip(self, clip: ClipPolicy, gathered: _Gathered, measured: Measured) -> ClipRecord | None:
-        part, consequence = f"clip {type(clip).__name__}", "this step is not clipped"
+        part, consequence = f"clip {type(clip).__name__}", "this step is clipped in part or not at all"
         factor = None if gathered.scaling is None else gathered.scaling.factor
         given = (clip, gathered.values, measured, factor)
         record = self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
@@ -253,12 +258,23 @@ def _clip_unscaled(
 ) -> ClipRecord:
     """A policy's limits are meant for the true gradients, so a GradScaler's factor is taken out for it and put back."""
     if factor is None:
-        return clip.clip_(gradients, measured)
+        return _checked(clip.clip_(gradients, measured))
     scale_(gradients, 1 / factor)
     try:
-        return clip.clip_(gradients, measured)
+        return _checked(clip.clip_(gradients, measured))
     finally:
         scale_(gradients, factor)
+
+
+def _checked(record: Any) -> ClipRecord:
+    """What a policy gave, which may be the user's own."""
+    if not isinstance(record, ClipRecord):
+        raise TypeError(f"clip_() must give a ClipRecord, got {record!r}")
+    numbers: list[Any] = [record.norm_before, record.norm_after, record.coefficient, record.threshold]
+    for value in numbers:
+        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+            raise TypeError(f"clip_() must give numbers in its ClipRecord, got {value!r}")
+    return record
 
 
 def _numbers(record: ClipRecord, like: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
+from gradwatch.tags import printable
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -43,15 +45,25 @@ class Faults:
         """The result of ``action(*args)``; when it raises, warn (once of a part that stays); return ``otherwise``."""
         try:
             return action(*args)
+        except GradwatchWarning:  # of a part within this one, by a user who has warnings raised
+            raise
         except Exception as error:
             if self.strict:
                 raise
             self.counts[part] += 1
             if self.counts[part] == 1 or consequence == DROPPED:
-                message = f"gradwatch: {part} failed, {consequence}: {type(error).__name__}: {error}"
+                message = f"gradwatch: {part} failed, {consequence}: {type(error).__name__}: {_words(error)}"
                 warnings.warn(message, GradwatchWarning, stacklevel=2)
             return otherwise
 
     def exhausted(self, part: str) -> bool:
         """Whether ``part`` failed so often that it is no longer worth trying."""
         return self.counts[part] >= LIMIT
+
+
+def _words(error: Exception) -> str:
+    """The message of ``error``, safe to print; making it is the user's code too, where the error is the user's."""
+    try:
+        return "\n".join(printable(line) for line in str(error).split("\n"))
+    except Exception:
+        return "(no message: str() of the error failed)"

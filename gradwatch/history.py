@@ -167,8 +167,6 @@ class History:
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:
-        self._layers = layers
-        self._start, self._end = 0, rows
         size = 2 * self.window
         self._steps: IntArray = np.zeros(size, np.int64)
         self._total_norm: FloatArray = np.zeros(size)
@@ -176,6 +174,8 @@ class History:
         self._grad_norm: FloatArray = np.zeros((size, len(layers)))
         self._has_grad: BoolArray = np.zeros((size, len(layers)), np.bool_)
         self.update_ratio = np.full(len(layers), np.nan)
+        self._start, self._end = 0, rows
+        self._layers = layers  # last: when Ctrl-C comes before this, the next step begins again
 
     def _change_layers(self, layers: tuple[str, ...]) -> None:
         old, rows = self.state_dict(), len(self)

@@ -136,11 +136,13 @@ class _Driver:
             return
         if id(optimizer) in self._stepped:
             self._end_round()
-        self._stepped.add(id(optimizer))
-        self._taken = self._taken or self._monitor.stepped
+        stepped, taken = self._stepped | {id(optimizer)}, self._taken or self._monitor.stepped
+        last = stepped == self.ids
         self._monitor.stepped = False
-        last = self._stepped == self.ids
-        if not self._taken:
+        self._stepped, self._taken = (set(), False) if last else (stepped, taken)
+        if taken:
+            return
+        try:
             self._monitor.observe(
                 parameters=parameters_of(optimizer),
                 record=self._monitor.recording,
@@ -148,9 +150,9 @@ class _Driver:
                 captured=AFTER_CLIPPING,
                 last=last,
             )
-        if last:
-            self._taken = False
-            self._stepped.clear()
+        except BaseException:  # Ctrl-C: the next step begins a round of its own
+            self._stepped = set()
+            raise
 
     def _end_round(self) -> None:
         """End a round in which not every optimizer stepped."""

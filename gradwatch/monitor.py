@@ -213,12 +213,17 @@ class Monitor:
             return None
         if parameters is None and self._optimizers:
             parameters = parameters_of(*self._optimizers)
-        self._capture.add(parameters, clip is not None, sample, scaling)
-        if not last:
-            return None
-        consequence = f"this step is not recorded{' nor clipped' if clip else ''}"
-        given = (number, due, sample, clip, captured)
-        result = self._faults.run(CAPTURE, consequence, self._capture.finish, *given, otherwise=None)
+        try:
+            self._capture.add(parameters, clip is not None, sample, scaling)
+            if not last:
+                return None
+            consequence = f"this step is not recorded{' nor clipped' if clip else ''}"
+            given = (number, due, sample, clip, captured)
+            result = self._faults.run(CAPTURE, consequence, self._capture.finish, *given, otherwise=None)
+        except BaseException:  # Ctrl-C: what was measured so far is no part of the next step
+            self._turn = None
+            self._capture.forget()
+            raise
         measured, arriving = result or (None, None)
         if arriving is not None:
             self._in_flight.append(arriving)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradwatch.tags import printable
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -185,7 +187,7 @@ class Report:
             ]
         if self.stats is not None and self.stats.captured == AFTER_CLIPPING:
             sections.append(("Measured", ["as the optimizer used them: after any clipping of your own"]))
-        return sections
+        return [(title, [printable(line) for line in lines]) for title, lines in sections]
 
     def __str__(self) -> str:
         return "\n".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 
@@ -50,16 +51,38 @@ def chunk_tag(prefix: str, step: int, layers: Sequence[str]) -> str:
     model, never writes under names that are not its own.
 
     >>> chunk_tag(NORMS, 5000, ["fc1", "fc2"])
-    'gradwatch/norms/c2cb7471/000001'
+    'gradwatch/norms/cea367d4/000001'
     """
-    digest = zlib.crc32("\n".join(layers).encode())
+    digest = zlib.crc32(json.dumps(list(layers)).encode())  # names may hold any character that would separate them
     return f"{prefix}/{digest:08x}/{step // CHUNK_STEPS:06d}"
 
 
 def layer_tag(prefix: str, layer: str) -> str:
-    r"""Tag of one layer's series. TensorBoard groups by the first slash, so a slash in a layer's name is kept readable.
+    r"""Tag of one layer's series, different for different names.
 
-    >>> layer_tag(LAYER_NORM, "block/0 ü")
-    'grad_norm/block|0 ü'
+    TensorBoard groups by the first slash, so a slash in a name becomes a bar, and a bar, a percent sign and what cannot
+    be printed are percent-encoded: ``urllib.parse.unquote(tag.replace("|", "/"))`` gives the name back.
+
+    >>> layer_tag(LAYER_NORM, "block/0 ü"), layer_tag(LAYER_NORM, "a|b\n")
+    ('grad_norm/block|0 ü', 'grad_norm/a%7Cb%0A')
     """
-    return f"{prefix}/{layer.replace('/', '|')}"
+    return f"{prefix}/{''.join(_TAG.get(c) or (c if c.isprintable() else _percent(c)) for c in layer)}"
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line, with the escapes of Python for what a terminal would obey rather than show.
+
+    Names of layers may hold any character but a dot: line ends, escape sequences, marks that turn the direction of
+    writing.
+
+    >>> print(printable("fc\x1b[31m\n: dead, ü"))
+    fc\x1b[31m\n: dead, ü
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
+
+
+_TAG = {"/": "|", "|": _percent("|"), "%": _percent("%")}

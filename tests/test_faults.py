@@ -48,6 +48,40 @@ def test_a_part_is_exhausted_after_its_limit() -> None:
     assert not faults.exhausted("another part")
 
 
+def test_warnings_that_are_errors_are_not_faults_again() -> None:
+    """A user who has warnings raised gets the first, from however deep, and not one about it."""
+    faults = Faults(strict=False)
+
+    def inner() -> None:
+        faults.run("sink Broken", DROPPED, divide, 1, 0, otherwise=None)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(GradwatchWarning, match=r"^gradwatch: sink Broken failed"):
+            faults.run("the record of a step", "this step is not recorded", inner, otherwise=None)
+
+
+def test_an_error_whose_words_fail_is_still_named() -> None:
+    class WordlessError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def fail() -> None:
+        raise WordlessError
+
+    with pytest.warns(GradwatchWarning, match=r": WordlessError: \(no message: str\(\) of the error failed\)$"):
+        Faults(strict=False).run("rule", DROPPED, fail, otherwise=None)
+
+
+def test_words_are_printed_line_by_line_and_obeyed_by_no_terminal() -> None:
+    def fail() -> None:
+        raise ValueError("one\ntwo \x1b[31m")
+
+    with pytest.warns(GradwatchWarning) as caught:
+        Faults(strict=False).run("rule", DROPPED, fail, otherwise=None)
+    assert str(caught[0].message) == "gradwatch: rule failed, it is dropped: ValueError: one\ntwo \\x1b[31m"
+
+
 def test_strict_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         Faults(strict=True).run("rule", "it is dropped", divide, 1, 0, otherwise=None)

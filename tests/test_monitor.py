@@ -308,7 +308,7 @@ class Broken:
 BROKEN = {
     "rule Broken failed, it is dropped": lambda part: {"rules": [part, *gw.rules.default()]},
     "sink Broken failed, it is dropped": lambda part: {"sinks": [part, gw.sinks.Memory()]},
-    "clip Broken failed, this step is not clipped": lambda part: {"clip": part},
+    "clip Broken failed, this step is clipped in part or not at all": lambda part: {"clip": part},
 }
 
 

@@ -31,11 +31,48 @@ def test_each_tensor_and_each_set_of_layers_has_its_own_tags() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("layer", ["fc", "encoder.0.attention", "a/b/c", "", "x" * 300, "ü 层"])
-def test_a_layer_tag_has_one_slash(layer: str) -> None:
-    prefix, _, name = tags.layer_tag(tags.LAYER_NORM, layer).partition("/")
-    assert prefix == tags.LAYER_NORM
-    assert name == layer.replace("/", "|")
+@pytest.mark.parametrize(
+    ("layer", "tag"),
+    [
+        ("fc", "fc"),
+        ("encoder.0.attention", "encoder.0.attention"),
+        ("a/b/c", "a|b|c"),
+        ("a|b", "a%7Cb"),
+        ("100%", "100%25"),
+        ("", ""),
+        ("x" * 300, "x" * 300),
+        ("ü 层", "ü 层"),
+        ("\n\x1b", "%0A%1B"),
+        ("\u202e", "%E2%80%AE"),
+        ("\ud800", "%ED%A0%80"),
+    ],
+    ids=ascii,
+)
+def test_a_layer_tag_has_one_slash(layer: str, tag: str) -> None:
+    assert tags.layer_tag(tags.LAYER_NORM, layer) == f"{tags.LAYER_NORM}/{tag}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fc: dead, ü 层 \U0001f525", "fc: dead, ü 层 \U0001f525"),
+        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("\x1b[31m\x07", "\\x1b[31m\\x07"),
+        ("\u202e\u2028\ud800\xa0", "\\u202e\\u2028\\ud800\\xa0"),
+        ('it\'s "a\\b"', 'it\'s "a\\b"'),
+        ("", ""),
+    ],
+    ids=ascii,
+)
+def test_what_a_terminal_would_obey_is_spelled_out(text: str, expected: str) -> None:
+    assert tags.printable(text) == expected
+    assert tags.printable(expected) == expected
+    assert expected.isprintable()
+
+
+def test_names_that_hold_a_separator_are_no_other_set_of_layers() -> None:
+    sets = (["a\nb"], ["a", "b"], ["a, b"], ['a", "b'], ["a,b"], [])
+    assert len({tags.chunk_tag(tags.NORMS, 0, layers) for layers in sets}) == len(sets)
 
 
 def test_no_gradient_is_no_norm() -> None:

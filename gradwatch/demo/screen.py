@@ -11,6 +11,7 @@ from rich.text import Text
 import gradwatch as gw
 from gradwatch.demo.drawing import DECADES, bar, sparkline
 from gradwatch.demo.training import Run
+from gradwatch.tags import printable
 
 STYLES = {gw.Severity.INFO: "green", gw.Severity.WARNING: "yellow", gw.Severity.ERROR: "bold red"}
 
@@ -32,7 +33,7 @@ def norms(what: str, names: Iterable[object], values: Iterable[float]) -> Table:
     table = Table(what, "gradient norm", f"1e{low:+03d} to 1e{high:+03d}, log axis", box=None, header_style="bold")
     table.columns[1].justify = "right"
     for name, value in zip(names, values):
-        table.add_row(Text(str(name)), f"{value:.2g}", bar(value))
+        table.add_row(Text(printable(str(name))), f"{value:.2g}", bar(value))
     return table
 
 
@@ -40,8 +41,8 @@ def summary(runs: Sequence[Run]) -> Table:
     """The runs of a story side by side."""
     table = Table("run", "loss", "accuracy", "verdict", box=None, header_style="bold")
     for run in runs:
-        verdict = Text(run.report.verdict, style=STYLES[run.report.severity])
-        table.add_row(run.name, f"{run.train_loss:.3g}", f"{run.train_accuracy:.1%}", verdict)
+        verdict = Text(printable(run.report.verdict), style=STYLES[run.report.severity])
+        table.add_row(Text(run.name), f"{run.train_loss:.3g}", f"{run.train_accuracy:.1%}", verdict)
     return table
 
 

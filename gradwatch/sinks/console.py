@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from gradwatch.records import Alert, Report, Severity
+from gradwatch.tags import printable
 from gradwatch.verdict import SHOWN
 
 logger = logging.getLogger("gradwatch")
@@ -43,7 +44,7 @@ class Console:
         for severity, line in lines(a for a in report.alerts if a.severity >= self._min_severity):
             _say(severity, line)
         for diagnosis in report.diagnoses[:1]:
-            _say(report.severity, f"why: {'; '.join(diagnosis.evidence)}")
+            _say(report.severity, printable(f"why: {'; '.join(diagnosis.evidence)}"))
 
     def close(self) -> None:
         """Nothing to do."""
@@ -53,10 +54,12 @@ def _say(severity: Severity, line: str) -> None:
     if sys.stderr.isatty() and not logger.hasHandlers():
         try:
             from rich.console import Console as RichConsole
+            from rich.text import Text
         except ImportError:
             pass
         else:
-            RichConsole(stderr=True).print(line, style=_STYLES[severity], markup=False, highlight=False)
+            words = Text(line, style=_STYLES[severity])  # a str would be searched for markup and emoji
+            RichConsole(stderr=True).print(words, soft_wrap=True)  # no line ends within a name
             return
     logger.log(_LEVELS[severity], "%s", line)
 
@@ -68,5 +71,5 @@ def lines(alerts: Iterable[Alert]) -> list[tuple[Severity, str]]:
         members = list(group)
         more = f" (and {len(members) - SHOWN} more layers)" if len(members) > SHOWN else ""
         text = "; ".join(a.message for a in members[:SHOWN])
-        found.append((severity, f"step {step}  {severity.name} {rule}  {text}{more}"))
+        found.append((severity, printable(f"step {step}  {severity.name} {rule}  {text}{more}")))
     return found

@@ -11,11 +11,14 @@ import os
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+
+from gradwatch.sinks.appended_file import AppendedFile
 
 _serial = itertools.count()
 
@@ -23,44 +26,47 @@ _serial = itertools.count()
 class EventFile:
     """Appends events to a new file in ``directory``, made at the first event.
 
-    A forked process gets a file of its own, since two that write to one would break it.
-
     Args:
         directory: where TensorBoard looks for the run.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._descriptor: int | None = None
-        self._pid = 0
+        self._file: AppendedFile | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next event goes to the file of the last one."""
+        return self._file is not None and not self._file.closed
 
     def add_summary(self, summary: Summary, step: int) -> None:
-        """Write ``summary`` as one event. Raises OSError where that fails."""
-        if self._descriptor is None or self._pid != os.getpid():
-            self._open()
-        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+        """Write ``summary`` as one event. Raises OSError where that fails, RuntimeError in a forked process."""
+        if self._file is None or self._file.closed:  # is_open, in words that a type checker follows
+            self._file = self._open()
+        try:
+            self._append(self._file, Event(wall_time=time.time(), step=step, summary=summary))
+        except BaseException:
+            with suppress(OSError):
+                self.close()  # a reader may have seen a part of it, so nothing else may follow in this file
+            raise
 
     def close(self) -> None:
         """Close the file; a later event opens a new one."""
-        if self._descriptor is not None and self._pid == os.getpid():
-            os.close(self._descriptor)
-        self._descriptor = None
+        if self._file is not None:
+            self._file.close()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_descriptor": None}
+        return {**self.__dict__, "_file": None}
 
-    def _open(self) -> None:
-        self._pid = os.getpid()
-        started = f"{time.time():.6f}.{socket.gethostname()}.{self._pid}.{next(_serial)}"
-        path = self._directory / f"events.out.tfevents.{started}.gradwatch"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+    def _open(self) -> AppendedFile:
+        started = f"{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}"
+        file = AppendedFile(self._directory / f"events.out.tfevents.{started}.gradwatch")
+        self._append(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
+        return file
 
-    def _write(self, event: Event) -> None:
-        assert self._descriptor is not None
-        record = memoryview(as_record(event.SerializeToString()))
-        while record:
-            record = record[os.write(self._descriptor, record) :]
+    @staticmethod
+    def _append(file: AppendedFile, event: Event) -> None:
+        file.append(as_record(event.SerializeToString()))
 
 
 def as_record(data: bytes) -> bytes:

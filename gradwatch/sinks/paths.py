@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def writable_directory(argument: str, path: str | os.PathLike[str]) -> Path:
-    """``path`` as a directory that exists and can be written to.
+    """``path`` as a directory that exists and can be written to, absolute: training may change directory later.
 
     Raises:
         TypeError: when ``path`` is no path.
@@ -17,12 +17,12 @@ def writable_directory(argument: str, path: str | os.PathLike[str]) -> Path:
         raise TypeError(f"{argument} must be a path, got {path!r}")
     if path == "":
         raise ValueError(f"{argument} must be a path, got ''")
-    directory = Path(path)
+    directory = Path(path).absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError("permission denied")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{argument}: cannot write to {str(directory)!r}: {reason}") from error
+        raise ValueError(f"{argument}: cannot write to {str(path)!r}: {reason}") from error
     return directory

@@ -20,10 +20,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from gradwatch import tags
 from gradwatch.records import Alert, FloatArray, IntArray, Report, StepStats
 
-SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\"")
+SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\":=")
 """Characters that mean something in markdown or HTML."""
 
-_ESCAPES = str.maketrans({"\n": " ", **{c: f"&#{ord(c)};" for c in SPECIAL}})
+_ESCAPES = str.maketrans({c: f"&#{ord(c)};" for c in SPECIAL})
 
 ROWS = 500
 """Alerts kept in the table: the newest, which TensorBoard still renders at once."""
@@ -90,12 +90,12 @@ def report_text(report: Report) -> str:
 
 
 def escape(cell: str) -> str:
-    """``cell`` with every character that markdown or HTML would take for its own made harmless.
+    """``cell`` on one line, with every character that markdown or HTML would take for its own made harmless.
 
     >>> escape("<b>x</b>")
     '&#60;b&#62;x&#60;/b&#62;'
     """
-    return cell.translate(_ESCAPES)
+    return tags.printable(cell).translate(_ESCAPES)
 
 
 def layout() -> Summary.Value:

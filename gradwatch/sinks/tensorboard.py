@@ -29,7 +29,8 @@ class TensorBoard:
     At every step one event, about 1.3 kB for 300 layers: a tensor with every layer's norm and, as scalars, the total
     norm, the least, median and largest layer norm, the alerts so far and what was clipped. Every ``scalars_every``
     steps also one scalar per layer, and on sampled steps a histogram of log10 |gradient| per layer. Alerts are one
-    growing table under Text, and the Custom Scalars tab has a layout.
+    growing table under Text, and the Custom Scalars tab has a layout. A process forked from the one that writes does
+    not write.
 
     Args:
         logdir_or_writer: a directory, made if it is not there; or a ``SummaryWriter`` whose file is shared, since
@@ -65,6 +66,7 @@ class TensorBoard:
             self._writer = logdir_or_writer
         else:
             raise TypeError(f"TensorBoard takes a directory or a SummaryWriter, got {logdir_or_writer!r}")
+        self._owner = os.getpid()
         self._scalars_every = scalars_every
         self._layout = layout
         self._alerts: list[Alert] = []
@@ -75,13 +77,16 @@ class TensorBoard:
         if report.stats is None:
             return
         self._alerts += report.alerts
+        if self._file is not None and not self._file.is_open:
+            self._tags.clear()  # each file says what its tensors hold, whatever becomes of the others
         self._add(Summary(value=self._values(report, report.stats)), report.stats.step)
 
     def close(self) -> None:
         """Close the file; a writer that was given is left open for its owner, but written out."""
         if self._file is not None:
             self._file.close()
-        if self._writer is not None:
+        elif self._writer is not None and self._owner == os.getpid() and not _is_closed(self._writer):
+            _running(self._writer)
             self._writer.flush()
 
     def _values(self, report: Report, stats: StepStats) -> list[Any]:
@@ -121,8 +126,10 @@ class TensorBoard:
         if self._writer is None:
             assert self._file is not None
             self._file.add_summary(summary, step)
+        elif self._owner != os.getpid():
+            raise RuntimeError("the SummaryWriter belongs to the process from which this one was forked")
         else:
-            self._writer._get_file_writer().add_summary(_as_read_by(self._writer, summary), step)
+            _running(self._writer).add_summary(_as_read_by(self._writer, summary), step)
 
 
 class _Writer(Protocol):
@@ -131,6 +138,23 @@ class _Writer(Protocol):
     def _get_file_writer(self) -> Any: ...
 
     def flush(self) -> None: ...
+
+
+def _is_closed(writer: _Writer) -> bool:
+    return getattr(writer, "all_writers", ()) is None
+
+
+def _running(writer: _Writer) -> Any:
+    """The file writer of ``writer``; raises OSError where its thread has ended, as on a full disk.
+
+    What is handed to a thread that has ended is lost, and once its queue is full, tensorboardX waits for ever.
+    """
+    file_writer = writer._get_file_writer()
+    events = getattr(file_writer, "event_writer", None)
+    thread = getattr(getattr(events, "_async_writer", events), "_worker", None)  # torch's, else tensorboardX's
+    if thread is not None and not thread.is_alive():
+        raise getattr(thread, "exception", None) or OSError("the thread of the SummaryWriter has ended")
+    return file_writer
 
 
 def _as_read_by(writer: _Writer, summary: Summary) -> Any:

@@ -18,7 +18,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"records", "tags"},
+            {"tags"},
+            {"records"},
             {"patterns"},
             {"history"},
             {"verdict", "faults"},

@@ -52,6 +52,15 @@ def test_an_existing_file_is_continued(tmp_path: Path) -> None:
     assert [line["stats"]["step"] for line in read(tmp_path / "gradients.jsonl")] == [0, 1]
 
 
+def test_half_a_surrogate_pair_is_escaped(tmp_path: Path) -> None:
+    """UTF-8 cannot hold it, and a name may."""
+    sink = JSONL(tmp_path / "gradients.jsonl")
+    sink.write(Report("dead: \ud800 ü", Severity.WARNING))
+    sink.write(report(1))
+    sink.close()
+    assert [line["verdict"] for line in read(tmp_path / "gradients.jsonl")] == ["dead: \ud800 ü", "healthy"]
+
+
 def test_names_stay_as_they_are(tmp_path: Path) -> None:
     sink = JSONL(tmp_path / "gradients.jsonl")
     sink.write(report(0))
