@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from gradwatch.amp import Scaling
-from gradwatch.clipping.scale import scale_
 from gradwatch.faults import Faults
 from gradwatch.host_copy import HostCopy
 from gradwatch.layers import LayerTable
@@ -256,14 +255,19 @@ class Capture:
 def _clip_unscaled(
     clip: ClipPolicy, gradients: Sequence[Tensor], measured: Measured, factor: Tensor | None
 ) -> ClipRecord:
-    """A policy's limits are meant for the true gradients, so a GradScaler's factor is taken out for it and put back."""
+    """A policy's limits are meant for the true gradients, so it gets those where a GradScaler has multiplied them.
+
+    What it leaves as it is stays so to the last bit: dividing and multiplying by a factor may round.
+    """
     if factor is None:
         return _checked(clip.clip_(gradients, measured))
-    scale_(gradients, 1 / factor)
-    try:
-        return _checked(clip.clip_(gradients, measured))
-    finally:
-        scale_(gradients, factor)
+    true = [gradient / factor for gradient in gradients]
+    before = [gradient.clone() for gradient in true]
+    record = _checked(clip.clip_(true, measured))
+    for gradient, old, new in zip(gradients, before, true):
+        dense = gradient.layout is torch.strided
+        gradient.copy_(torch.where(new == old, gradient, new * factor) if dense else new * factor)
+    return record
 
 
 def _checked(record: Any) -> ClipRecord:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,19 @@ from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
 FAILED = object()
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def untraced(function: F) -> F:
+    """``function`` as it is also in a compiled training step: traced, it would break the graph wherever it looks."""
+    left_alone: F = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return left_alone
+
+
+def _alive(references: Iterable[weakref.ref[Any]]) -> list[Any]:
+    return [thing for reference in references if (thing := reference()) is not None]
 
 
 class Monitor:
@@ -100,10 +114,13 @@ class Monitor:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
         check_whole_number("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
         self._table = LayerTable(model, granularity, include, exclude)
-        self._given = as_list(optimizer)
-        self._optimizers, self._scaler = as_optimizers(self._given), scaler
-        for one in self._optimizers:
+        given = as_list(optimizer)
+        optimizers = as_optimizers(given)
+        for one in optimizers:
             _check_optimizer(one, model, self._table)
+        # A monitor that is kept for its history keeps no parameters alive.
+        self._given_refs, self._optimizer_refs = [*map(weakref.ref, given)], [*map(weakref.ref, optimizers)]
+        self._scaler = scaler
         if scaler is not None and not hasattr(scaler, "_per_optimizer_states"):
             raise TypeError(f"scaler must be a torch.amp.GradScaler, got {_short(scaler)}")
         self._rules = default_rules.fresh(
@@ -139,10 +156,15 @@ class Monitor:
         return self._table.layers
 
     @property
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return _alive(self._optimizer_refs)
+
+    @property
     def alerts(self) -> list[Alert]:
         """Every alert so far, oldest first."""
         return self._log.alerts
 
+    @untraced
     def step(self, step: int | None = None) -> None:
         """Measure, check, clip and record the gradients as they are now; between sampled steps it waits for no device.
 
@@ -155,6 +177,7 @@ class Monitor:
         self.stepped = True
         self.observe(step, record=self.recording, scaling=self._scaling())
 
+    @untraced
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Record the step, then clip: in a loop it takes the place of ``torch.nn.utils.clip_grad_norm_``.
 
@@ -178,6 +201,7 @@ class Monitor:
         # The monitor is closed or has failed: the caller still relies on clipping.
         return nn.utils.clip_grad_norm_(self._table.collect().parameters, max_norm)
 
+    @untraced
     def observe(
         self,
         step: int | None = None,
@@ -246,8 +270,7 @@ class Monitor:
             while self._on_close:
                 self._on_close.pop()()
             self.closed = True
-        # A monitor that is kept for its history keeps no parameters alive.
-        self._optimizers, self._given = [], []
+        self._given_refs, self._optimizer_refs, self._scaler = [], [], None
         self._capture = Capture(self._table, self._faults)
 
     def on_close(self, undo: Callable[[], None]) -> None:
@@ -309,7 +332,7 @@ class Monitor:
                 GradwatchWarning,
                 stacklevel=3,
             )
-        return amp.scaling(self._scaler, *self._optimizers, *self._given)
+        return amp.scaling(self._scaler, *self._optimizers, *_alive(self._given_refs))
 
     def _begin(self, step: int | None, turn: int | None, record: bool) -> _Turn:
         number = self._next_step if step is None else operator.index(step)

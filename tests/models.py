@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 
 class Example(NamedTuple):
@@ -59,7 +60,8 @@ def layer_of(parameter: str, example: Example) -> str:
 def as_float64(tensor: Tensor) -> np.ndarray:
     """The elements of any tensor, dense, as float64 or complex128."""
     dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
-    return dense.to(torch.complex128 if dense.is_complex() else torch.float64).numpy()
+    wide = dense.to(torch.complex128 if dense.is_complex() else torch.float64)
+    return wide.resolve_conj().resolve_neg().numpy()
 
 
 def _exhibit(function: Callable[[], Example]) -> Callable[[], Example]:
@@ -223,6 +225,21 @@ def complex_parameters() -> Example:
     return Example(Complex(), (torch.randn(5, 4, dtype=torch.complex64),))
 
 
+class Adjoint(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3, bias=False, dtype=torch.complex64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.fc.weight.mH
+
+
+@_exhibit
+def conjugated_gradient() -> Example:
+    """A complex weight used by its adjoint: its gradient is a view that is conjugated only when it is read."""
+    return Example(Adjoint(), (torch.randn(5, 4, dtype=torch.complex64),))
+
+
 @_exhibit
 def sparse_embedding() -> Example:
     """An embedding whose gradient is sparse and not coalesced, as tokens repeat."""
@@ -257,6 +274,86 @@ def spectral_norm() -> Example:
     """A parametrization with buffers of its own."""
     model = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Conv2d(4, 2, 1))
     return Example(model, (torch.randn(2, 3, 5, 5),))
+
+
+def _old_reparametrization(function: Callable[[nn.Module], nn.Module]) -> Example:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still met
+        first = function(nn.Linear(4, 8))
+    return Example(nn.Sequential(first, nn.Tanh(), nn.Linear(8, 2)), (torch.randn(5, 4),))
+
+
+@_exhibit
+def old_weight_norm() -> Example:
+    """The weight_norm of before parametrizations, which puts weight_g and weight_v into the layer itself."""
+    return _old_reparametrization(nn.utils.weight_norm)
+
+
+@_exhibit
+def old_spectral_norm() -> Example:
+    """The spectral_norm of before parametrizations."""
+    return _old_reparametrization(nn.utils.spectral_norm)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, use_reentrant: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+        self.use_reentrant = use_reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.blocks[0](x))
+        for block in self.blocks[1:]:
+            x = checkpoint(block, torch.tanh(x), use_reentrant=self.use_reentrant)
+        return x
+
+
+@_exhibit
+def checkpointed() -> Example:
+    """Activations that the backward computes again."""
+    return Example(Checkpointed(use_reentrant=False), (torch.randn(5, 4),))
+
+
+@_exhibit
+def checkpointed_reentrant() -> Example:
+    """The same by a backward within the backward."""
+    return Example(Checkpointed(use_reentrant=True), (torch.randn(5, 4),))
+
+
+@_exhibit
+def quantised_body() -> Example:
+    """A dynamically quantised layer, which has no parameters, under a head that trains."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao.quantization is deprecated, and still met
+        body = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 8)), {nn.Linear})
+    return Example(nn.Sequential(body, nn.ReLU(), nn.Linear(8, 2)), (torch.randn(5, 4),))
+
+
+@_exhibit
+def quantisation_aware() -> Example:
+    """Weights and activations rounded in the forward, and trained as if they were not."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.qconfig = torch.ao.quantization.get_default_qat_qconfig()
+        model = torch.ao.quantization.prepare_qat(model)
+    return Example(model, (torch.randn(5, 4),))
+
+
+class Float8(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 8).to(torch.float8_e4m3fn))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(x @ self.weight.float()))
+
+
+@_exhibit
+def float8_parameter() -> Example:
+    """A parameter, and so a gradient, of a dtype without arithmetic."""
+    return Example(Float8(), (torch.randn(5, 4),))
 
 
 @_exhibit
@@ -400,3 +497,16 @@ class BuffersOnly(nn.Module):
         super().__init__()
         self.register_buffer("offset", torch.ones(3))
         self.norm = nn.BatchNorm1d(3, affine=False)
+
+
+class Unmaterialised(nn.Module):
+    """A layer on the meta device, with shapes and no numbers, until it is materialised; not in the gallery, as its
+    parameters are not watched before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.later = nn.Linear(4, 4, device="meta")
+        self.now = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.now(x if self.later.weight.is_meta else self.later(x))

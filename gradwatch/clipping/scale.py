@@ -13,9 +13,12 @@ def scale_(gradients: Sequence[Tensor], factor: Tensor) -> None:
     groups: dict[tuple[torch.device, torch.dtype, bool], list[Tensor]] = {}
     for g in gradients:
         groups.setdefault((g.device, g.dtype, g.layout is torch.strided), []).append(g)
-    for (device, _, dense), group in groups.items():
+    for (device, dtype, dense), group in groups.items():
         here = factor.to(device)
-        if dense:
+        if dtype.itemsize == 1:  # float8 has no arithmetic of its own
+            for g in group:
+                g.copy_(g.float() * here)
+        elif dense:
             torch._foreach_mul_(group, here)
         else:
             for g in group:

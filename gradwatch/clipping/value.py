@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
 from gradwatch.stats import Measured, measure, real_values
+
+_CLAMPED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,32 @@ class Value:
         # No element is larger than the total norm; on the CPU that is known for free.
         if total.device.type == "cpu" and float(total) <= self.max_value:
             return ClipRecord("value", total, total, 1.0, self.max_value)  # type: ignore[arg-type]
+        groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for g in gradients:
-            if g.layout is torch.strided and not g.is_complex():
-                g.clamp_(-self.max_value, self.max_value)
-                continue
-            clamped = real_values(g).clamp(-self.max_value, self.max_value)
-            if g.is_complex():
-                clamped = torch.view_as_complex(clamped)
-            if g.layout is not torch.strided:
-                clamped = torch.sparse_coo_tensor(g.coalesce().indices(), clamped, g.shape, check_invariants=False)
-            g.copy_(clamped)
-        after = measure(gradients).total_norm
+            if g.layout is torch.strided and g.dtype in _CLAMPED:
+                groups.setdefault((g.device, g.dtype), []).append(g)
+            else:
+                self._clamp_parts_(g)
+        for (_, dtype), group in groups.items():
+            limit = self._limit(dtype)
+            torch._foreach_clamp_min_(group, -limit)
+            torch._foreach_clamp_max_(group, limit)
+        # Of a sharded model there are only this rank's parts here.
+        after = torch.full_like(total, torch.nan) if stats.sharded else measure(gradients).total_norm
         return ClipRecord("value", total, after, float("nan"), self.max_value)  # type: ignore[arg-type]
+
+    def _clamp_parts_(self, g: Tensor) -> None:
+        """For what torch cannot clamp: both parts of a complex gradient, what a sparse one stores, float8."""
+        parts = real_values(g)
+        limit = self._limit(parts.dtype)
+        clamped = parts.clamp(-limit, limit)
+        if g.is_complex():
+            clamped = torch.view_as_complex(clamped)
+        if g.layout is not torch.strided:
+            clamped = torch.sparse_coo_tensor(g.coalesce().indices(), clamped, g.shape, check_invariants=False)
+        g.copy_(clamped)
+
+    def _limit(self, dtype: torch.dtype) -> float:
+        """``max_value``, or the largest finite number of ``dtype`` where that is less: torch takes no limit above."""
+        largest = torch.finfo(dtype).max
+        return self.max_value if self.max_value == math.inf else min(self.max_value, largest)

@@ -141,10 +141,12 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         with suppress(Exception):  # it would take the place of the error that Lightning is reporting
             self._close()
+        self._let_go()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._loaded = None  # what validate() or test() read from a checkpoint is not for the next fit
         self._close()
+        self._let_go()
 
     def state_dict(self) -> dict[str, Any]:
         """The monitor's state, which Lightning puts into its checkpoints."""
@@ -199,6 +201,11 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
             for logger in trainer.loggers
         ]
         return [gradwatch_sinks.Console(), *(sink for sink in made if sink is not None)]
+
+    def _let_go(self) -> None:
+        """Lightning sets these to the module's own, which would keep the module alive as long as the callback."""
+        for name in ("log", "log_dict"):
+            self.__dict__.pop(name, None)
 
     def _close(self) -> None:
         if self.monitor is not None:

@@ -35,6 +35,7 @@ HOSTILE = {
     ],
     "complex": [torch.tensor([3 + 4j, 0.1j]), torch.tensor([2.0])],
     "half at its limit": [torch.full((3,), 65504.0, dtype=torch.float16)],
+    "float8": [torch.full((1,), 2.0).to(torch.float8_e4m3fn), torch.full((5,), -1.0).to(torch.float8_e5m2)],
     "transposed": [torch.arange(12.0).reshape(3, 4).t()],
     "channels_last": [torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last) * 5],
     "tiny": [torch.full((3,), 1e-38)],

@@ -9,33 +9,36 @@ from torch import nn
 from torch.nn.utils import clip_grad_value_
 
 from gradwatch.clipping import Value
-from gradwatch.stats import measure
+from gradwatch.stats import Measured, measure
+from tests.clipping.test_every_policy import DTYPES
 from tests.models import GALLERY, as_float64, backward, build
-
-NAN, INF = float("nan"), float("inf")
+from tests.tensors import INF, NAN, normal
 
 
 def clip(gradients, max_value):
     return Value(max_value).clip_(gradients, measure(gradients))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200)
 @given(
     shapes=st.lists(st.lists(st.integers(0, 12), max_size=3), min_size=1, max_size=5),
+    dtypes=st.lists(st.sampled_from(DTYPES), min_size=1, max_size=3),
     exponent=st.integers(-6, 6),
-    max_value=st.floats(1e-6, 1e6),
-    seed=st.integers(0, 2**32),
+    special=st.sampled_from([1.0, 0.0, -0.0, NAN, INF, -INF]),
+    max_value=st.floats(1e-6, 6e4),
+    seed=st.integers(0, 2**31),
 )
-def test_clips_as_torch_bit_for_bit(shapes, exponent, max_value, seed):
-    generator = torch.Generator().manual_seed(seed)
-    parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
-    for p in parameters:
-        p.grad = torch.randn(p.shape, generator=generator) * 10.0**exponent
+def test_clips_as_torch_bit_for_bit_whatever_the_dtypes(shapes, dtypes, exponent, special, max_value, seed):
+    parameters = [nn.Parameter(torch.zeros(shape, dtype=dtypes[i % len(dtypes)])) for i, shape in enumerate(shapes)]
+    for i, p in enumerate(parameters):
+        p.grad = (normal(*p.shape, dtype=torch.float64, seed=seed + i) * 10.0**exponent).to(p.dtype)
+        p.grad.view(-1)[:1] *= special
     ours = [p.grad.clone() for p in parameters]
     clip(ours, max_value)
     clip_grad_value_(parameters, max_value)
     for mine, p in zip(ours, parameters):
-        assert torch.equal(mine, p.grad)
+        np.testing.assert_array_equal(as_float64(mine), as_float64(p.grad))
+        assert torch.equal(mine.signbit(), p.grad.signbit())  # that of zero too
 
 
 @pytest.mark.parametrize("name", GALLERY)
@@ -81,3 +84,19 @@ def test_inf_becomes_the_limit_and_nan_stays():
     gradient = torch.tensor([INF, -INF, NAN, 0.5])
     clip([gradient], 2.0)
     np.testing.assert_array_equal(gradient.numpy(), np.array([2.0, -2.0, NAN, 0.5], np.float32))
+
+
+@pytest.mark.parametrize(("limit", "largest"), [(1e5, 65504.0), (INF, INF)])
+def test_a_limit_that_float16_cannot_hold(limit, largest):
+    gradients = [torch.tensor([INF, 7.0], dtype=torch.float16), torch.tensor([1e6, 7.0])]
+    clip(gradients, limit)
+    assert gradients[0].tolist() == [largest, 7.0]
+    assert gradients[1].tolist() == [min(1e6, limit), 7.0]
+
+
+def test_of_a_sharded_model_the_norm_after_is_not_known():
+    gradient = torch.tensor([3.0, 0.5])
+    whole = torch.tensor(5.0)
+    record = Value(1.0).clip_([gradient], Measured(whole[None], whole, sharded=True))
+    assert gradient.tolist() == [1.0, 0.5]
+    assert np.isnan(float(record.norm_after))
