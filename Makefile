@@ -12,7 +12,7 @@ help:
 	@echo "make demo    watch a network's gradients vanish, and another's not"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   what watching costs, beside its peers (10 minutes)"
+	@echo "make bench   what watching costs, beside its peers (15 minutes)"
 
 $(VENV)/demo.stamp: pyproject.toml setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,7 +36,7 @@ $(VENV)/bench.stamp: pyproject.toml setup.cfg constraints.txt
 	touch $@
 
 bench: $(VENV)/bench.stamp
-	$(BIN)/python -W ignore -m benchmarks.cost --readme --json benchmarks/cost.json
+	$(BIN)/python -W ignore -m benchmarks --readme --json benchmarks/cost.json
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

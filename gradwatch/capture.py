@@ -17,9 +17,9 @@ from gradwatch.host_copy import HostCopy
 from gradwatch.layers import LayerTable
 from gradwatch.protocols import ClipPolicy
 from gradwatch.records import ClipRecord, FloatArray, StepStats
-from gradwatch.reduction import Reduction
+from gradwatch.reduction import Parts, Reduction
 from gradwatch.sampled import COLUMNS, Elements, Moved, ParameterSample, element_sums
-from gradwatch.sharding import Sharding, is_partial, put_back_
+from gradwatch.sharding import Sharding
 from gradwatch.stats import Measured, measure, per_layer
 
 
@@ -76,17 +76,18 @@ class _Gathered:
     values: list[Tensor] = field(default_factory=list)
     """The gradients; of a sharded model the parts that this rank holds."""
     rows: list[int] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
     samples: list[ParameterSample | None] = field(default_factory=list)
+    parts: Parts = field(default_factory=Parts)
+    """Of a sharded model, what this rank adds to the sum."""
     scaling: Scaling | None = None
-    partial: dict[int, Tensor] = field(default_factory=dict)
-    """Gradients of which this rank has a summand, by their index in ``values``."""
-    summands: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
-    """Of those that are still to be summed the slot, and the summand by what it counts."""
     error: Exception | None = None
+
+    @property
+    def factor(self) -> Tensor | None:
+        """What a GradScaler has multiplied the gradients by."""
+        return None if self.scaling is None else self.scaling.factor
 
 
 class Capture:
@@ -112,14 +113,7 @@ class Capture:
         pending, self._samples = self._samples, None
         if pending is not None:
             version, samples = pending
-            part, consequence = "the update ratio", "it is missing at this step"
-            self._moved = (
-                version,
-                [
-                    None if sample is None else self._faults.run(part, consequence, sample.moved, otherwise=None)
-                    for sample in samples
-                ],
-            )
+            self._moved = version, [self._moved_by(sample) for sample in samples]
 
     def add(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
         """Measure the gradients that exist now; an error is kept for :meth:`finish`."""
@@ -167,36 +161,33 @@ class Capture:
         return measured, arriving
 
     def _measure(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
+        gathered = self._gathered
+        gathered.scaling = scaling
         found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
-        if self._table.sharding is not None:
-            whole, found = found.values, self._table.sharding.localize(found)
+        sharding = self._table.sharding  # known after collect(), which follows the model
+        if sharding is not None:
+            whole, found = found.values, sharding.localize(found)
+            gathered.parts.add(found, whole, gathered.factor)
         measured = measure(found.values)
-        factor = None if scaling is None else scaling.factor
+        factor = gathered.factor
         if factor is not None:
             factor = factor.to(measured.norms.device, non_blocking=True)
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
-        gathered = self._gathered
-        gathered.scaling = scaling
-        if self._table.sharding is not None:
-            first = len(gathered.slots)
-            for i, (g, values, share) in enumerate(zip(whole, found.values, found.shares), first):
-                if everything and is_partial(g):
-                    gathered.partial[i] = g
-                if share:
-                    summand = values.double() * share
-                    gathered.summands[i] = found.slots[i - first], summand if factor is None else summand / factor
         gathered.values += found.values if everything else []  # kept to be clipped, else they may be freed
         gathered.rows += found.rows
-        gathered.slots += found.slots
-        gathered.weights += found.weights
         gathered.measured.append(measured)
         if sample:
             watched = found.watched()
             part, consequence = "the sampled statistics", "they are missing at this step"
-            parameters = self._faults.run(part, consequence, ParameterSample, watched, otherwise=None)
+            gathered.samples.append(self._faults.run(part, consequence, ParameterSample, watched, otherwise=None))
             elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
-            gathered.samples.append(parameters)
             gathered.elements += [] if elements is None else [elements]
+
+    def _moved_by(self, sample: ParameterSample | None) -> Moved | None:
+        if sample is None:
+            return None
+        part, consequence = "the update ratio", "it is missing at this step"
+        return self._faults.run(part, consequence, sample.moved, otherwise=None)
 
     def _take_moved(self) -> list[Moved | None] | None:
         """What :meth:`begin` found, with None for what failed or is of other layers; None between sampled steps."""
@@ -211,9 +202,7 @@ class Capture:
         reduction = Reduction(*shape)
         try:
             if gathered.error is None:
-                reduction.add(gathered.slots, gathered.weights, Measured.together(gathered.measured).norms)
-                for slot, summand in gathered.summands.values():
-                    reduction.add_summand(slot, summand)
+                reduction.add_norms(gathered.parts, Measured.together(gathered.measured).norms)
                 for elements in gathered.elements:
                     reduction.add_elements(elements)
                 if len(gathered.elements) < len(gathered.measured):
@@ -235,19 +224,16 @@ class Capture:
         except Exception as error:
             self._cut_off = error
             raise
-        for i, (slot, _) in gathered.summands.items() if gathered.values else ():
-            values = reduction.whole(vector, slot, like=gathered.values[i])
-            factor = None if gathered.scaling is None else gathered.scaling.factor
-            gathered.values[i] = values if factor is None else values * factor.to(values)
-        return vector, reduction.measured(vector, gathered.slots)
+        if gathered.values:
+            gathered.parts.sum_(gathered.values, reduction, vector, gathered.factor)
+        return vector, reduction.measured(vector, gathered.parts.slots)
 
     def _clip(self, clip: ClipPolicy, gathered: _Gathered, measured: Measured) -> ClipRecord | None:
         part, consequence = f"clip {type(clip).__name__}", "this step is clipped in part or not at all"
-        factor = None if gathered.scaling is None else gathered.scaling.factor
-        given = (clip, gathered.values, measured, factor)
+        given = (clip, gathered.values, measured, gathered.factor)
         record = self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
-        for i, gradient in gathered.partial.items() if record is not None else ():
-            put_back_(gradient, gathered.values[i])
+        if record is not None:
+            gathered.parts.put_back(gathered.values)
         return record
 
 

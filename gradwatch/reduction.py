@@ -11,13 +11,46 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gradwatch.layers import Gradients
 from gradwatch.records import FloatArray
 from gradwatch.sampled import Elements, Moved
-from gradwatch.sharding import Sharding
+from gradwatch.sharding import Sharding, is_partial, put_back_
 from gradwatch.stats import Measured
 from gradwatch.verdict import name_ranks
 
 TINY = np.finfo(np.float64).tiny
+
+
+class Parts:
+    """What one rank holds of P gradients of a step, to be added to what the others hold."""
+
+    def __init__(self) -> None:
+        self.slots: list[int] = []
+        self.weights: list[float] = []
+        self.summands: dict[int, Tensor] = {}
+        """Of the Partial ones among them that are still to be summed, what this rank has times what that counts."""
+        self._partial: dict[int, Tensor] = {}
+
+    def add(self, found: Gradients, whole: Sequence[Tensor], factor: Tensor | None) -> None:
+        """Add ``found``, this rank's parts of the gradients ``whole``, which were multiplied by ``factor``."""
+        for i, (gradient, values, share) in enumerate(zip(whole, found.values, found.shares), len(self.slots)):
+            if is_partial(gradient):
+                self._partial[i] = gradient
+            if share:
+                self.summands[i] = values.double() * (share if factor is None else share / factor.to(values.device))
+        self.slots += found.slots
+        self.weights += found.weights
+
+    def sum_(self, values: list[Tensor], reduction: Reduction, vector: Tensor, factor: Tensor | None) -> None:
+        """Put the sums, as ``vector`` has them, in the place of the summands among ``values``."""
+        for i in self.summands:
+            whole = reduction.whole(vector, self.slots[i], like=values[i])
+            values[i] = whole if factor is None else whole * factor.to(whole)
+
+    def put_back(self, values: Sequence[Tensor]) -> None:
+        """Make the Partial gradients those whose sums are among ``values``."""
+        for i, gradient in self._partial.items():
+            put_back_(gradient, values[i])
 
 
 class Reduction:
@@ -69,18 +102,17 @@ class Reduction:
         """Tell the others that this rank's "unsampled" or "unmoved" part is missing, so the sum would be wrong."""
         self._of(self._vector, part)[:] = 1
 
-    def add(self, slots: Sequence[int], weights: Sequence[float], norms: Tensor) -> None:
-        """Add the norms [P] of this rank's parts of the gradients in ``slots``."""
-        if slots:
-            self._of(self._vector, "present")[list(slots)] = np.array(weights) > 0
+    def add_norms(self, parts: Parts, norms: Tensor) -> None:
+        """Add the norms [P] of this rank's parts of some gradients."""
+        if parts.slots:
+            self._of(self._vector, "present")[parts.slots] = np.array(parts.weights) > 0
             device = self._sharding.device
-            weight = torch.tensor(weights, dtype=torch.float64, device=device)
-            self._norms = torch.tensor(slots, device=device), weight, norms.to(device, torch.float64)
-
-    def add_summand(self, slot: int, summand: Tensor) -> None:
-        """Add the elements of this rank's summand of the gradient in ``slot``."""
-        self._of(self._vector, "partial")[list(self._sharding.summed).index(slot)] = 1
-        self._summands.append((slot, summand))
+            weight = torch.tensor(parts.weights, dtype=torch.float64, device=device)
+            self._norms = torch.tensor(parts.slots, device=device), weight, norms.to(device, torch.float64)
+        of_summed = list(self._sharding.summed)
+        for i, summand in parts.summands.items():
+            self._of(self._vector, "partial")[of_summed.index(parts.slots[i])] = 1
+            self._summands.append((parts.slots[i], summand))
 
     def add_elements(self, elements: Elements) -> None:
         """Add the sums over the elements of some gradients."""

@@ -26,7 +26,7 @@ except ImportError as error:
 class TensorBoard:
     """Writes each report into TensorBoard's event files.
 
-    At every step one event, about 1.3 kB for 300 layers: a tensor with every layer's norm and, as scalars, the total
+    At every step one event, about 1.5 kB for 300 layers: a tensor with every layer's norm and, as scalars, the total
     norm, the least, median and largest layer norm, the alerts so far and what was clipped. Every ``scalars_every``
     steps also one scalar per layer, and on sampled steps a histogram of log10 |gradient| per layer. Alerts are one
     growing table under Text, and the Custom Scalars tab has a layout. A process forked from the one that writes does
