@@ -33,11 +33,12 @@ def scaling(scaler: Any, *optimizers: torch.optim.Optimizer) -> Scaling | None:
     if scaler is None or not scaler.is_enabled():
         return None
     # Whether unscale_() has been called the scaler has no public way to say; get_scale() would wait for the device.
-    states = scaler._per_optimizer_states
-    ids = [id(optimizer) for optimizer in optimizers] or list(states)
-    if any(states[i]["stage"].name != "READY" for i in ids if i in states):
-        return Scaling(None)
-    return Scaling(scaler._get_scale_async())
+    stages = {key: state["stage"].name for key, state in scaler._per_optimizer_states.items()}
+    if optimizers:
+        unscaled = any(stages.get(id(optimizer), "READY") != "READY" for optimizer in optimizers)
+    else:  # one that has stepped already is another's, as the discriminator's before the generator steps
+        unscaled = "UNSCALED" in stages.values()
+    return Scaling(None if unscaled else scaler._get_scale_async())
 
 
 class Unnoticed:
@@ -54,7 +55,8 @@ class Unnoticed:
         """True at the second step where a scaler was updated since the first, and had unscaled nothing at either."""
         self._steps += 1
         if self._steps == 1:
-            scalers = [s for s in gc.get_referrers(torch.amp.GradScaler) if type(s) is torch.amp.GradScaler]
+            kinds = _with_subclasses(torch.amp.GradScaler)
+            scalers = [found for found in gc.get_referrers(*kinds) if type(found) in kinds]
             self._seen = [(weakref.ref(s), s._per_optimizer_states) for s in scalers if _has_scaled(s)]
         elif self._seen:
             seen, self._seen = self._seen, []
@@ -62,6 +64,10 @@ class Unnoticed:
             # update() begins a new dict of states.
             return any(_has_scaled(scaler) and scaler._per_optimizer_states is not states for scaler, states in now)
         return False
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
 
 
 def _has_scaled(scaler: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from gradwatch.amp import Scaling, fused_scaling, scaling
+from gradwatch.faults import GradwatchWarning
 from gradwatch.monitor import Monitor
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of, unwrap
 from gradwatch.protocols import ClipPolicy, Rule, Sink
@@ -37,6 +39,9 @@ def watch(
     The gradients are taken as the optimizer is about to use them: accumulated, reduced, unscaled, and after any
     clipping of your own. To see them before that, call ``monitor.step()`` or ``monitor.clip_grad_norm_()`` in the loop;
     the optimizer's hook then leaves that step alone. With a closure they are taken when it has been evaluated first.
+
+    Of several ranks every one must watch, and close at the same step: those of a sharded model add up their norms and
+    would wait for one that does not.
 
     Args:
         model: the module to watch.
@@ -106,6 +111,8 @@ class _Driver:
         self._taken = False
         """Whether this round was captured before its optimizers step, by the user's own call."""
         self._depth = 0
+        self._told = False
+        """Whether it was said that a closure computes no gradients."""
         for optimizer in optimizers:
             # Disabled for the compiler: reading numbers in a traced step would break its graph.
             before, after = torch.compiler.disable(self.before_step), torch.compiler.disable(self.after_step)  # type: ignore[no-untyped-call]
@@ -120,9 +127,9 @@ class _Driver:
         if self._depth > 1 or self.waiting:
             return None
         # torch passes the optimizer itself as the first of args, so the closure is the second.
-        if len(args) > 1 and callable(args[1]):
+        if len(args) > 1 and _is_closure(args[1]):
             return (args[0], self._watched(args[1], optimizer), *args[2:]), kwargs
-        if callable(kwargs.get("closure")):
+        if _is_closure(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._watched(kwargs["closure"], optimizer)}
         self.observe(optimizer, fused_scaling(optimizer))
         return None
@@ -161,23 +168,54 @@ class _Driver:
         self._taken = False
         self._stepped.clear()
 
-    def _watched(self, closure: Callable[[], Any], optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    def _watched(self, closure: Callable[..., Any], optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
         """``closure``, after whose first evaluation the gradients are captured: before it they are the last step's."""
         evaluations = 0
 
-        @functools.wraps(closure)
-        def watched() -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
             nonlocal evaluations
             self._monitor.recording = evaluations == 0
             evaluations += 1
+            before = _marks(optimizer)
             try:
-                result = closure()
-                self.observe(optimizer, fused_scaling(optimizer))
+                result = closure(*args, **kwargs)
+                if _marks(optimizer) != before:
+                    self.observe(optimizer, fused_scaling(optimizer))
+                elif not self._told:
+                    self._told = True
+                    warnings.warn(
+                        f"gradwatch: the closure of {type(optimizer).__name__} leaves all gradients as they are, so "
+                        "the optimizer computes them by itself: they are not recorded",
+                        GradwatchWarning,
+                        stacklevel=2,
+                    )
             finally:
                 self._monitor.recording = True
             return result
 
-        return watched
+        return watched if inspect.isroutine(closure) else _Proxy(closure, watched)
+
+
+def _is_closure(argument: Any) -> bool:
+    return callable(argument) and not isinstance(argument, nn.Module)
+
+
+def _marks(optimizer: torch.optim.Optimizer) -> list[tuple[int, int]]:
+    """What tells whether a gradient is another one, or was written to."""
+    return [(id(p.grad), p.grad._version) for p in parameters_of(optimizer) if p.grad is not None]
+
+
+class _Proxy:
+    """A user's object in the place of a closure, with all that it has, called by way of ``call``."""
+
+    def __init__(self, closure: Callable[..., Any], call: Callable[..., Any]) -> None:
+        self._closure, self._call = closure, call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._closure, name)
 
 
 class _ScalerStep:
@@ -186,6 +224,9 @@ class _ScalerStep:
     def __init__(self, scaler: Any, driver: _Driver) -> None:
         self._scaler, self._driver = scaler, driver
         self._step = scaler.step
+        self._before = vars(scaler).get("step")
+        """What is in its place already, as another monitor's or the user's own; None for the scaler's method."""
+        self._done = False
 
     def put_in_place(self) -> Callable[[], None]:
         """Returns what takes it away again."""
@@ -195,7 +236,7 @@ class _ScalerStep:
     def __call__(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)  # the optimizer's hooks see each of its steps
         found, inner = scaling(self._scaler, optimizer), unwrap(optimizer)
-        if fused or found is None or inner is None or id(inner) not in self._driver.ids:
+        if self._done or fused or found is None or inner is None or id(inner) not in self._driver.ids:
             return self._step(optimizer, *args, **kwargs)
         if found.factor is not None:
             self._scaler.unscale_(optimizer)  # as step() would
@@ -211,8 +252,11 @@ class _ScalerStep:
         return getattr, (self._scaler, "step")
 
     def _take_away(self) -> None:
+        self._done = True  # another may have taken the place since, and go on to call this one
         if vars(self._scaler).get("step") is self:
             del self._scaler.step
+            if self._before is not None:
+                self._scaler.step = self._before
 
 
 def _levels(kind: type) -> int:

@@ -121,7 +121,7 @@ class Monitor:
         # A monitor that is kept for its history keeps no parameters alive.
         self._given_refs, self._optimizer_refs = [*map(weakref.ref, given)], [*map(weakref.ref, optimizers)]
         self._scaler = scaler
-        if scaler is not None and not hasattr(scaler, "_per_optimizer_states"):
+        if scaler is not None and not hasattr(scaler, "unscale_"):
             raise TypeError(f"scaler must be a torch.amp.GradScaler, got {_short(scaler)}")
         self._rules = default_rules.fresh(
             check_parts("rules", default_rules.default() if rules is None else rules, "check")
@@ -175,7 +175,14 @@ class Monitor:
             TypeError: when ``step`` is no whole number.
         """
         self.stepped = True
-        self.observe(step, record=self.recording, scaling=self._scaling())
+        scalings = self._scalings()
+        if len({found and found.factor is None for found in scalings}) == 1 or self._clip is not None:
+            self.observe(step, record=self.recording, scaling=scalings[0])
+            return
+        # The scaler has unscaled the gradients of some optimizers and not of others.
+        for i, (optimizer, scaling) in enumerate(zip(self._optimizers, scalings), 1):
+            last, parameters = i == len(scalings), parameters_of(optimizer)
+            self.observe(step, parameters=parameters, record=self.recording, scaling=scaling, last=last)
 
     @untraced
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
@@ -193,7 +200,7 @@ class Monitor:
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
-        measured = self.observe(clip=policy, record=self.recording, scaling=self._scaling())
+        measured = self.observe(clip=policy, record=self.recording, scaling=self._scalings()[0])
         if measured is not None:
             return measured.total_norm.to(self._table.norm_dtype)
         if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
@@ -324,7 +331,8 @@ class Monitor:
                 if name in state[kind]:
                     part.load_state_dict(state[kind][name])
 
-    def _scaling(self) -> amp.Scaling | None:
+    def _scalings(self) -> list[amp.Scaling | None]:
+        """What the scaler does to the gradients of each optimizer; one entry where none is known."""
         if self._scaler is None and self._unnoticed.is_at_work():
             warnings.warn(
                 "gradwatch: a GradScaler is at work and has not unscaled the gradients when monitor.step() is called: "
@@ -332,7 +340,10 @@ class Monitor:
                 GradwatchWarning,
                 stacklevel=3,
             )
-        return amp.scaling(self._scaler, *self._optimizers, *_alive(self._given_refs))
+        optimizers, given = self._optimizers, _alive(self._given_refs)
+        if len(optimizers) != len(given):
+            return [amp.scaling(self._scaler, *optimizers, *given)]
+        return [amp.scaling(self._scaler, *both) for both in zip(optimizers, given)] or [amp.scaling(self._scaler)]
 
     def _begin(self, step: int | None, turn: int | None, record: bool) -> _Turn:
         number = self._next_step if step is None else operator.index(step)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WRAPPED = ("optimizer", "base_optimizer", "optim")
+_WRAPPED = ("optimizer", "base_optimizer", "_base_optimizer", "optim")
 
 
 def unwrap(optimizer: Any) -> torch.optim.Optimizer | None:
@@ -36,7 +36,7 @@ def unwrap(optimizer: Any) -> torch.optim.Optimizer | None:
 
 
 def as_optimizers(optimizer: Any) -> list[torch.optim.Optimizer]:
-    """The torch optimizers of one or several, or of wrappers around them.
+    """The torch optimizers of one or several, or of wrappers around them, with those that they step for themselves.
 
     Raises:
         TypeError: when there is none in one of them.
@@ -47,6 +47,9 @@ def as_optimizers(optimizer: Any) -> list[torch.optim.Optimizer]:
         if inner is None:
             raise TypeError(f"optimizer must be a torch.optim.Optimizer or wrap one, got {type(given).__name__}")
         found.append(inner)
+        # One for some parameters may step another for the rest, as Muon steps AdamW for vectors.
+        beside = [part for name in _WRAPPED if (part := unwrap(getattr(inner, name, None))) is not None]
+        found += [part for part in beside if not _ids(part) <= _ids(inner)]
     return found
 
 

@@ -34,6 +34,12 @@ def judge(
     """
     if history.latest is None:
         return "no step was recorded yet", Severity.INFO
+    if not history.has_grad.any():
+        steps = f"{len(history)} step{'s' * (len(history) > 1)}"
+        return (
+            f"no layer had a gradient in {steps}: are the optimizer's parameters those of this model?",
+            Severity.WARNING,
+        )
     if ongoing:
         severity = {rule: worst.get(rule, Severity.WARNING) for rule in ongoing}
         rules = sorted(ongoing, key=lambda rule: -severity[rule])

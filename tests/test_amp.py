@@ -80,8 +80,31 @@ class TestUnnoticed:
     def test_a_scaler_at_work_is_found_once(self):
         assert self.loop() == [False, True, False, False]
 
+    def test_also_one_of_a_class_of_its_own(self, monkeypatch):
+        class Own(torch.amp.GradScaler):
+            pass
+
+        monkeypatch.setattr(torch.amp, "GradScaler", Own)
+        model, optimizer, scaler = scaled()
+        monkeypatch.undo()
+        unnoticed = Unnoticed()
+        assert type(scaler) is Own
+        assert not unnoticed.is_at_work()
+        scaler.step(optimizer)
+        scaler.update()
+        scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+        assert unnoticed.is_at_work()
+
     def test_gradients_that_it_unscaled_are_right(self):
         assert not any(self.loop(unscale=True))
 
     def test_a_scaler_that_rests_is_of_something_else(self):
         assert not any(self.loop(work=False))
+
+
+def test_an_optimizer_that_has_stepped_says_nothing_of_an_unknown_one():
+    """The discriminator has stepped, and the generator's gradients are still scaled."""
+    _, optimizer, scaler = scaled()
+    scaler.step(optimizer)
+    assert float(scaling(scaler).factor) == 1024.0
+    assert scaling(scaler, optimizer) == Scaling(None)

@@ -466,3 +466,168 @@ def test_a_closure_that_steps_the_monitor_itself_is_recorded_once():
         for _ in range(3):
             optimizer.step(closure)
     assert monitor.history.steps.tolist() == [0, 1, 2]
+
+
+class TestClosures:
+    """What a user may hand to step() besides a plain function."""
+
+    class Own(torch.optim.SGD):
+        def step(self, closure=None):
+            loss = self.evaluate(closure)
+            super().step()
+            return loss
+
+    def losses(self, make, watched: bool) -> list[float]:
+        task = Task(make)
+        monitor = watch(task.model, task.optimizer) if watched else None
+        found = [task.optimizer.step(self.argument(task)).item() for _ in range(3)]
+        if monitor is not None:
+            np.testing.assert_allclose(monitor.history.total_norm, task.norms, rtol=1e-6)
+            monitor.close()
+        return found
+
+    class WithArguments(Own):
+        def evaluate(self, closure):
+            return closure(backward=True)
+
+    class WithMethods(Own):
+        def evaluate(self, closure):
+            assert closure.name == "mine"
+            return closure()
+
+    @pytest.mark.parametrize("kind", ["arguments", "methods"])
+    def test_a_closure_is_called_as_the_optimizer_likes(self, kind):
+        def argument(task):
+            if kind == "arguments":
+                return lambda backward: task.backward() if backward else task.loss()
+            closure = type("Closure", (), {"name": "mine", "__call__": lambda self: task.backward()})
+            return closure()
+
+        self.argument = argument
+        make = self.WithArguments if kind == "arguments" else self.WithMethods
+        assert self.losses(make, watched=True) == self.losses(make, watched=False)
+
+    def test_a_module_is_no_closure(self):
+        class TakesModel(torch.optim.SGD):
+            def step(self, model):
+                self.seen = model.weight.shape
+                return super().step()
+
+        model = nn.Linear(3, 1)
+        optimizer = TakesModel(model.parameters(), lr=0.1)
+        with watch(model, optimizer) as monitor:
+            model(torch.ones(2, 3)).sum().backward()
+            optimizer.step(model)
+        assert optimizer.seen == (1, 3)
+        assert len(monitor.history) == 1
+
+    def test_gradients_that_the_optimizer_computes_are_said_to_be_missing(self):
+        class LineSearch(torch.optim.SGD):
+            def step(self, closure=None):
+                loss = closure()
+                loss.backward()
+                super().step()
+                return loss
+
+        task = Task(LineSearch)
+        with watch(task.model, task.optimizer) as monitor:
+            with pytest.warns(
+                gw.faults.GradwatchWarning, match="closure of LineSearch leaves all gradients as they are"
+            ):
+                task.optimizer.step(lambda: task.loss())
+            task.optimizer.step(lambda: task.model(torch.ones(2, 3)).sum())
+        assert len(monitor.history) == 0
+
+
+class Hybrid(torch.optim.SGD):
+    """Steps matrices itself, and vectors by another optimizer inside, as Muon does."""
+
+    def __init__(self, parameters, lr):
+        parameters = list(parameters)
+        super().__init__([p for p in parameters if p.ndim > 1], lr)
+        self.optim = torch.optim.AdamW([p for p in parameters if p.ndim == 1], lr)
+
+    def step(self, closure=None):
+        super().step()
+        self.optim.step()
+
+
+def test_an_optimizer_that_steps_another_for_the_rest():
+    task = Task(Hybrid)
+    with watch(task.model, task.optimizer) as monitor:
+        for _ in range(3):
+            task.step()
+    np.testing.assert_allclose(monitor.history.total_norm, task.norms, rtol=1e-6)
+
+
+class TestScalerStep:
+    def scaled(self):
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+
+        def step(infinite: bool = False) -> None:
+            optimizer.zero_grad()
+            scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+            if infinite:
+                model.weight.grad[0, 0] = float("inf")
+            scaler.step(optimizer)
+            scaler.update()
+
+        return model, optimizer, scaler, step
+
+    def test_two_monitors_share_a_scaler(self):
+        model, optimizer, scaler, step = self.scaled()
+        first = watch(model, optimizer, scaler=scaler)
+        second = watch(model, optimizer, scaler=scaler)
+        step()
+        second.close()
+        step(infinite=True)
+        first.close()
+        step()
+        assert first.history.skipped.tolist() == [False, True]
+        assert second.history.skipped.tolist() == [False]
+        assert "step" not in vars(scaler)
+
+    def test_in_the_other_order(self):
+        model, optimizer, scaler, step = self.scaled()
+        first = watch(model, optimizer, scaler=scaler)
+        second = watch(model, optimizer, scaler=scaler)
+        first.close()
+        step(infinite=True)
+        second.close()
+        assert len(first.history) == 0
+        assert second.history.skipped.tolist() == [True]
+
+    def test_the_users_own_step_is_back_afterwards(self):
+        model, optimizer, scaler, step = self.scaled()
+        calls, own = [], scaler.step
+        scaler.step = lambda *arguments: (calls.append(1), own(*arguments))
+        with watch(model, optimizer, scaler=scaler):
+            step()
+        step()
+        assert len(calls) == 2
+
+    def test_a_scaler_that_is_off_is_no_scaler(self):
+        model, optimizer, _, _ = self.scaled()
+        off = torch.amp.GradScaler("cpu", enabled=False)
+        with watch(model, optimizer, scaler=off) as monitor:
+            off.scale(model(torch.ones(2, 3)).sum()).backward()
+            off.step(optimizer)
+            off.update()
+        assert monitor.history.total_norm.tolist() == pytest.approx([float(np.sqrt(16.0))])
+
+
+def test_optimizers_of_which_the_scaler_has_unscaled_only_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in model]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monitor = gw.Monitor(model, optimizer=optimizers, scaler=scaler, sinks=(), strict=True)
+    model(torch.ones(2, 3)).sum().backward()
+    expected = [float(np.sqrt(sum(float(p.grad.square().sum()) for p in layer.parameters()))) for layer in model]
+    model.zero_grad()
+    scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+    scaler.unscale_(optimizers[0])
+    monitor.step()
+    np.testing.assert_allclose(monitor.history.grad_norm, [expected], rtol=1e-6)

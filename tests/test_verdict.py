@@ -61,3 +61,9 @@ def test_a_past_error_of_another_rule_is_not_the_severity_now() -> None:
 )
 def test_layers_in_words(names: list[str], expected: str) -> None:
     assert name_layers(names, of=9) == expected
+
+
+def test_a_run_in_which_no_layer_had_a_gradient_is_not_healthy() -> None:
+    verdict, severity = judge(History.from_grad_norms(a=[None] * 3), {}, {}, {})
+    assert verdict == "no layer had a gradient in 3 steps: are the optimizer's parameters those of this model?"
+    assert severity is Severity.WARNING

@@ -40,9 +40,9 @@ class GlobalNorm:
     ``g <- g * min(1, max_norm / (|g| + 1e-6))``, as ``torch.nn.utils.clip_grad_norm_``, and bit for bit what that gives
     wherever torch's own total is right: to 1e-4, with no gradient of more than a million elements on the CPU. Where it
     is not, the norms that were measured give the true total: torch's float32 sums on the CPU lose digits in large
-    gradients (1e-5 at a million elements, 1e-2 at 100 million), its squares overflow, its totals and factors of float16
-    and bfloat16 gradients are rounded to 3 digits, and it cannot take sparse gradients. When the total is NaN or inf
-    nothing is changed: one factor cannot mend it, and would spread it.
+    gradients (1e-5 at a million elements, 1e-2 at 100 million), its squares overflow, totals and factors of float16
+    and bfloat16 gradients are rounded to 3 digits, it cannot take sparse gradients, and of a sharded model it adds
+    in another order. When the total is NaN or inf nothing is changed: one factor cannot mend it, and would spread it.
 
     On the CPU a step with nothing to clip costs nothing, and one that clips costs a second reading of such gradients,
     for torch's total. Elsewhere both totals are always taken and nothing is looked at, so nothing waits.

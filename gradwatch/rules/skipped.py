@@ -41,8 +41,8 @@ class Skipped(LayerRule):
     grouped: ClassVar[bool] = True
     takes_skipped: ClassVar[bool] = True
 
-    patience: int = 20
-    # 20 halvings take the scaler's first scale of 65536 below 0.1: what overflows still is no matter of scale.
+    patience: int = 40
+    # 40 halvings take even a scale of 2**40 down to 1: what overflows still is no matter of scale.
     recovery: int = 1
 
     def judge(self, history: History) -> Judgement:

@@ -219,12 +219,12 @@ def test_a_skipped_step(way: str) -> None:
 def test_a_model_that_no_scale_can_help(way: str) -> None:
     (loss,) = losses(1)
     with trained(way, scaler=scaler_of(init_scale=1024.0)) as run:
-        for _ in range(22):
+        for _ in range(42):
             run.step(loss, overflow("fc3"))
-    assert run.monitor.history.skipped.tolist() == [True] * 22
+    assert run.monitor.history.skipped.tolist() == [True] * 42
     assert [(a.step, a.rule, a.layer, a.severity) for a in run.monitor.alerts] == [
         (0, "skipped", "fc3", gw.Severity.INFO),
-        (19, "skipped", "fc3", gw.Severity.WARNING),
+        (39, "skipped", "fc3", gw.Severity.WARNING),
     ]
     assert run.monitor.report().verdict == "skipped: fc3 (1 of 3 layers)"
 

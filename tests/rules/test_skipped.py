@@ -61,17 +61,17 @@ def test_it_is_said_once_for_steps_skipped_in_a_row() -> None:
     ]
 
 
-def test_twenty_in_a_row_are_no_overflow() -> None:
-    steps = run((1, FINE, False), (25, layers([NAN, NAN, 1.0]), True), (2, FINE, False))
+def test_forty_in_a_row_are_no_overflow() -> None:
+    steps = run((1, FINE, False), (45, layers([NAN, NAN, 1.0]), True), (2, FINE, False))
     rule = Skipped()
     first, warning, over = check(steps, rule)
     assert (first.step, first.severity) == (1, Severity.INFO)
-    assert (warning.step, warning.severity, warning.layer) == (20, Severity.WARNING, None)
+    assert (warning.step, warning.severity, warning.layer) == (40, Severity.WARNING, None)
     assert warning.message == (
-        "fc1, fc0: 20 steps in a row were skipped: no loss scale is small enough, so this is no overflow; look for "
+        "fc1, fc0: 40 steps in a row were skipped: no loss scale is small enough, so this is no overflow; look for "
         "NaN or inf in the data, the loss and the weights"
     )
-    assert (over.step, over.severity) == (26, Severity.INFO)
+    assert (over.step, over.severity) == (46, Severity.INFO)
     assert over.message == "fc1, fc0: recovered from skipped after 6 steps, gradient norm now 1"
 
 
@@ -86,15 +86,15 @@ def test_the_verdict_has_its_layers_while_it_lasts() -> None:
     assert rule.open_layers == ()
 
 
-def test_nineteen_in_a_row_may_be_the_search_for_a_scale() -> None:
-    steps = run(*[(19, layers([INF, INF, INF]), True), (1, FINE, False)] * 5)
+def test_thirty_nine_in_a_row_may_be_the_search_for_a_scale() -> None:
+    steps = run(*[(39, layers([INF, INF, INF]), True), (1, FINE, False)] * 5)
     assert {alert.severity for alert in check(steps)} == {Severity.INFO}
 
 
 def test_two_networks_by_turns_are_counted_apart() -> None:
     """The generator's steps are all skipped, the discriminator's none."""
-    steps = run(*[(1, layers([NAN, None]), True), (1, layers([None, 1.0]), False)] * 25)
-    assert [(a.step, a.severity) for a in check(steps)] == [(0, Severity.INFO), (38, Severity.WARNING)]
+    steps = run(*[(1, layers([NAN, None]), True), (1, layers([None, 1.0]), False)] * 45)
+    assert [(a.step, a.severity) for a in check(steps)] == [(0, Severity.INFO), (78, Severity.WARNING)]
 
 
 def test_what_is_not_finite_in_a_step_that_was_taken_is_not_skipped() -> None:
