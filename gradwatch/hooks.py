@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradwatch.amp import Scaling, fused_scaling, scaling
 from gradwatch.faults import GradwatchWarning
@@ -176,10 +177,10 @@ class _Driver:
             nonlocal evaluations
             self._monitor.recording = evaluations == 0
             evaluations += 1
-            before = _marks(optimizer)
+            before = [(weakref.ref(p.grad), p.grad._version) for p in parameters_of(optimizer) if p.grad is not None]
             try:
                 result = closure(*args, **kwargs)
-                if _marks(optimizer) != before:
+                if not _untouched(parameters_of(optimizer), before):
                     self.observe(optimizer, fused_scaling(optimizer))
                 elif not self._told:
                     self._told = True
@@ -200,9 +201,12 @@ def _is_closure(argument: Any) -> bool:
     return callable(argument) and not isinstance(argument, nn.Module)
 
 
-def _marks(optimizer: torch.optim.Optimizer) -> list[tuple[int, int]]:
-    """What tells whether a gradient is another one, or was written to."""
-    return [(id(p.grad), p.grad._version) for p in parameters_of(optimizer) if p.grad is not None]
+def _untouched(parameters: Iterable[Tensor], before: Sequence[tuple[weakref.ref[Tensor], int]]) -> bool:
+    """Whether all gradients are the same tensors as ``before``, and nothing was written to them."""
+    now = [p.grad for p in parameters if p.grad is not None]
+    if len(now) != len(before):
+        return False
+    return all(ref() is gradient and gradient._version == version for gradient, (ref, version) in zip(now, before))
 
 
 class _Proxy:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from gradwatch.history import History
 from gradwatch.records import Severity
 
 SHOWN = 3
 """Layers named before the rest is counted."""
+
+SILENT = 20
+"""Steps in a row without any gradient after which it is no exception."""
 
 
 def judge(
@@ -34,10 +39,13 @@ def judge(
     """
     if history.latest is None:
         return "no step was recorded yet", Severity.INFO
-    if not history.has_grad.any():
-        steps = f"{len(history)} step{'s' * (len(history) > 1)}"
+    silent = 0
+    if not history.latest.has_grad.any():
+        silent = int(np.argmax(np.append(history.has_grad.any(axis=1)[::-1], True)))
+    if silent >= min(SILENT, len(history)):
+        steps = f"{silent} step{'s' * (silent > 1)}"
         return (
-            f"no layer had a gradient in {steps}: are the optimizer's parameters those of this model?",
+            f"no layer had a gradient in the last {steps}: are the optimizer's parameters those of this model?",
             Severity.WARNING,
         )
     if ongoing:

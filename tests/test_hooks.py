@@ -507,6 +507,14 @@ class TestClosures:
         make = self.WithArguments if kind == "arguments" else self.WithMethods
         assert self.losses(make, watched=True) == self.losses(make, watched=False)
 
+    def test_new_gradients_in_the_place_of_the_old_are_new(self):
+        """The memory of a gradient that was set to None is likely that of the next one."""
+        task = Task()
+        with watch(task.model, task.optimizer) as monitor:
+            for _ in range(200):
+                task.optimizer.step(task.backward)
+        np.testing.assert_allclose(monitor.history.total_norm, task.norms, rtol=1e-6)
+
     def test_a_module_is_no_closure(self):
         class TakesModel(torch.optim.SGD):
             def step(self, model):

@@ -63,7 +63,10 @@ def test_layers_in_words(names: list[str], expected: str) -> None:
     assert name_layers(names, of=9) == expected
 
 
-def test_a_run_in_which_no_layer_had_a_gradient_is_not_healthy() -> None:
-    verdict, severity = judge(History.from_grad_norms(a=[None] * 3), {}, {}, {})
-    assert verdict == "no layer had a gradient in 3 steps: are the optimizer's parameters those of this model?"
-    assert severity is Severity.WARNING
+@pytest.mark.parametrize(("with_gradient", "without", "told"), [(0, 3, True), (5, 19, False), (5, 20, True)])
+def test_a_run_without_gradients_is_not_healthy(with_gradient: int, without: int, told: bool) -> None:
+    history = History.from_grad_norms(a=[1.0] * with_gradient + [None] * without)
+    verdict, severity = judge(history, {}, {}, {})
+    words = f"no layer had a gradient in the last {without} steps: are the optimizer's parameters those of this model?"
+    assert (verdict == words) == told
+    assert (severity is Severity.WARNING) == told
