@@ -41,7 +41,8 @@ def judge(
         return "no step was recorded yet", Severity.INFO
     silent = 0
     if not history.latest.has_grad.any():
-        silent = int(np.argmax(np.append(history.has_grad.any(axis=1)[::-1], True)))
+        heard = np.flatnonzero(np.any(history.has_grad, axis=1))
+        silent = len(history) - (int(heard[-1]) + 1 if len(heard) else 0)
     if silent >= min(SILENT, len(history)):
         steps = f"{silent} step{'s' * (silent > 1)}"
         return (
