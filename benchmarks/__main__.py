@@ -67,6 +67,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as directory:
         results = measure(arguments.workloads, arguments.parts, arguments.rounds, Path(directory))
+    results["rounds"] = arguments.rounds
     console = Console(width=160)
     for found in table.tables(results):
         console.print(found)

@@ -42,7 +42,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     """What the README shows."""
     costs = results["workloads"]
     places = "; ".join(f"{w}: {result['title']}" for w, result in costs.items())
-    note = f"{places}. {results['machine']}. Made by `make bench`, see [docs/benchmarks.md](docs/benchmarks.md)."
+    how = f"python -m benchmarks --rounds {results['rounds']}" if results.get("rounds") else "make bench"
+    note = f"{places}. {results['machine']}. Made by `{how}`, see [docs/benchmarks.md](docs/benchmarks.md)."
     parts = [
         _markdown([HEAD, *_heads(costs)], cost_rows(costs), "---:"),
         _markdown(GOALS, [goal.cells for goal in goals(results)], "---"),

@@ -443,6 +443,6 @@ def test_a_part_can_be_measured_alone(
     finally:
         torch.set_num_threads(threads)
     found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == {"machine", "workloads", "event_bytes"}
+    assert set(found) == {"machine", "rounds", "workloads", "event_bytes"}
     assert found["event_bytes"]["layers"] == 300
     assert "bytes written per step for 300 layers" in capsys.readouterr().out
