@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradwatch.amp import Scaling, fused_scaling, scaling
 from gradwatch.faults import GradwatchWarning
-from gradwatch.monitor import Monitor
+from gradwatch.monitor import Monitor, untraced
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of, unwrap
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import AFTER_CLIPPING
@@ -115,10 +115,8 @@ class _Driver:
         self._told = False
         """Whether it was said that a closure computes no gradients."""
         for optimizer in optimizers:
-            # Disabled for the compiler: reading numbers in a traced step would break its graph.
-            before, after = torch.compiler.disable(self.before_step), torch.compiler.disable(self.after_step)  # type: ignore[no-untyped-call]
-            monitor.on_close(optimizer.register_step_pre_hook(before).remove)
-            monitor.on_close(optimizer.register_step_post_hook(after).remove)
+            monitor.on_close(optimizer.register_step_pre_hook(untraced(self.before_step)).remove)
+            monitor.on_close(optimizer.register_step_post_hook(untraced(self.after_step)).remove)
         monitor.on_close(self._end_round)
 
     def before_step(

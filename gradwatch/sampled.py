@@ -92,16 +92,15 @@ def element_sums(gradients: Gradients, factor: Tensor | None = None) -> Elements
     for group in together:
         zeros, nonfinite, max_abs[group], buckets = short_stats([values[i] for i in group], sizes[group])
         sums[group, 0], sums[group, 2], sums[group, 4:] = zeros, nonfinite, buckets
+    counted = Elements(gradients.rows, gradients.slots, sums, max_abs)
     for i in np.setdiff1d(np.arange(len(values)), np.concatenate([[], *together])).astype(int):
-        found = element_stats(values[i])
-        sums[i, 0], sums[i, 2], max_abs[i] = found.zeros, found.nonfinite, found.max_abs
-        sums[i, 4:] = log10_counts(found.counts)
+        counted.take_gradient(i, values[i])
     sums[:, 1] = [g.numel() * (2 if g.is_complex() else 1) for g in gradients.values]
     sums[:, 0] += sums[:, 1] - sizes  # what a sparse gradient does not store is zero
     with np.errstate(over="ignore"):
         norms = measure([local_part(parameter).values for parameter in gradients.parameters]).norms
         sums[:, 3] = np.square(norms.double().cpu().numpy())
-    return Elements(gradients.rows, gradients.slots, sums * _weights(gradients), max_abs)
+    return counted._replace(sums=sums * _weights(gradients))
 
 
 class ParameterSample:

@@ -1,4 +1,4 @@
-"""Multiplying gradients in place: what clipping and a GradScaler have in common."""
+"""Multiplying gradients in place, for the policies that clip by a factor."""
 
 from __future__ import annotations
 
