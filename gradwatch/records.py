@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,12 @@ class StepStats:
     captured: str = BEFORE_CLIPPING
     skipped: bool = False
     nonfinite_ranks: tuple[int, ...] = ()
+
+    @cached_property
+    def norm_range(self) -> tuple[float, float]:
+        """The least and the largest norm of the layers that have a gradient, NaN where one is; inf and 0 of none."""
+        norms = self.grad_norm if np.logical_and.reduce(self.has_grad) else self.grad_norm[self.has_grad]
+        return (float(np.minimum.reduce(norms)), float(np.maximum.reduce(norms))) if len(norms) else (math.inf, 0.0)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ SHORT = 512
 """Up to this many elements torch's norm is as exact."""
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-_PLAIN = (*_WIDER, torch.float32, torch.float64)
+_PLAIN = {*_WIDER, torch.float32, torch.float64}
 
 SAFE = (1e-14, 1e18)
 """Outside this range the squares of float32 elements may over- or underflow: the norm is taken again in float64."""
@@ -69,10 +71,10 @@ def measure(gradients: Sequence[Tensor]) -> Measured:
     """
     if not gradients:
         return Measured(torch.zeros(0), torch.zeros(()))
-    kinds = {(g.device, g.dtype, g.layout) for g in gradients}
-    plain = all(dtype in _PLAIN and layout is torch.strided for _, dtype, layout in kinds)
+    devices, dtypes = {g.device for g in gradients}, {g.dtype for g in gradients}
+    plain = dtypes <= _PLAIN and {g.layout for g in gradients} == {torch.strided}
     values = list(gradients) if plain else [real_values(g) for g in gradients]
-    if plain and len(kinds) == 1:
+    if plain and len(devices) == len(dtypes) == 1:
         norms = _norms(values)
     else:
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
@@ -128,15 +130,34 @@ def _norms(values: list[Tensor]) -> Tensor:
 
 def _norms_on_cpu(values: list[Tensor]) -> FloatArray:
     """Long gradients row by row, the short ones together: each call costs more than they do."""
-    sizes = np.array([v.numel() for v in values])
+    plan = _plan(tuple([v.numel() for v in values]))
     squares = np.zeros(len(values))
-    long = np.flatnonzero(sizes > ROW)
     with np.errstate(all="ignore"):  # what over- or underflows is taken again
-        if len(long):
-            squares[long] = _squares_of_long([values[i] for i in long])
-        for group in short_groups(sizes):
-            squares[group] = _squares_of_short([values[i] for i in group], sizes[group])
-        return np.sqrt(squares)
+        if len(plan.long):
+            squares[plan.long] = _squares_of_long([values[i] for i in plan.long], plan.rows)
+        for group, starts in plan.short:
+            squares[group] = _squares_of_short([values[i] for i in group], starts)
+        return np.sqrt(squares, out=squares)
+
+
+class _Plan(NamedTuple):
+    """How gradients are read, by their sizes: the same at each step of nearly every run."""
+
+    long: list[int]
+    """Indices of those that are read row by row."""
+    rows: IntArray
+    """Where the rows of each of them begin, and their number."""
+    short: list[tuple[list[int], IntArray]]
+    """Indices of those that are read together, and where the elements of each begin."""
+
+
+@lru_cache(maxsize=16)
+def _plan(sizes: tuple[int, ...]) -> _Plan:
+    each = np.array(sizes, np.int64)
+    long = np.flatnonzero(each > ROW)
+    rows = np.append(0, np.cumsum(-(-each[long] // ROW)))
+    short = [(group.tolist(), np.cumsum(each[group]) - each[group]) for group in short_groups(each)]
+    return _Plan(long.tolist(), rows, short)
 
 
 def short_groups(sizes: IntArray) -> list[IntArray]:
@@ -158,29 +179,28 @@ def flattened(values: list[Tensor]) -> Tensor:
     return elements
 
 
-def _squares_of_long(values: list[Tensor]) -> FloatArray:
+def _squares_of_long(values: list[Tensor], rows: IntArray) -> FloatArray:
     """By NumPy's dot product, which is faster than torch's norm in the cache and from memory."""
-    parts, starts, count = [], [], 0
+    squares, at = np.empty(rows[-1], np.float64 if values[0].dtype is torch.float64 else np.float32), 0
     for v in values:
-        starts.append(count)
         for elements in _as_numpy(v):
-            whole = elements.size // ROW * ROW
-            rows = elements[:whole].reshape(-1, ROW)
-            parts.append(_dot(rows, rows))
-            count += len(rows)
-            if whole < elements.size:
-                tail = elements[whole:]
-                parts.append(tail.dot(tail)[None])
-                count += 1
-    squares: FloatArray = np.add.reduceat(np.concatenate(parts), starts, dtype=np.float64)
-    return squares
+            whole, rest = divmod(elements.size, ROW)
+            body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
+            squares[at : at + whole] = _dot(body, body)
+            at += whole
+            if rest:
+                tail = elements[-rest:]
+                squares[at] = tail.dot(tail)
+                at += 1
+    sums: FloatArray = np.add.reduceat(squares, rows[:-1], dtype=np.float64)
+    return sums
 
 
-def _squares_of_short(values: list[Tensor], sizes: IntArray) -> FloatArray:
+def _squares_of_short(values: list[Tensor], starts: IntArray) -> FloatArray:
     """Of all elements in one row of float64."""
-    squares = np.concatenate(list(_as_numpy(flattened(values))), dtype=np.float64)
+    squares = np.concatenate([*_as_numpy(flattened(values))], dtype=np.float64)
     np.square(squares, out=squares)
-    sums: FloatArray = np.add.reduceat(squares, np.cumsum(sizes) - sizes)
+    sums: FloatArray = np.add.reduceat(squares, starts)
     return sums
 
 
@@ -194,8 +214,9 @@ _dot: Callable[[FloatArray, FloatArray], FloatArray] = getattr(np, "vecdot", _do
 
 
 def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
-    """The elements, in any order, as NumPy has them; of float16 and bfloat16 a part at a time, as float32."""
-    values = values.detach()
+    """The elements, in any order, as NumPy has them; of float16 and bfloat16 in parts of whole rows, as float32."""
+    if values.requires_grad:
+        values = values.detach()
     if values.dtype in _WIDER:
         return (part.float().numpy() for part in torch.split(flat(values), TOGETHER))
     if values.is_contiguous() and not values.is_neg():
@@ -231,6 +252,8 @@ def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:
     """``norms``, those that over- or underflowed taken again in float64; only the CPU knows them without waiting."""
     host = norms.numpy()
     low, high = SAFE
+    if np.minimum.reduce(host) > low and np.maximum.reduce(host) < high:
+        return norms
     doubtful = np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host)).tolist()
     redo = [i for i in doubtful if values[i].numel() and largest(values[i]) > 0]
     if not redo:

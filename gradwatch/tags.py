@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,9 +28,9 @@ ALERTS = "gradwatch/alerts"
 REPORT = "gradwatch/report"
 
 TOTAL_NORM = "gradients/total_norm"
-LOG10_MIN_NORM = "gradients/log10_layer_norm_min"
-LOG10_MEDIAN_NORM = "gradients/log10_layer_norm_median"
-LOG10_MAX_NORM = "gradients/log10_layer_norm_max"
+LOG10_MIN_NORM = "gradients/log10_min"
+LOG10_MEDIAN_NORM = "gradients/log10_median"
+LOG10_MAX_NORM = "gradients/log10_max"
 SMALLEST_NORM = 1e-45
 """Stands for a norm of zero on a logarithmic axis: float32's smallest number."""
 NONFINITE_LAYERS = "gradients/nonfinite_layers"
@@ -53,8 +54,12 @@ def chunk_tag(prefix: str, step: int, layers: Sequence[str]) -> str:
     >>> chunk_tag(NORMS, 5000, ["fc1", "fc2"])
     'gradwatch/norms/cea367d4/000001'
     """
-    digest = zlib.crc32(json.dumps(list(layers)).encode())  # names may hold any character that would separate them
-    return f"{prefix}/{digest:08x}/{step // CHUNK_STEPS:06d}"
+    return f"{prefix}/{_digest(tuple(layers))}/{step // CHUNK_STEPS:06d}"
+
+
+@lru_cache(maxsize=8)
+def _digest(layers: tuple[str, ...]) -> str:
+    return f"{zlib.crc32(json.dumps(layers).encode()):08x}"  # names may hold any character that would separate them
 
 
 def layer_tag(prefix: str, layer: str) -> str:

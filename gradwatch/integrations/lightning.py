@@ -250,7 +250,8 @@ class LoggerNumbers:
         if period != self._period:
             self._turn, self._period = turn, period
         if turn == self._turn:
-            metrics = numbers.aggregates(stats, report.clip, self._alerts) | numbers.layer_norms(stats)
+            metrics = numbers.aggregates(stats, report.clip) | numbers.counts(stats, self._alerts)
+            metrics |= numbers.layer_norms(stats)
             self._logger.log_metrics(metrics, step=stats.step)
 
     def close(self) -> None:

@@ -128,6 +128,14 @@ class LayerRule(StepRule):
     def judge(self, history: History) -> Judgement:
         """Judge the latest step of ``history``."""
 
+    def is_calm(self, history: History) -> bool:
+        """Whether a quick look tells that :meth:`judge` would find nothing bad in the latest step.
+
+        It is asked while no layer is in an episode, and is what a rule costs in a normal step: a comparison or two,
+        a tenth of a judgement. What :meth:`judge` remembers of a calm step must be remembered here too.
+        """
+        return False
+
     @abstractmethod
     def describe(self, value: float, threshold: float) -> str:
         """What happened to a layer, with the numbers: the alert's sentence after the layer's name."""
@@ -146,6 +154,11 @@ class LayerRule(StepRule):
             limit = per_layer(getattr(self, argument), layers, default=getattr(type(self), argument))
             self._limits[argument] = (layers, limit)
         return limit
+
+    def highest(self, argument: str) -> float:
+        """The highest threshold ``argument`` that any layer may have."""
+        value = getattr(self, argument)
+        return float(max([getattr(type(self), argument), *value.values()]) if isinstance(value, Mapping) else value)
 
     @property
     def open_layers(self) -> tuple[str, ...]:
@@ -171,6 +184,8 @@ class LayerRule(StepRule):
         stats = history.latest
         assert stats is not None
         self._episodes.align(stats.layers)
+        if self._episodes.quiet and self.is_calm(history):
+            return []
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
         if self._episodes.quiet and not found.bad.any():  # a normal step: there is nothing to count

@@ -46,6 +46,10 @@ class Dead(LayerRule):
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
+    def is_calm(self, history: History) -> bool:
+        assert history.latest is not None
+        return history.latest.norm_range[0] > 0
+
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None

@@ -73,6 +73,9 @@ class Exploding(LayerRule):
         self._check_window()
         super().__post_init__()
 
+    def is_calm(self, history: History) -> bool:
+        return self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
+
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
@@ -82,6 +85,7 @@ class Exploding(LayerRule):
         calm = history.update_ratio < self.limit("calm_update", stats.layers)
         absolute = np.where(calm, np.inf, self.limit("threshold", stats.layers))
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
+        self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
         largest = np.max(norm, where=present, initial=0.0)
         limit = np.fmin(absolute, np.where(norm < self.limit("min_share", stats.layers) * largest, np.inf, grown))
         return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm < limit / 2))
@@ -92,3 +96,4 @@ class Exploding(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
+        self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

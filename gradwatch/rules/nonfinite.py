@@ -39,6 +39,10 @@ class NonFinite(LayerRule):
     recovery: int = 3
     # NaN at every other step is one fault, not a new one each time.
 
+    def is_calm(self, history: History) -> bool:
+        assert history.latest is not None
+        return history.latest.norm_range[1] < np.inf
+
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None

@@ -72,6 +72,14 @@ class Spike(LayerRule):
         self._check_window()
         super().__post_init__()
 
+    def is_calm(self, history: History) -> bool:
+        stats = history.latest
+        assert stats is not None
+        if not stats.norm_range[1] < np.inf or not self._baseline.is_under_ceiling(history):
+            return False
+        self._burst["before"] = np.where(stats.grad_norm > 0, stats.grad_norm, self._burst["before"])
+        return True
+
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
@@ -95,6 +103,7 @@ class Spike(LayerRule):
         lasted = np.where(starts, 1, np.where(high & ~fallen, burst["steps"] + 1, 0))
         burst["steps"] = np.where(lasted > self.max_steps, 0, lasted)
         burst["before"] = np.where(present & (norm > 0), norm, burst["before"])
+        base.ceiling = None if burst["steps"].any() else limit
         return Judgement(burst["peak"], burst["limit"], bad=fallen, good=present & ~fallen, step=burst["at"])
 
     def describe(self, value: float, threshold: float) -> str:

@@ -37,7 +37,10 @@ class LayerState:
 
     def align(self, layers: tuple[str, ...]) -> None:
         """Make the entries those of ``layers``."""
-        if layers is self.layers or layers == self.layers:
+        if layers is self.layers:
+            return
+        if layers == self.layers:
+            self.layers = layers
             return
         column = {name: i for i, name in enumerate(self.layers)}
         source = [column.get(name, -1) for name in layers]

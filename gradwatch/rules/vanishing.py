@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import IntArray, Severity
+from gradwatch.records import FloatArray, IntArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
 
@@ -65,16 +65,28 @@ class Vanishing(LayerRule):
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
+    def is_calm(self, history: History) -> bool:
+        stats = history.latest
+        assert stats is not None
+        norm, (least, largest) = stats.grad_norm, stats.norm_range
+        ratio, threshold = self.highest("ratio"), self.highest("threshold")
+        if not largest < np.inf:
+            return False
+        if least < max(ratio * largest, threshold):
+            limit = np.maximum(ratio * _from_here_on(norm), threshold)
+            if np.logical_or.reduce(stats.has_grad & (norm < limit) & (norm[_weight_beside(stats.layers)] < limit)):
+                return False
+        self._remember_peak(norm, stats.layers)
+        return True
+
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
         norm = stats.grad_norm
         present = stats.has_grad & np.isfinite(norm)
-        later = np.maximum.accumulate(np.where(present, norm, 0.0)[::-1])[::-1]
-        relative = self.limit("ratio", stats.layers) * later
+        relative = self.limit("ratio", stats.layers) * _from_here_on(np.where(present, norm, 0.0))
         absolute = self.limit("threshold", stats.layers)
-        self._peak.align(stats.layers)
-        self._peak["norm"] = np.fmax(self._peak["norm"], np.where(present, norm, 0.0))
+        self._remember_peak(np.where(present, norm, 0.0), stats.layers)
         never_above = self._peak["norm"] < 10 * absolute
         limit = np.where(never_above, np.maximum(relative, absolute), relative)
         small = present & (norm < limit) & (norm[_weight_beside(stats.layers)] < limit)
@@ -83,12 +95,21 @@ class Vanishing(LayerRule):
         bad = small & ((norm > 0) | after) & (history.count > self.warmup)
         return Judgement(norm, limit, bad, good=present & (norm > 2 * limit))
 
+    def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
+        self._peak.align(layers)
+        self._peak["norm"] = np.fmax(self._peak["norm"], norm)
+
     def reset(self) -> None:
         super().reset()
         self._peak = self._remembered["peak"] = LayerState(norm=0.0)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"
+
+
+def _from_here_on(norm: FloatArray) -> FloatArray:
+    """The largest norm among each layer itself and those after it, float64 [L]."""
+    return np.maximum.accumulate(norm[::-1])[::-1]
 
 
 @lru_cache(maxsize=8)

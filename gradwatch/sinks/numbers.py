@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gradwatch import tags
-from gradwatch.records import ClipRecord, StepStats
+from gradwatch.records import ClipRecord, FloatArray, StepStats
 
 
-def aggregates(stats: StepStats, clip: ClipRecord | None, alerts: int) -> dict[str, float]:
+def aggregates(stats: StepStats, clip: ClipRecord | None) -> dict[str, float]:
     """A handful of numbers for all layers together; min, median and max are over the layers with a finite gradient.
 
     Args:
         stats: one step's statistics.
         clip: what was clipped at this step.
-        alerts: number of alerts so far.
     """
-    finite = stats.grad_norm[stats.has_grad & np.isfinite(stats.grad_norm)]
-    numbers = {
-        tags.TOTAL_NORM: stats.total_norm,
-        tags.NONFINITE_LAYERS: int((stats.has_grad & ~np.isfinite(stats.grad_norm)).sum()),
-        tags.ALERT_COUNT: alerts,
-    }
+    finite, numbers = _finite(stats), {tags.TOTAL_NORM: stats.total_norm}
     if len(finite):
-        logs = np.sort(np.log10(np.maximum(finite, tags.SMALLEST_NORM))).tolist()
-        numbers[tags.LOG10_MIN_NORM] = logs[0]
-        numbers[tags.LOG10_MEDIAN_NORM] = (logs[(len(logs) - 1) // 2] + logs[len(logs) // 2]) / 2
-        numbers[tags.LOG10_MAX_NORM] = logs[-1]
+        ordered, n = np.sort(finite), len(finite)
+        least, below, above, largest = (
+            math.log10(max(norm, tags.SMALLEST_NORM)) for norm in ordered[[0, (n - 1) // 2, n // 2, n - 1]].tolist()
+        )
+        numbers[tags.LOG10_MIN_NORM] = least
+        numbers[tags.LOG10_MEDIAN_NORM] = (below + above) / 2
+        numbers[tags.LOG10_MAX_NORM] = largest
     if clip is not None:
         numbers[tags.CLIPPED_NORM] = clip.norm_after
         numbers[tags.CLIP_COEFFICIENT] = clip.coefficient
     return numbers
+
+
+def counts(stats: StepStats, alerts: int) -> dict[str, float]:
+    """How many layers are not finite, and how many alerts there were so far."""
+    return {tags.NONFINITE_LAYERS: int(stats.has_grad.sum()) - len(_finite(stats)), tags.ALERT_COUNT: alerts}
 
 
 def layer_norms(stats: StepStats) -> dict[str, float]:
@@ -42,3 +46,9 @@ def layer_norms(stats: StepStats) -> dict[str, float]:
     """
     columns = zip(stats.layers, stats.grad_norm.tolist(), stats.has_grad.tolist())
     return {tags.layer_tag(tags.LAYER_NORM, name): norm for name, norm, has_grad in columns if has_grad}
+
+
+def _finite(stats: StepStats) -> FloatArray:
+    """The norms of the layers that have a finite gradient."""
+    norms = stats.grad_norm if stats.has_grad.all() else stats.grad_norm[stats.has_grad]
+    return norms if stats.norm_range[1] < np.inf else norms[np.isfinite(norms)]

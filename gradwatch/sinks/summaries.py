@@ -35,8 +35,13 @@ def scalars(numbers: Mapping[str, float]) -> list[Summary.Value]:
 
 
 def layer_tensor(tag: str, rows: Mapping[str, FloatArray], layers: Sequence[str], first: bool) -> Summary.Value:
-    """All layers in one tensor, float32 [statistics, L]; ``first`` adds the names, which are read once per tag."""
-    array = np.stack([np.asarray(row, "<f4") for row in rows.values()])
+    """All layers in one tensor, float32 [L] or of several statistics [statistics, L].
+
+    ``first`` adds the names, which are read once per tag.
+    """
+    array = np.array([*rows.values()], "<f4")
+    if len(array) == 1:
+        array = array[0]
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in array.shape])
     value = Summary.Value(
         tag=tag, tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=shape, tensor_content=array.tobytes())

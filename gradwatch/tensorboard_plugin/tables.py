@@ -55,7 +55,7 @@ def read_norms(run: str | os.PathLike[str]) -> NormTable:
             layers = tuple(_content(accumulator, tag)["layers"])
             written += [(event.wall_time, event.step, layers, event.tensor_proto) for event in accumulator.Tensors(tag)]
     for _, step, layers, tensor in sorted(written, key=lambda entry: entry[0]):
-        rows[step] = dict(zip(layers, make_ndarray(tensor)[0].tolist()))
+        rows[step] = dict(zip(layers, make_ndarray(tensor).tolist()))
         if layers != newest:
             newest, names = layers, {**dict.fromkeys(layers), **names}
     if not rows:

@@ -336,9 +336,9 @@ def test_any_other_logger_gets_one_dict_at_the_trainers_cadence(package, tmp_pat
         total = math.hypot(*norms)
         numbers = {
             "total_norm": total,
-            "log10_layer_norm_min": math.log10(min(norms)),
-            "log10_layer_norm_median": np.median(np.log10(norms)),
-            "log10_layer_norm_max": math.log10(max(norms)),
+            "log10_min": math.log10(min(norms)),
+            "log10_median": np.median(np.log10(norms)),
+            "log10_max": math.log10(max(norms)),
             "clip_coefficient": min(1.0, 0.5 / total),
         }
         for name, number in numbers.items():

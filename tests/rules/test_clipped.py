@@ -97,16 +97,16 @@ def test_stretches_of_clipped_steps_are_one_episode() -> None:
 
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_what_is_not_finite_is_left_out(value: float) -> None:
-    run = clipped(24)
+    run = clipped(30)
     for i in (3, 7, 20, 21):
         run[i] = layers([1.0, value, 1.0])
-    assert [alert.step for alert in check(run)] == [23]
+    assert [alert.step for alert in check(run)] == [24]  # the first look at 20 finite steps
 
 
 def test_a_step_that_the_scaler_skips_is_left_out() -> None:
     skipped = stats(7, layers([5.0, INF, 5.0]), skipped=True), stats(8, layers([5.0, 6.0, 5.0]), skipped=True)
-    run = clipped(22)
-    assert [alert.step for alert in check([*run[:7], *skipped, *run[9:]])] == [21]
+    run = clipped(30)
+    assert [alert.step for alert in check([*run[:7], *skipped, *run[9:]])] == [24]
 
 
 def test_two_networks_by_turns_with_one_limit() -> None:

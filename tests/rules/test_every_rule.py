@@ -72,6 +72,44 @@ def test_one_check_of_a_long_history_is_a_check_after_each_step(kind: type[StepR
     assert to_plain(kind().check(history_of(RUNS[run]))) == to_plain(alerts_of(kind, run))
 
 
+class Careful:
+    """Mixed into a rule: every step is judged, however calm."""
+
+    def is_calm(self, history: History) -> bool:
+        return False
+
+
+@every_layer_rule
+@every_run
+def test_a_calm_step_is_one_in_which_judging_finds_nothing(kind: type[LayerRule], run: str) -> None:
+    careful = type(kind.__name__, (Careful, kind), {})
+    assert to_plain(check_each(careful(), RUNS[run])) == to_plain(alerts_of(kind, run))
+
+
+levels = st.sampled_from([1e-9, 1e-6, 1e-3, 1.0, 30.0, 1e4, NAN, 0.0, None])
+
+
+@every_layer_rule
+@given(
+    stretches=st.lists(st.tuples(st.integers(1, 30), st.tuples(levels, levels, levels)), max_size=8),
+    calm=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_same_of_any_run_of_levels(
+    kind: type[LayerRule], stretches: list[tuple[int, tuple[float | None, ...]]], calm: bool, seed: int
+) -> None:
+    noise = np.random.default_rng(seed).lognormal(0.0, 0.3, (sum(steps for steps, _ in stretches), 3)).tolist()
+    rows = [row for steps, row in stretches for _ in range(steps)]
+    history, ratios = history_of([]), {"update_ratio": np.full(3, 1e-3 if calm else 0.5)}
+    judges = [eager(kind), eager(type(kind.__name__, (Careful, kind), {}))]
+    for step, (levels, factors) in enumerate(zip(rows, noise)):
+        sampled = ratios if step % 20 == 1 else {}
+        history.append(stats(step, layers(a and a * b for a, b in zip(levels, factors)), **sampled))
+        quick, careful = ([*rule.check(history)] for rule in judges)
+        assert to_plain(quick) == to_plain(careful)
+
+
 @every_rule
 @every_run
 def test_a_rule_continues_from_its_state(kind: type[StepRule], run: str) -> None:

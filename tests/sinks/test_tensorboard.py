@@ -106,7 +106,7 @@ def test_histogram_and_sampled_statistics(tmp_path):
     (event,) = accumulator.Tensors(tags.chunk_tag(tags.SAMPLED, 0, ["a"]))
     np.testing.assert_allclose(make_ndarray(event.tensor_proto)[:, 0], [0.5, 0.25, 2, 7])
     (event,) = accumulator.Tensors(tags.chunk_tag(tags.UPDATE_RATIO, 0, ["a"]))
-    np.testing.assert_allclose(make_ndarray(event.tensor_proto), [[1e-3]])
+    np.testing.assert_allclose(make_ndarray(event.tensor_proto), [1e-3])
 
 
 def test_alert_table_grows_and_is_escaped(tmp_path):
