@@ -6,7 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradwatch.histograms import BINS, CHUNK, FIRST_NONFINITE, MANTISSA_BITS, element_stats, log10_counts
+from gradwatch.histograms import (
+    BINS,
+    CHUNK,
+    FIRST_NONFINITE,
+    LARGE,
+    MANTISSA_BITS,
+    _count_bits,
+    _count_bits_on_device,
+    element_stats,
+    log10_counts,
+)
 from gradwatch.tags import HISTOGRAM_EDGES
 
 NAN, INF = float("nan"), float("inf")
@@ -127,3 +137,64 @@ def test_what_lies_beyond_the_edges_is_in_the_outermost_buckets():
     buckets = log10_counts(element_stats(torch.tensor([1e-30, 1e-40, 1e20, 1.5])).counts)
     assert (buckets[0], buckets[-1], buckets.sum()) == (2, 1, 4)
     assert buckets[np.searchsorted(HISTOGRAM_EDGES, np.log10(1.5)) - 1] == 1
+
+
+class TestLarge:
+    """Of more than a million elements the histogram is a sample's, and all else exact."""
+
+    ELEMENTS = 2 * LARGE + 12_345
+
+    def quantiles(self, values: torch.Tensor) -> np.ndarray:
+        counts = element_stats(values).counts[:FIRST_NONFINITE]
+        below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+        return np.interp(np.linspace(0.05, 0.95, 19), below, bin_edges().astype(np.float64))
+
+    def exact(self, values: torch.Tensor) -> np.ndarray:
+        return np.quantile(values.abs().double().numpy(), np.linspace(0.05, 0.95, 19))
+
+    @pytest.mark.parametrize("shape", [(ELEMENTS,), (1024, 2304), (512, 512, 3, 3)])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_quantiles_are_within_two_percent(self, shape, dtype):
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        np.testing.assert_allclose(self.quantiles(values), self.exact(values.float()), rtol=0.02)
+
+    def test_every_column_of_a_row_or_kernel_is_met_as_often(self):
+        """Of kernels of 3 by 3 every third element would be of one column."""
+        values = torch.ones(512, 512, 3, 3)
+        values[..., 1:] = 1000.0
+        counts = element_stats(values).counts
+        assert counts[counts > 0] / counts.sum() == pytest.approx([1 / 3, 2 / 3], rel=1e-3)
+
+    def test_zeros_largest_and_the_sum_are_those_of_every_element(self):
+        values = torch.randn(self.ELEMENTS, generator=torch.Generator().manual_seed(2))
+        values[::7] = 0.0
+        values[self.ELEMENTS - 2] = -50.0
+        found = element_stats(values)
+        assert found.zeros == np.count_nonzero(values.numpy() == 0)
+        assert (found.max_abs, found.numel, found.nonfinite) == (50.0, self.ELEMENTS, 0)
+        assert found.counts.sum() == found.numel - found.zeros
+
+    @pytest.mark.parametrize("few", [[NAN], [INF, -INF, 2.0], [1.0]])
+    def test_what_a_sample_could_miss_is_looked_for_in_all(self, few):
+        values = torch.zeros(self.ELEMENTS)
+        values[1 : 1 + len(few)] = torch.tensor(few)
+        found = element_stats(values)
+        assert found.nonfinite == np.count_nonzero(~np.isfinite(few))
+        assert found.zeros + found.counts.sum() == found.numel
+        assert found.zeros == self.ELEMENTS - len(few)
+
+    def test_a_few_rows_of_an_embedding_are_all_counted(self):
+        values = torch.zeros(4096, 512)
+        values[[3, 1000, 4000]] = 0.5
+        found = element_stats(values)
+        assert found.counts[found.counts > 0].tolist() == [3 * 512]
+
+    def test_on_a_device_the_same_is_counted(self):
+        values = torch.cat([SPECIAL, torch.randn(10_000, generator=torch.Generator().manual_seed(3))])
+        for stride in (1, 3):
+            here, there = _count_bits(values, stride), _count_bits_on_device(values, stride)
+            np.testing.assert_array_equal(here[0][:BINS] + here[0][BINS:], there[0][:BINS] + there[0][BINS:])
+            assert here[1] == there[1]
+
+
+SPECIAL = torch.tensor([0.0, -0.0, NAN, -NAN, INF, -INF, 1e-45, -1e-45, 1e-38, 3.4e38])
