@@ -340,6 +340,8 @@ class Monitor:
                 GradwatchWarning,
                 stacklevel=3,
             )
+        if self._scaler is None:
+            return [None]
         optimizers, given = self._optimizers, _alive(self._given_refs)
         if len(optimizers) != len(given):
             return [amp.scaling(self._scaler, *optimizers, *given)]
@@ -371,7 +373,7 @@ class Monitor:
 
     def _record(self, arrived: Arriving) -> None:
         stats, self._last_clip = arrived.read()
-        if self.history.skipped[-1:].any():  # what did not step did not move, which says nothing of its steps
+        if self.history.latest is not None and self.history.latest.skipped:  # what did not step did not move, which says nothing of its steps
             stats = replace(stats, update_ratio=None)
         self.history.append(stats)
         new = self._log.take(self._check())

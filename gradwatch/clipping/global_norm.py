@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class GlobalNorm:
         total: Any = stats.total_norm
         on_cpu = total.device.type == "cpu"
         # On the CPU the norm is known for free, and what need not be read is not; elsewhere looking would wait.
-        if on_cpu and not float(total) * (1 + TOLERANCE) + EPSILON > self.max_norm:
+        if on_cpu and not self.max_norm < float(total) * (1 + TOLERANCE) + EPSILON < inf:
             return ClipRecord("global_norm", total, total, 1.0, self.max_norm)
         coefficient: Any = self._coefficient(total)
         if _torchs_total is not None and not stats.sharded and _summed(gradients):
