@@ -75,7 +75,7 @@ class Clipped(StepRule):
         stays = self._same(total, float(level[0]))
         told = level[0] > 0 and (stays or history.count - at[0] < self.recovery)
         if found is not None or not told:
-            level[0] = found is not None and total
+            level[0] = 0.0 if found is None else total
         if found is not None or stays:
             at[0] = history.count
         if found is None or told:
