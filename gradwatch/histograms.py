@@ -32,8 +32,8 @@ SHIFT = 23 - MANTISSA_BITS
 CHUNK = 1 << 15
 """Elements binned at a time, so that the temporaries stay in the cache: a third of the time of whole tensors."""
 
-LARGE = 1 << 19
-"""Elements up to which all are counted; of more, between 170,000 and 520,000."""
+LARGE = 1 << 20
+"""Elements up to which all are counted; of more, between a third of a million and a million."""
 
 ENOUGH = 1 << 12
 """Counted elements that are not zero, at least: of fewer, as in the gradient of an embedding, all are counted."""
@@ -59,8 +59,8 @@ class ElementStats:
 def element_stats(values: Tensor) -> ElementStats:
     """Count the elements of a dense real tensor by magnitude; on an accelerator this waits, so it is for sampled steps.
 
-    Of more than LARGE elements the histogram is that of every third, fifth, ... one, as many as there are in all: p5 to
-    p95 stay within 1.5%, and it takes half the time or less. All else is of every element.
+    Of more than LARGE elements the histogram is that of every third, fifth, ... one, scaled to all: p5 to p95 move by
+    about 1%, where elements spread over ten decades 2%, and it takes half the time or less. All else is of every one.
 
     >>> found = element_stats(torch.tensor([0.0, 1.0, -3.0, float("nan")]))
     >>> found.zeros, found.nonfinite, found.max_abs, found.numel
@@ -84,7 +84,7 @@ def _stride(shape: Sequence[int]) -> int:
 
     Else it would meet the same columns of every row.
 
-    >>> _stride([700, 700]), _stride([1000, 1000]), _stride([512, 512, 3, 3])
+    >>> _stride([1000, 1000]), _stride([2000, 1000]), _stride([512, 512, 3, 3])
     (1, 3, 5)
     """
     least = -(-math.prod(shape) // LARGE)

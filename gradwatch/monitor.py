@@ -373,7 +373,8 @@ class Monitor:
 
     def _record(self, arrived: Arriving) -> None:
         stats, self._last_clip = arrived.read()
-        if self.history.latest is not None and self.history.latest.skipped:  # what did not step did not move, which says nothing of its steps
+        before = self.history.latest
+        if before is not None and before.skipped:  # what did not step did not move, which says nothing of its steps
             stats = replace(stats, update_ratio=None)
         self.history.append(stats)
         new = self._log.take(self._check())
