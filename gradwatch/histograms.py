@@ -32,8 +32,11 @@ SHIFT = 23 - MANTISSA_BITS
 CHUNK = 1 << 15
 """Elements binned at a time, so that the temporaries stay in the cache: a third of the time of whole tensors."""
 
-LARGE = 1 << 20
-"""Elements up to which all are counted; of more, between a third of a million and a million."""
+LARGE = 1 << 18
+"""Elements up to which all are counted; of more every third one at most."""
+
+MOST = 1 << 20
+"""Elements that are counted at most."""
 
 ENOUGH = 1 << 12
 """Counted elements that are not zero, at least: of fewer, as in the gradient of an embedding, all are counted."""
@@ -84,10 +87,11 @@ def _stride(shape: Sequence[int]) -> int:
 
     Else it would meet the same columns of every row.
 
-    >>> _stride([1000, 1000]), _stride([2000, 1000]), _stride([512, 512, 3, 3])
-    (1, 3, 5)
+    >>> _stride([500, 500]), _stride([1000, 1000]), _stride([512, 512, 3, 3]), _stride([50257, 768])
+    (1, 3, 5, 37)
     """
-    least = -(-math.prod(shape) // LARGE)
+    elements = math.prod(shape)
+    least = 1 if elements <= LARGE else max(3, -(-elements // MOST))
     return next(s for s in count(least | 1, 2) if all(math.gcd(s, n) == 1 for n in shape[1:] if n))
 
 

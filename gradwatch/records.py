@@ -67,7 +67,7 @@ class StepStats:
         update_ratio: float64 [L], ``|change of the parameters| / |parameters|`` made by the previous sampled step,
             estimated from a bounded sample of each parameter. It is known one step later than the other statistics.
         histogram: int64 [L, bins], counts of ``log10 |gradient|`` between ``gradwatch.tags.HISTOGRAM_EDGES``; of a
-            gradient of more than a million elements those of a sample, scaled to all.
+            gradient of more than 262,144 elements those of a sample, scaled to all.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.

@@ -10,8 +10,8 @@ from gradwatch.histograms import (
     BINS,
     CHUNK,
     FIRST_NONFINITE,
-    LARGE,
     MANTISSA_BITS,
+    MOST,
     _count_bits,
     _count_bits_on_device,
     element_stats,
@@ -140,9 +140,9 @@ def test_what_lies_beyond_the_edges_is_in_the_outermost_buckets():
 
 
 class TestLarge:
-    """Of more than a million elements the histogram is a sample's, and all else exact."""
+    """Of many elements the histogram is a sample's, and all else exact."""
 
-    ELEMENTS = 2 * LARGE + 12_345
+    ELEMENTS = 2 * MOST + 12_345
 
     def quantiles(self, values: torch.Tensor) -> np.ndarray:
         counts = element_stats(values).counts[:FIRST_NONFINITE]
