@@ -34,6 +34,26 @@ def test_severities_are_in_order() -> None:
     assert Severity.INFO < Severity.WARNING < Severity.ERROR
 
 
+@pytest.mark.parametrize(
+    ("norms", "expected"),
+    [
+        ([3.0, None, 0.5], (0.5, 3.0)),
+        ([0.0, 1.0], (0.0, 1.0)),
+        ([math.inf, 1.0], (1.0, math.inf)),
+        ([math.nan, 1.0], (math.nan, math.nan)),
+        ([None, None], (math.inf, 0.0)),
+        ([], (math.inf, 0.0)),
+    ],
+)
+def test_the_range_of_norms_is_over_the_layers_with_a_gradient(
+    norms: list[float | None], expected: tuple[float, float]
+) -> None:
+    given = np.array([0.0 if norm is None else norm for norm in norms])
+    names = tuple(f"{i}" * 300 for i in range(len(norms)))
+    stats = StepStats(0, names, given, np.array([norm is not None for norm in norms], bool), 0.0)
+    np.testing.assert_equal(stats.norm_range, expected)
+
+
 @by_type
 def test_records_cannot_be_changed(record: Any) -> None:
     for field in dataclasses.fields(record):

@@ -87,6 +87,19 @@ def batch_order(examples: int, batch: int, steps: int, seed: int) -> Tensor:
     return rows[: batch * steps].view(steps, batch)
 
 
+def evaluated(model: nn.Module, metric: Callable[[], float]) -> Callable[[], float]:
+    """``metric`` in eval mode and without gradients."""
+
+    def measured() -> float:
+        model.eval()
+        with torch.no_grad():
+            value = metric()
+        model.train()
+        return value
+
+    return measured
+
+
 def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     if training.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), lr=training.lr, momentum=training.momentum)
@@ -120,15 +133,7 @@ def _forward(model: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
 
 def _metric(model: nn.Module, forward: Callable[[Tensor], Tensor], data: Data) -> Callable[[], float]:
     score = accuracy if data.has_classes else r_squared
-
-    def metric() -> float:
-        model.eval()
-        with torch.no_grad():
-            outputs = forward(data.x)
-        model.train()
-        return score(outputs, data.y)
-
-    return metric
+    return evaluated(model, lambda: score(forward(data.x), data.y))
 
 
 def _before_step(model: nn.Module, training: Training) -> Callable[[int], None] | None:

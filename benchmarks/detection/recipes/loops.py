@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.detection.data import Data
-from benchmarks.detection.recipes.fitting import MEASURED, batch_order
+from benchmarks.detection.recipes.fitting import MEASURED, batch_order, evaluated
 from benchmarks.detection.recipes.losses import accuracy, r_squared
 from benchmarks.detection.recipes.optimizers import OPTIMIZERS
 from benchmarks.detection.task import Task
@@ -184,19 +184,6 @@ def supervised(
         return score(model(data.x[:measured]).float(), data.y[:measured])
 
     return run(model, seed, loop, batch_loss, metric, examples=len(data.x), trivial=data.trivial, parameters=parameters)
-
-
-def evaluated(model: nn.Module, metric: Callable[[], float]) -> Callable[[], float]:
-    """``metric`` in eval mode and without gradients."""
-
-    def measured() -> float:
-        model.eval()
-        with torch.no_grad():
-            value = metric()
-        model.train()
-        return value
-
-    return measured
 
 
 class _Then:
