@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.detection.data import packaged
 from benchmarks.detection.programs import ALL, FAULTY, HEALTHY
-from benchmarks.detection.recipes import fitting
+from benchmarks.detection.recipes import loops
 from benchmarks.detection.task import Program
 from benchmarks.detection.training import train
 
@@ -80,11 +80,11 @@ def test_a_program_its_twin_and_its_remedies_see_the_same_batches(
 ) -> None:
     orders = []
 
-    def remember(*arguments: Any, make: Callable[..., torch.Tensor] = fitting.batch_order) -> torch.Tensor:
+    def remember(*arguments: Any, make: Callable[..., torch.Tensor] = loops.batch_order) -> torch.Tensor:
         orders.append(make(*arguments))
         return orders[-1]
 
-    monkeypatch.setattr(fitting, "batch_order", remember)
+    monkeypatch.setattr(loops, "batch_order", remember)
     for changes in ({}, program.twin, *program.remedies.values()):
         program.build(3, changes)
     assert len(orders) == 2 + len(program.remedies)
@@ -107,7 +107,7 @@ def test_only_the_fault_sets_a_program_apart_from_its_twin_at_the_start() -> Non
     program = BY_NAME["subcritical/tanh-20"]  # the gain of its weights is halved
     faulty, twin = (dict(program.build(0, changes).model.named_parameters()) for changes in ({}, program.twin))
     assert torch.equal(faulty["head.weight"], twin["head.weight"])
-    torch.testing.assert_close(2 * faulty["hidden.7.linear.weight"], twin["hidden.7.linear.weight"])
+    torch.testing.assert_close(2 * faulty["hidden.7.layer.weight"], twin["hidden.7.layer.weight"])
 
 
 def test_the_linear_model_is_beyond_the_stable_learning_rate_and_its_twin_is_not() -> None:

@@ -33,7 +33,7 @@ PROGRAMS = (
         {**MLP, "norm": "batch", "input_scale": 1e4},
         {"precision": ("float32", "float16")},
         {"data_scaling": {"input_scale": 1.0}, "lr": {"lr": 1e-3}},
-        layers="hidden.0.linear",
+        layers="hidden.0.layer",
     ),
     FAMILY.program(  # without 1/sqrt(d), and with a temperature on top
         "attention-logits",

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.detection.data import packaged
-from benchmarks.detection.recipes.fitting import MEASURED
-from benchmarks.detection.recipes.loops import Loop, run
+from benchmarks.detection.recipes.loops import MEASURED, Loop, run
 from benchmarks.detection.recipes.losses import r_squared
 from benchmarks.detection.task import Task
 

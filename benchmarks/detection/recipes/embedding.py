@@ -41,7 +41,7 @@ def bag_of_words(seed: int, *, width: int = 32, sparse: bool = False, **loop: An
     torch.manual_seed(seed)
     data = documents()
     model = nn.Sequential(nn.EmbeddingBag(WORDS, width, sparse=sparse), nn.Linear(width, data.outputs))
-    return supervised(model, data, seed, Loop(**loop))
+    return supervised(model, data, seed, **loop)
 
 
 def skip_gram(seed: int, *, width: int = 32, sparse: bool = False, **loop: Any) -> Task:
@@ -101,7 +101,7 @@ def ratings(seed: int, *, rank: int = 8, **loop: Any) -> Task:
     taste, kind = torch.randn(200, 3, generator=generator), torch.randn(300, 3, generator=generator)
     likes = (taste[users] * kind[items]).sum(1) + torch.randn(300, generator=generator)[items]
     data = Data(torch.stack([users, items], dim=1), ((likes - likes.mean()) / likes.std())[:, None], 1)
-    return supervised(Factors(rank), data, seed, Loop(**loop))
+    return supervised(Factors(rank), data, seed, **loop)
 
 
 class Factors(nn.Module):
@@ -129,7 +129,7 @@ def wide_and_deep(seed: int, *, width: int = 32, **loop: Any) -> Task:
         loop: see ``Loop``.
     """
     torch.manual_seed(seed)
-    return supervised(WideAndDeep(width), documents(), seed, Loop(**loop))
+    return supervised(WideAndDeep(width), documents(), seed, **loop)
 
 
 class WideAndDeep(nn.Module):

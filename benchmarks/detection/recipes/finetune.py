@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.detection.data import packaged
-from benchmarks.detection.recipes.loops import Loop, supervised
+from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.task import Task
 
 WIDTH = 128
@@ -30,11 +30,10 @@ def finetune(seed: int, *, method: str = "lora", **loop: Any) -> Task:
     model.load_state_dict(pretrained())
     model[-1].reset_parameters()
     METHODS[method](model)
-    settings = Loop(**loop)
     trained = [p for p in model.parameters() if p.requires_grad]
-    task = supervised(model, packaged("digits"), seed, settings, parameters=trained)
+    task = supervised(model, packaged("digits"), seed, **loop, parameters=trained)
     if method == "gradual":
-        task.scheduler = Unfreezing(model, settings.steps)
+        task.scheduler = Unfreezing(model, task.steps)
     return task
 
 

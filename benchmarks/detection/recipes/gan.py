@@ -10,8 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.detection.data import packaged
-from benchmarks.detection.recipes.fitting import batch_order, evaluated
-from benchmarks.detection.recipes.loops import Loop
+from benchmarks.detection.recipes.loops import Loop, batch_order, evaluated
 from benchmarks.detection.recipes.points import likeness, ring
 from benchmarks.detection.task import Task
 

@@ -23,11 +23,30 @@ def poisson(rate: Tensor, counts: Tensor) -> Tensor:
     return (rate.exp() - counts * rate).mean()
 
 
+def focal(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross entropy that counts what is known already less (Lin et al., 2017)."""
+    loss = F.cross_entropy(logits, classes, reduction="none")
+    return ((1 - (-loss).exp()) ** 2 * loss).mean()
+
+
+def one_hot(outputs: Tensor, classes: Tensor) -> Tensor:
+    return F.one_hot(classes, outputs.shape[1]).to(outputs.dtype)
+
+
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
         "cross_entropy": F.cross_entropy,
-        "mse": F.mse_loss,
+        "cross_entropy_sum": lambda outputs, y: F.cross_entropy(outputs, y, reduction="sum"),
+        "label_smoothing": lambda outputs, y: F.cross_entropy(outputs, y, label_smoothing=0.1),
+        "nll": lambda outputs, y: F.nll_loss(outputs.log_softmax(1), y),
+        "focal": focal,
         "softmax_by_hand": softmax_by_hand,
+        "hinge": F.multi_margin_loss,
+        "bce": lambda outputs, y: F.binary_cross_entropy_with_logits(outputs, one_hot(outputs, y)),
+        "brier": lambda outputs, y: F.mse_loss(outputs.softmax(1), one_hot(outputs, y)),
+        "one_hot_mse": lambda outputs, y: F.mse_loss(outputs, one_hot(outputs, y)),
+        "mse": F.mse_loss,
+        "huber": F.smooth_l1_loss,
         "poisson": poisson,
     }
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.detection.data import packaged
-from benchmarks.detection.recipes.loops import Loop, supervised
+from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.task import Task
 
 
@@ -26,7 +26,7 @@ def moe(seed: int, *, experts: int = 4, idle: int = 1, skipped: bool = True, top
     torch.manual_seed(seed)
     digits = packaged("digits")
     model = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), Experts(48, experts, idle, skipped, top), nn.Linear(48, 10))
-    return supervised(model, digits, seed, Loop(**loop))
+    return supervised(model, digits, seed, **loop)
 
 
 class Experts(nn.Module):

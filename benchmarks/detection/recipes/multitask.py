@@ -10,8 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.detection.data import packaged
-from benchmarks.detection.recipes.fitting import MEASURED
-from benchmarks.detection.recipes.loops import Loop, run
+from benchmarks.detection.recipes.loops import MEASURED, Loop, run
 from benchmarks.detection.recipes.losses import accuracy
 from benchmarks.detection.task import Task
 

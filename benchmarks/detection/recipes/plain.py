@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from benchmarks.detection.data import Data
 from benchmarks.detection.recipes.initialisation import initialise
-from benchmarks.detection.recipes.loops import Loop, supervised
-from benchmarks.detection.recipes.mlp import Perceptron, tabular
+from benchmarks.detection.recipes.loops import supervised
+from benchmarks.detection.recipes.mlp import tabular
+from benchmarks.detection.recipes.stack import perceptron
 from benchmarks.detection.task import Task
 
 
@@ -49,23 +50,23 @@ def plain(
         dropout: after each hidden layer.
         dtype: of weights and inputs.
         bad_step: the inputs of this step's batch are 30 times as large as they should be.
-        loss: a name in ``CRITERIA``.
+        loss: a name in ``LOSSES``.
         loss_weight: a factor of the loss.
         loop: see ``Loop``.
     """
     torch.manual_seed(seed)
     examples = tabular(data, raw).scaled(input_scale)
     examples = Data(examples.x.to(getattr(torch, dtype)), examples.y, examples.outputs)
-    model = Perceptron(examples.x.shape[1], depth, width, examples.outputs, activation, norm, False)
-    for layer in model.hidden:
+    model = perceptron(examples.x.shape[1], depth, width, examples.outputs, activation, norm)
+    for block in model.hidden:
         if init is not None:
-            initialise(layer.linear.weight, init)
+            initialise(block.layer.weight, init)
         if bias is not None:
-            nn.init.constant_(layer.linear.bias, bias)
+            nn.init.constant_(block.layer.bias, bias)
         if dropout:
-            layer.activation = nn.Sequential(layer.activation, nn.Dropout(dropout))
+            block.activation = nn.Sequential(block.activation, nn.Dropout(dropout))
     model.to(examples.x.dtype)
-    task = supervised(model, examples, seed, Loop(**loop), loss=loss, loss_weight=loss_weight)
+    task = supervised(model, examples, seed, **loop, loss=loss, loss_weight=loss_weight)
     if bad_step is not None:
         _disturb(task, model, bad_step)
     return task

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.detection.data import packaged
-from benchmarks.detection.recipes.loops import Loop, supervised
+from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.task import Task
 
 
@@ -28,7 +28,7 @@ def residual(seed: int, *, branch: str = "rezero", depth: int = 24, width: int =
     model = nn.Sequential(nn.Linear(digits.x.shape[1], width))
     model.extend(BRANCHES[branch](width) for _ in range(depth))
     model.append(nn.Linear(width, digits.outputs))
-    return supervised(model, digits, seed, Loop(**loop))
+    return supervised(model, digits, seed, **loop)
 
 
 class Scaled(nn.Module):

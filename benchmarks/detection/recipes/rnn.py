@@ -9,8 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.detection.data import Data, adding, copy_first, first_and_last, packaged, parity
-from benchmarks.detection.recipes.fitting import Training, fit
 from benchmarks.detection.recipes.initialisation import initialise
+from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.task import Task
 
 TASKS = {"copy_first": copy_first, "first_and_last": first_and_last, "parity": parity, "adding": adding}
@@ -29,7 +29,9 @@ def rnn(
     radius: float = 1.0,
     memory: float = 2.0,
     stepwise: bool = False,
-    **training: Any,
+    optimizer: str = "sgd",
+    lr: float = 0.1,
+    **loop: Any,
 ) -> Task:
     """One recurrent layer, and a linear layer on its last state.
 
@@ -44,7 +46,9 @@ def rnn(
         radius: factor of it; with ``"orthogonal"`` and ``"identity"`` the spectral radius.
         memory: bias of the gate that keeps the state, where the cell has one (Gers et al. 2000).
         stepwise: call the layer once for each time step.
-        training: see ``Training``.
+        optimizer: see ``Loop``.
+        lr: step size.
+        loop: the rest, see ``Loop``.
     """
     torch.manual_seed(seed)
     examples = sequences(data, length).scaled(input_scale)
@@ -58,7 +62,7 @@ def rnn(
         nn.init.constant_(model.core.bias_ih_l0[width : 2 * width], memory)
     initialise(model.head.weight, "lecun")
     nn.init.zeros_(model.head.bias)
-    return fit(model, examples, seed, Training(**training))
+    return supervised(model, examples, seed, optimizer=optimizer, lr=lr, **loop)
 
 
 def sequences(name: str, length: int) -> Data:

@@ -24,7 +24,7 @@ from benchmarks.detection.task import Task
 def mnist(seed: int, **loop: Any) -> Task:
     """pytorch/examples, mnist: two convolutions, dropout, log softmax, Adadelta."""
     torch.manual_seed(seed)
-    return supervised(Mnist(), _images(), seed, Loop(**loop), loss="nll")
+    return supervised(Mnist(), _images(), seed, **loop, loss="nll")
 
 
 class Mnist(nn.Module):
@@ -44,7 +44,7 @@ def mnist_rnn(seed: int, **loop: Any) -> Task:
     """pytorch/examples, mnist_rnn: an LSTM over the rows, BatchNorm and dropout, Adadelta."""
     torch.manual_seed(seed)
     digits = packaged("digits")
-    return supervised(MnistRnn(), Data(digits.x.view(-1, 8, 8), digits.y, 10), seed, Loop(**loop), loss="nll")
+    return supervised(MnistRnn(), Data(digits.x.view(-1, 8, 8), digits.y, 10), seed, **loop, loss="nll")
 
 
 class MnistRnn(nn.Module):
@@ -160,7 +160,7 @@ def regression(seed: int, **loop: Any) -> Task:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1024, 1, generator=generator) ** torch.arange(1, 5)
     y = x @ torch.tensor([[1.0], [-2.0], [0.5], [0.3]]) + 3
-    return supervised(nn.Linear(4, 1), Data(x, y, 1), seed, Loop(**loop), loss="huber")
+    return supervised(nn.Linear(4, 1), Data(x, y, 1), seed, **loop, loss="huber")
 
 
 def cifar10_tutorial(seed: int, **loop: Any) -> Task:
@@ -179,13 +179,13 @@ def cifar10_tutorial(seed: int, **loop: Any) -> Task:
         nn.ReLU(),
         nn.Linear(42, 10),
     )
-    return supervised(model, _images(), seed, Loop(**loop))
+    return supervised(model, _images(), seed, **loop)
 
 
 def char_rnn(seed: int, **loop: Any) -> Task:
     """PyTorch's tutorial on classifying names: a plain RNN reads letters, one name per step, SGD."""
     torch.manual_seed(seed)
-    return supervised(NameReader(), _names(), seed, Loop(**{"batch": 1, **loop}), loss="nll")
+    return supervised(NameReader(), _names(), seed, **{"batch": 1, **loop}, loss="nll")
 
 
 class NameReader(nn.Module):
@@ -212,7 +212,7 @@ def moons(seed: int, **loop: Any) -> Task:
     x, y = make_moons(100, noise=0.1, random_state=0)
     data = Data(torch.tensor(x, dtype=torch.float32), torch.tensor(y), 2)
     model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
-    return supervised(model, data, seed, Loop(**loop), loss="hinge")
+    return supervised(model, data, seed, **loop, loss="hinge")
 
 
 def makemore(seed: int, **loop: Any) -> Task:
@@ -230,7 +230,7 @@ def makemore(seed: int, **loop: Any) -> Task:
     nn.init.kaiming_normal_(model[2].weight, nonlinearity="tanh")
     with torch.no_grad():
         model[5].weight.mul_(0.1)
-    return supervised(model, Data(windows[:, :3], windows[:, 3].clone(), VOCABULARY), seed, Loop(**loop))
+    return supervised(model, Data(windows[:, :3], windows[:, 3].clone(), VOCABULARY), seed, **loop)
 
 
 def wavenet(seed: int, **loop: Any) -> Task:
@@ -280,7 +280,7 @@ def siren(seed: int, *, frequency: float = 20.0, **loop: Any) -> Task:
     model = nn.Sequential(Sine(2, 48, frequency, first=True), *(Sine(48, 48, frequency) for _ in range(2)))
     model.append(nn.Linear(48, 1))
     nn.init.uniform_(model[-1].weight, *_within(math.sqrt(6 / 48) / frequency))
-    return supervised(model, Data(x, y, 1), seed, Loop(**loop))
+    return supervised(model, Data(x, y, 1), seed, **loop)
 
 
 class Sine(nn.Module):
@@ -318,7 +318,7 @@ def deep_sets(seed: int, **loop: Any) -> Task:
     torch.manual_seed(seed)
     x = torch.randn(1024, 8, 1, generator=torch.Generator().manual_seed(0))
     y = standardised(x.amax(1) - x.amin(1))
-    return supervised(DeepSets(48), Data(x, y, 1), seed, Loop(**loop))
+    return supervised(DeepSets(48), Data(x, y, 1), seed, **loop)
 
 
 class DeepSets(nn.Module):
@@ -336,7 +336,7 @@ def sentiment(seed: int, **loop: Any) -> Task:
     torch.manual_seed(seed)
     words = torch.randint(200, (1024, LENGTH), generator=torch.Generator().manual_seed(0))
     good = (words % 2).float().mean(1) > 0.5
-    return supervised(Sentiment(), Data(words, good.long(), 2), seed, Loop(**loop), loss="bce")
+    return supervised(Sentiment(), Data(words, good.long(), 2), seed, **loop, loss="bce")
 
 
 class Sentiment(nn.Module):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.detection.data import Data, marked, packaged
 from benchmarks.detection.recipes.attention import Attention
-from benchmarks.detection.recipes.fitting import Training, fit
 from benchmarks.detection.recipes.initialisation import initialise
+from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.task import Task
 
 
@@ -34,7 +34,7 @@ def transformer(
     lr: float = 3e-3,
     steps: int = 200,
     batch: int = 32,
-    **training: Any,
+    **loop: Any,
 ) -> Task:
     """``depth`` blocks of attention and two linear layers, the mean over the sequence, and one linear layer.
 
@@ -52,11 +52,11 @@ def transformer(
         logit_scale: factor of query times key, by default 1/sqrt(width / heads) (Vaswani et al. 2017).
         init: scheme of all weights in the blocks.
         gain: factor of the scheme's standard deviation.
-        optimizer: see ``Training``, as for all that follow.
+        optimizer: see ``Loop``, as for all that follow.
         lr: step size.
         steps: optimizer steps.
         batch: examples per step.
-        training: the rest.
+        loop: the rest.
     """
     torch.manual_seed(seed)
     examples = tokens(data, input_scale)
@@ -70,7 +70,7 @@ def transformer(
             initialise(p, init, gain)
         elif name.startswith("blocks.") and "norm" in name and name.endswith("weight"):
             nn.init.constant_(p, norm_gain)
-    return fit(model, examples, seed, Training(optimizer=optimizer, lr=lr, steps=steps, batch=batch, **training))
+    return supervised(model, examples, seed, optimizer=optimizer, lr=lr, steps=steps, batch=batch, **loop)
 
 
 def tokens(name: str, input_scale: float) -> Data:

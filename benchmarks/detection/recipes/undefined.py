@@ -9,13 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.detection.data import pixels
-from benchmarks.detection.recipes.fitting import Training, fit
-from benchmarks.detection.recipes.mlp import Perceptron
+from benchmarks.detection.recipes.loops import supervised
+from benchmarks.detection.recipes.stack import perceptron
 from benchmarks.detection.task import Task
 
 
 def undefined(
-    seed: int, *, operation: str, eps: float = 1e-3, depth: int = 2, width: int = 64, **training: Any
+    seed: int,
+    *,
+    operation: str,
+    eps: float = 1e-3,
+    depth: int = 2,
+    width: int = 64,
+    optimizer: str = "sgd",
+    lr: float = 0.1,
+    **loop: Any,
 ) -> Task:
     """Pixels with a learned weight each, then ``operation``, then a perceptron.
 
@@ -27,16 +35,18 @@ def undefined(
         eps: what keeps it defined; 0 is the fault.
         depth: hidden layers.
         width: of each.
-        training: see ``Training``.
+        optimizer: see ``Loop``.
+        lr: step size.
+        loop: the rest, see ``Loop``.
     """
     torch.manual_seed(seed)
     digits = pixels()
-    head = Perceptron(digits.x.shape[1], depth, width, digits.outputs, "relu", None, False)
+    head = perceptron(digits.x.shape[1], depth, width, digits.outputs)
     model = nn.Sequential()
     model.add_module("weigh", Weigh(digits.x.shape[1]))
     model.add_module("operation", Operation(operation, eps))
     model.add_module("head", head)
-    return fit(model, digits, seed, Training(**training))
+    return supervised(model, digits, seed, optimizer=optimizer, lr=lr, **loop)
 
 
 class Weigh(nn.Module):

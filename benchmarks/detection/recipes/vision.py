@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.detection.data import Data, packaged
 from benchmarks.detection.recipes.attention import Attention, RelativeAttention
-from benchmarks.detection.recipes.loops import Loop, supervised
+from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.recipes.residual import Added, Scaled
 from benchmarks.detection.task import Task
 
@@ -36,7 +36,7 @@ def vision(
     digits = packaged("digits")
     images = Data(digits.x.view(-1, 1, 8, 8), digits.y, digits.outputs)
     network = MODELS[model](depth, width)
-    return supervised(network, images, seed, Loop(**loop), measured=160)
+    return supervised(network, images, seed, **loop, measured=160)
 
 
 class ChannelNorm(nn.LayerNorm):
