@@ -98,14 +98,19 @@ def _stride(shape: Sequence[int]) -> int:
 def _read(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
     """Every ``stride``-th element counted in bins [BINS], zeros apart; the zeros and the largest magnitude of all."""
     on_cpu = elements.device.type == "cpu"
-    signed, zeros, extremes = np.zeros(2 * BINS, np.int64), 0, [0.0]
+    counts, zeros, extremes = np.zeros(BINS, np.int64), 0, [0.0]
     for chunk in torch.split(elements, CHUNK * min(stride, 4)) if on_cpu else [elements]:
         if chunk.numel():
-            extremes += map(float, torch.aminmax(chunk))
-            bins, found = (_count_bits if on_cpu else _count_bits_on_device)(_as_float32(chunk), stride)
-            signed += bins
-            zeros += found
-    return signed[:BINS] + signed[BINS:], zeros, float(np.max(np.abs(extremes)))
+            magnitude = chunk.abs()
+            least, largest = map(float, torch.aminmax(magnitude))
+            bins = (_count_bits if on_cpu else _count_bits_on_device)(_as_float32(magnitude)[::stride])
+            if not least > 0:  # zero shares its bin with what is too small for float32
+                zero = magnitude == 0
+                bins[0] -= int(zero[::stride].sum())
+                zeros += int(zero.sum())
+            counts += bins
+            extremes.append(largest)
+    return counts, zeros, float(np.max(extremes))
 
 
 @torch.no_grad()
@@ -131,25 +136,13 @@ def short_stats(values: list[Tensor], sizes: IntArray) -> tuple[IntArray, IntArr
     return zeros, broken, largest, counts.reshape(-1, BUCKETS)
 
 
-def _count_bits(chunk: Tensor, stride: int) -> tuple[IntArray, int]:
-    """Bins of every ``stride``-th element by sign, exponent and first bits of the mantissa, without the zeros among
-    them; and the zeros among all."""
-    elements = chunk.numpy()
-    counted = elements[::stride]
-    bins: IntArray = np.bincount(counted.view(np.uint32) >> SHIFT, minlength=2 * BINS)
-    found = 0
-    if bins[0] or bins[BINS]:  # zero shares its bin with what is too small for float32
-        found = int(np.count_nonzero(counted == 0))
-        bins[0], bins[BINS] = bins[0] + bins[BINS] - found, 0
-    return bins, found if stride == 1 else int(np.count_nonzero(elements == 0))
+def _count_bits(magnitude: Tensor) -> IntArray:
+    """int64 [BINS], elements by exponent and first bits of the mantissa."""
+    return np.bincount(magnitude.numpy().view(np.uint32) >> SHIFT, minlength=BINS)
 
 
-def _count_bits_on_device(chunk: Tensor, stride: int) -> tuple[IntArray, int]:
-    counted = chunk[::stride]
-    bits = counted.view(torch.int32) & 0x7FFFFFFF
-    index = bits[bits > 0] >> SHIFT
-    bins: IntArray = torch.bincount(index, minlength=2 * BINS).cpu().numpy()
-    return bins, int((chunk == 0).sum())
+def _count_bits_on_device(magnitude: Tensor) -> IntArray:
+    return torch.bincount(magnitude.view(torch.int32) >> SHIFT, minlength=BINS).cpu().numpy()
 
 
 def log10_counts(counts: IntArray) -> IntArray:
@@ -165,14 +158,12 @@ def log10_counts(counts: IntArray) -> IntArray:
     return buckets
 
 
-def _as_float32(chunk: Tensor) -> Tensor:
-    if chunk.dtype is torch.float32:
-        return chunk
-    if chunk.dtype is not torch.float64:
-        return chunk.float()
+def _as_float32(magnitude: Tensor) -> Tensor:
+    """``magnitude``, none of it finite and then infinite, or not zero and then zero."""
+    if magnitude.dtype is not torch.float64:
+        return magnitude.float()
     info = torch.finfo(torch.float32)
-    magnitude = chunk.abs()
-    inside = torch.isfinite(magnitude) & (magnitude > 0)  # finite stays finite, and what is not zero stays so
+    inside = torch.isfinite(magnitude) & (magnitude > 0)
     return torch.where(inside, magnitude.clamp(info.tiny, info.max), magnitude).float()
 
 

@@ -191,10 +191,8 @@ class TestLarge:
 
     def test_on_a_device_the_same_is_counted(self):
         values = torch.cat([SPECIAL, torch.randn(10_000, generator=torch.Generator().manual_seed(3))])
-        for stride in (1, 3):
-            here, there = _count_bits(values, stride), _count_bits_on_device(values, stride)
-            np.testing.assert_array_equal(here[0][:BINS] + here[0][BINS:], there[0][:BINS] + there[0][BINS:])
-            assert here[1] == there[1]
+        magnitude = values.abs()
+        np.testing.assert_array_equal(_count_bits(magnitude), _count_bits_on_device(magnitude))
 
 
 SPECIAL = torch.tensor([0.0, -0.0, NAN, -NAN, INF, -INF, 1e-45, -1e-45, 1e-38, 3.4e38])

@@ -18,12 +18,15 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from gradwatch import tags
-from gradwatch.records import Alert, FloatArray, IntArray, Report, StepStats
+from gradwatch.records import Alert, FloatArray, Report, StepStats
 
 SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\":=")
 """Characters that mean something in markdown or HTML."""
 
 _ESCAPES = str.maketrans({c: f"&#{ord(c)};" for c in SPECIAL})
+
+_EDGES = tags.HISTOGRAM_EDGES.tolist()
+_CENTRES = (tags.HISTOGRAM_EDGES[:-1] + tags.HISTOGRAM_EDGES[1:]) / 2
 
 ROWS = 500
 """Alerts kept in the table: the newest, which TensorBoard still renders at once."""
@@ -60,10 +63,14 @@ def layer_histograms(stats: StepStats) -> list[Summary.Value]:
     """
     if stats.histogram is None:
         return []
+    filled = stats.histogram > 0
+    low, high = filled.argmax(axis=1), len(_CENTRES) - filled[:, ::-1].argmax(axis=1)
+    sums = stats.histogram @ np.stack([np.ones_like(_CENTRES), _CENTRES, _CENTRES**2], axis=1)
+    columns = zip(stats.layers, stats.histogram.tolist(), low.tolist(), high.tolist(), sums.tolist())
     return [
-        Summary.Value(tag=tags.layer_tag(tags.LAYER_HISTOGRAM, name), histo=_histogram(counts))
-        for name, counts in zip(stats.layers, stats.histogram)
-        if counts.any()
+        Summary.Value(tag=tags.layer_tag(tags.LAYER_HISTOGRAM, name), histo=_histogram(counts, low, high, *sums))
+        for name, counts, low, high, sums in columns
+        if sums[0]
     ]
 
 
@@ -126,18 +133,14 @@ def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:
     return SummaryMetadata(plugin_data=data, data_class=DATA_CLASS_TENSOR)
 
 
-def _histogram(counts: IntArray) -> HistogramProto:
-    edges = tags.HISTOGRAM_EDGES
-    filled = np.flatnonzero(counts)
-    low, high = int(filled[0]), int(filled[-1]) + 1  # TensorBoard does not always trim empty outer buckets
-    kept, limits = counts[low:high], edges[low + 1 : high + 1]
-    centres = (edges[low:high] + limits) / 2
+def _histogram(counts: list[int], low: int, high: int, num: float, total: float, squares: float) -> HistogramProto:
+    """Of the buckets from ``low`` to before ``high``: TensorBoard does not always trim empty outer ones."""
     return HistogramProto(
-        min=edges[low],
-        max=edges[high],
-        num=int(kept.sum()),
-        sum=float(kept @ centres),
-        sum_squares=float(kept @ centres**2),
-        bucket_limit=limits.tolist(),
-        bucket=kept.tolist(),
+        min=_EDGES[low],
+        max=_EDGES[high],
+        num=num,
+        sum=total,
+        sum_squares=squares,
+        bucket_limit=_EDGES[low + 1 : high + 1],
+        bucket=counts[low:high],
     )
