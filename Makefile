@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-detection clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    watch a network's gradients vanish, and another's not"
-	@echo "make test    run the whole test suite"
-	@echo "make lint    ruff and mypy"
-	@echo "make bench   what watching costs, beside its peers (15 minutes)"
+	@echo "make demo              watch a network's gradients vanish, and another's not"
+	@echo "make test              run the whole test suite"
+	@echo "make lint              ruff and mypy"
+	@echo "make bench             what watching costs, beside its peers (15 minutes)"
+	@echo "make bench-detection   whether the rules are right, beside others' rules (15 minutes)"
 
 $(VENV)/demo.stamp: pyproject.toml setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +38,11 @@ $(VENV)/bench.stamp: pyproject.toml setup.cfg constraints.txt
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -W ignore -m benchmarks --readme --json benchmarks/cost.json
+
+# The labels, hours of training, are in benchmarks/detection/labels.json: python -m benchmarks.detection label
+bench-detection: $(VENV)/demo.stamp
+	$(BIN)/python -W ignore -m benchmarks.detection record --recordings build/detection
+	$(BIN)/python -W ignore -m benchmarks.detection score --recordings build/detection --docs
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -11,6 +11,22 @@ from gradwatch.protocols import Rule
 from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import LayerRule
 
+FOLLOWS = {
+    "nonfinite": ("exploding", "update_ratio"),
+    "overflow": ("exploding", "update_ratio"),
+    "exploding": ("update_ratio",),
+    "update_ratio": ("exploding",),
+    "vanishing": ("exploding", "update_ratio", "saturated", "underflow", "dead"),
+    "dead": ("exploding", "update_ratio", "vanishing", "saturated", "underflow"),
+    "saturated": ("exploding", "update_ratio"),
+    "vanishing_in_time": ("exploding", "update_ratio", "vanishing", "saturated", "dead"),
+}
+"""What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
+inf."""
+
+RELATED = 1000
+"""Steps up to which it may."""
+
 
 class AlertLog:
     """Keeps alerts, and drops those that a rule only repeats from the step before: they are one episode.
@@ -26,6 +42,8 @@ class AlertLog:
         self.worst: dict[str, Severity] = {}
         """The worst severity that each rule has reported."""
         self._repeated: set[tuple[str, str | None, Severity]] = set()
+        self._last_error: dict[str, int] = {}
+        """The step of each rule's latest alert of severity ERROR."""
 
     def take(self, found: Iterable[tuple[Rule, list[Alert]]]) -> list[Alert]:
         """Take in what the rules found at one step. Returns what is new."""
@@ -38,8 +56,7 @@ class AlertLog:
                     self._repeated.add(key)
                     if key in before:
                         continue
-                new.append(alert)
-        self._add(new)
+                new.append(self._add(self._related(alert)))
         return new
 
     def ongoing(self, rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
@@ -67,12 +84,24 @@ class AlertLog:
         self.alerts.clear()
         self.counts.clear()
         self.worst.clear()
-        self._add([Alert(**{**alert, "severity": Severity(alert["severity"])}) for alert in state["alerts"]])
+        self._last_error.clear()
+        for alert in state["alerts"]:
+            self._add(Alert(**{**alert, "severity": Severity(alert["severity"])}))
         self._repeated = {(rule, layer, Severity(severity)) for rule, layer, severity in state["repeated"]}
 
-    def _add(self, alerts: list[Alert]) -> None:
-        self.alerts += alerts
-        for alert in alerts:
-            if alert.severity > Severity.INFO:
-                self.counts[alert.rule] += 1
-                self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
+    def _related(self, alert: Alert) -> Alert:
+        if alert.severity is Severity.INFO:
+            return alert
+        earlier = [
+            rule for rule in FOLLOWS.get(alert.rule, ()) if self._last_error.get(rule, -RELATED) > alert.step - RELATED
+        ]
+        return dataclasses.replace(alert, follows=max(earlier, key=self._last_error.__getitem__)) if earlier else alert
+
+    def _add(self, alert: Alert) -> Alert:
+        self.alerts.append(alert)
+        if alert.severity > Severity.INFO:
+            self.counts[alert.rule] += 1
+            self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
+        if alert.severity is Severity.ERROR:
+            self._last_error[alert.rule] = alert.step
+        return alert

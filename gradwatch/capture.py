@@ -12,15 +12,25 @@ import torch
 from torch import Tensor
 
 from gradwatch.amp import Scaling
+from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.faults import Faults
 from gradwatch.host_copy import HostCopy
 from gradwatch.layers import LayerTable
 from gradwatch.protocols import ClipPolicy
 from gradwatch.records import ClipRecord, FloatArray, StepStats
 from gradwatch.reduction import Parts, Reduction
-from gradwatch.sampled import COLUMNS, Elements, Moved, ParameterSample, element_sums
+from gradwatch.sampled import COLUMNS, Elements, Moved, ParameterSample, element_sums, in_float16
 from gradwatch.sharding import Sharding
 from gradwatch.stats import Measured, measure, per_layer
+
+CLOSEUP = "the close look at activations", "it is missing at this step"
+
+
+class _Sizes(NamedTuple):
+    """How large L layers are."""
+
+    numel: FloatArray
+    outputs: FloatArray
 
 
 class Arriving(NamedTuple):
@@ -29,12 +39,17 @@ class Arriving(NamedTuple):
     step: int
     captured: str
     layers: tuple[str, ...]
+    sizes: _Sizes
     copy: HostCopy
     rows: list[int]
+    ndims: list[int] | None
+    """Of each gradient; None when nobody looks closely."""
     clip: ClipRecord | None
     scaled: bool
     elements: Elements | None
     moved: Moved | None
+    closeup: CloseupStats | None
+    half: bool | None
     reduction: Reduction | None
 
     def read(self) -> tuple[StepStats, ClipRecord | None]:
@@ -46,10 +61,10 @@ class Arriving(NamedTuple):
         numbers, clip = self.copy.numpy(), None
         if self.clip is not None:
             numbers, clip = numbers[:-3], _with_numbers(self.clip, numbers[-3:])
-        norms, rows, elements, moved = numbers, self.rows, self.elements, self.moved
+        norms, rows, ndims, elements, moved = numbers, self.rows, self.ndims or [], self.elements, self.moved
         ranks: tuple[int, ...] = ()
         if self.reduction is not None:
-            norms, rows, elements, moved, ranks = self.reduction.read(numbers)
+            norms, rows, ndims, elements, moved, ranks = self.reduction.read(numbers)
         layers = len(self.layers)
         norm, has_grad = per_layer(norms, rows, layers)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -64,6 +79,11 @@ class Arriving(NamedTuple):
             skipped=self.scaled and not np.isfinite(norms).all(),
             nonfinite_ranks=ranks,
             update_ratio=moved and moved.update_ratio(layers),
+            numel=self.sizes.numel,
+            total_update=moved and moved.total_update(self.sizes.outputs),
+            input_size=None if self.ndims is None else input_size(norms, rows, ndims, layers),
+            half=self.half,
+            **({} if self.closeup is None else self.closeup._asdict()),
             **({} if elements is None else elements.stats(layers)),
         )
         return stats, clip
@@ -76,6 +96,8 @@ class _Gathered:
     values: list[Tensor] = field(default_factory=list)
     """The gradients; of a sharded model the parts that this rank holds."""
     rows: list[int] = field(default_factory=list)
+    ndims: list[int] = field(default_factory=list)
+    half: list[bool | None] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
     samples: list[ParameterSample | None] = field(default_factory=list)
@@ -107,6 +129,19 @@ class Capture:
         self._samples: tuple[int, list[ParameterSample | None]] | None = None
         self._moved: tuple[int, list[Moved | None]] | None = None
         self._cut_off: Exception | None = None
+        self._closeup: tuple[int, Closeup] | None = None
+
+    def close(self) -> None:
+        """Take the hooks off the model that a close look put there."""
+        if self._closeup is not None:
+            self._closeup[1].close()
+
+    def expect(self) -> None:
+        """The coming step will be looked at closely: get ready before its forward pass.
+
+        Not of a sharded model, whose ranks see different examples and must come to the same alerts.
+        """
+        self._faults.run(*CLOSEUP, self._arm, otherwise=None)
 
     def begin(self) -> None:
         """A new step begins: how far the last sampled one moved its parameters is known now."""
@@ -115,10 +150,12 @@ class Capture:
             version, samples = pending
             self._moved = version, [self._moved_by(sample) for sample in samples]
 
-    def add(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
+    def add(
+        self, only: Iterable[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
+    ) -> None:
         """Measure the gradients that exist now; an error is kept for :meth:`finish`."""
         try:
-            self._measure(only, everything, sample, scaling)
+            self._measure(only, everything, look, sample, scaling)
         except Exception as error:
             self._gathered.error = error
 
@@ -127,11 +164,11 @@ class Capture:
         self._gathered = _Gathered()
 
     def finish(
-        self, step: int, due: bool, sample: bool, clip: ClipPolicy | None, captured: str
+        self, step: int, due: bool, look: bool, sample: bool, clip: ClipPolicy | None, captured: str
     ) -> tuple[Measured, Arriving | None]:
         """Clip what was measured, and start the copy to the host where it is to be recorded."""
         gathered, self._gathered = self._gathered, _Gathered()
-        if sample:
+        if look:
             self._samples = self._table.version, gathered.samples if gathered.error is None else [None]
         moved = self._take_moved() if due else None
         reduction = None
@@ -150,17 +187,23 @@ class Capture:
             step,
             captured,
             self._table.names,
+            _Sizes(self._table.numel, self._table.outputs),
             HostCopy(numbers if record is None else torch.cat([numbers, _numbers(record, numbers)])),
             gathered.rows,
+            gathered.ndims if look else None,
             record,
             gathered.scaling is not None,
             Elements.together(gathered.elements),
             Moved.together([m for m in moved or [] if m is not None]),
+            self._take_closeup() if look else None,
+            next((half for half in gathered.half if half is not None), None),
             reduction,
         )
         return measured, arriving
 
-    def _measure(self, only: Iterable[Tensor] | None, everything: bool, sample: bool, scaling: Scaling | None) -> None:
+    def _measure(
+        self, only: Iterable[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
+    ) -> None:
         gathered = self._gathered
         gathered.scaling = scaling
         found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
@@ -176,12 +219,32 @@ class Capture:
         gathered.values += found.values if everything else []  # kept to be clipped, else they may be freed
         gathered.rows += found.rows
         gathered.measured.append(measured)
-        if sample:
+        if look:
+            gathered.ndims += [p.ndim for p in found.parameters]
             watched = found.watched()
+            gathered.half.append(in_float16(watched.values) if sharding is None else None)
             part, consequence = "the sampled statistics", "they are missing at this step"
             gathered.samples.append(self._faults.run(part, consequence, ParameterSample, watched, otherwise=None))
+        if sample:
             elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
             gathered.elements += [] if elements is None else [elements]
+
+    def _arm(self) -> None:
+        model, version = self._table.model(), self._table.version
+        if model is None or self._table.sharding is not None:
+            return
+        if self._closeup is None or self._closeup[0] != version:
+            self.close()
+            self._closeup = version, Closeup(model, self._table.layers)
+        self._closeup[1].arm()
+
+    def _take_closeup(self) -> CloseupStats | None:
+        if self._closeup is None:
+            return None
+        if self._closeup[0] != self._table.version:
+            self.close()
+            return None
+        return self._faults.run(*CLOSEUP, self._closeup[1].take, otherwise=None)
 
     def _moved_by(self, sample: ParameterSample | None) -> Moved | None:
         if sample is None:
@@ -235,6 +298,15 @@ class Capture:
         if record is not None:
             gathered.parts.put_back(gathered.values)
         return record
+
+
+def input_size(norms: FloatArray, rows: Sequence[int], ndims: Sequence[int], layers: int) -> FloatArray:
+    """float64 [L], norm of the gradients of a layer's matrices / that of its vectors; NaN where one is not there."""
+    dims, row = np.array(ndims, np.int64), np.array(rows, np.int64)
+    of_matrix, of_vector = (per_layer(norms[kind], row[kind], layers)[0] for kind in (dims >= 2, dims == 1))
+    with np.errstate(all="ignore"):
+        ratio = of_matrix / of_vector
+    return np.where((of_matrix > 0) & (of_vector > 0), ratio, np.nan)
 
 
 @torch.no_grad()

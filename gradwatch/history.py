@@ -38,6 +38,8 @@ class History:
         self.latest: StepStats | None = None
         self.update_ratio: FloatArray = np.empty(0)
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
+        self.half = False
+        """Whether gradients were computed in float16, as far as is known."""
         self._start, self._end = 0, 0
         self._allocate((), 0)
 
@@ -115,6 +117,8 @@ class History:
         self.count += 1
         self.skipped_count += stats.skipped
         self.latest = stats
+        if stats.half is not None:
+            self.half = stats.half
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
 
@@ -153,6 +157,7 @@ class History:
             "total_norm": self.total_norm.copy(),
             "skipped": self.skipped.copy(),
             "update_ratio": self.update_ratio.copy(),
+            "half": self.half,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -164,6 +169,7 @@ class History:
             row = (np.asarray(norms), np.asarray(has_grad), float(total))
             self.append(StepStats(int(step), self._layers, *row, skipped=bool(skipped)))
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
+        self.half = bool(state.get("half", False))
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:

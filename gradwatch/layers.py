@@ -6,13 +6,14 @@ import weakref
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from gradwatch.patterns import as_patterns, check_patterns, matches
-from gradwatch.records import Layer
+from gradwatch.records import FloatArray, Layer
 from gradwatch.sharding import Sharding, fsdp_parameters, sharding_of
 
 GRANULARITIES = ("layer", "parameter")
@@ -80,7 +81,7 @@ class LayerTable:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         check_granularity(granularity)
-        self._model = weakref.ref(model)
+        self.model = weakref.ref(model)
         self._granularity = granularity
         self._include = as_patterns("include", include)
         self._exclude = as_patterns("exclude", exclude)
@@ -88,6 +89,10 @@ class LayerTable:
         self.names: tuple[str, ...] = ()
         self.sharding: Sharding | None = None
         """How the parameters are spread over ranks; None where every rank has the whole model."""
+        self.numel: FloatArray = np.empty(0)
+        """float64 [L], elements of each layer."""
+        self.outputs: FloatArray = np.empty(0)
+        """float64 [L], about the square of the norm of each layer's parameters when freshly initialised."""
         self.norm_dtype = torch.float32
         """Of torch's norm over all parameters, float32 at least."""
         self.version = 0
@@ -109,7 +114,7 @@ class LayerTable:
             everything: also the gradients that ``include`` and ``exclude`` leave out.
         """
         found = Gradients([], [], [])
-        model = self._model()
+        model = self.model()
         if model is None:
             return found
         if self._lazy:
@@ -138,7 +143,7 @@ class LayerTable:
 
     def _check(self, model: nn.Module) -> None:
         fsdp = fsdp_parameters(model)
-        names = list(dict.fromkeys(name for place in _places(model) for name in self._names(place, fsdp) if name))
+        names = list(dict.fromkeys(name for place in places(model) for name in self._names(place, fsdp) if name))
         if not names:
             raise ValueError(f"model: {type(model).__name__} has no parameters, so there is no gradient to watch")
         check_patterns("include", self._include or (), names)
@@ -153,15 +158,15 @@ class LayerTable:
         slots: list[tuple[Tensor, int]] = []
         seen: set[int] = set()
         fsdp = fsdp_parameters(model)
-        places = [(place, self._names(place, fsdp)) for place in _places(model)]
+        named = [(place, self._names(place, fsdp)) for place in places(model)]
         watched = {
             id(p)
-            for place, names in places
+            for place, names in named
             for p, name in zip(place.module._parameters.values(), names)
             if name and self._watched(name)
         }
         rows: list[int] = []
-        for place, names in places:
+        for place, names in named:
             for (key, p), name in zip(place.module._parameters.items(), names):
                 included = bool(name) and self._watched(name)
                 if p is None or not name or id(p) in seen or (id(p) in watched and not included):
@@ -173,7 +178,7 @@ class LayerTable:
                     members.setdefault(name, []).append((_join(place.path, key), p))
                 rows.append(index.setdefault(name, len(index)) if included else NOT_WATCHED)
                 slots.append((p, rows[-1]))
-        modules = [place.module for place, _ in places]
+        modules = [place.module for place, _ in named]
         self._modules, self._rows = [weakref.ref(module) for module in modules], rows
         self._structure = _structure(modules, [p for module in modules for p in module._parameters.values()])
         self._lazy = any(is_lazy(p) for parameters in members.values() for _, p in parameters)
@@ -187,6 +192,9 @@ class LayerTable:
             for name, parameters in members.items()
         )
         self.names = tuple(members)
+        self.numel = np.array([layer.numel for layer in self.layers], np.float64)
+        outputs = [sum(_outputs(p, kinds[name]) for _, p in parameters) for name, parameters in members.items()]
+        self.outputs = np.array(outputs, np.float64)
         wide = any(p.dtype in (torch.float64, torch.complex128) for p, _ in slots)
         self.norm_dtype = torch.float64 if wide else torch.float32
         self.version += 1
@@ -229,7 +237,7 @@ class _Place(NamedTuple):
     kind: str
 
 
-def _places(root: nn.Module) -> Iterator[_Place]:
+def places(root: nn.Module) -> Iterator[_Place]:
     """Each module once, in the order of ``named_modules()``."""
     seen: set[int] = set()
 
@@ -254,6 +262,13 @@ def _places(root: nn.Module) -> Iterator[_Place]:
 
 def _numel(p: Tensor) -> int:
     return 0 if is_lazy(p) else p.numel()
+
+
+def _outputs(p: Tensor, kind: str) -> int:
+    """The number of outputs; of a table that is looked up, whose elements are about 1 each, that of elements."""
+    if is_lazy(p) or p.ndim == 0:
+        return 1
+    return p.numel() if kind.startswith("Embedding") else p.shape[0]
 
 
 def _can_have_gradient(p: Tensor | None) -> bool:

@@ -36,6 +36,9 @@ from gradwatch.verdict import judge
 CAPTURE = "the capture of gradients"
 FAILED = object()
 
+FIRST_STEPS = 16
+"""Steps at the start of a run that are looked at as closely as sampled ones: what is set up wrongly shows there."""
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,6 +151,7 @@ class Monitor:
         self._capture = Capture(self._table, self._faults)
         self._in_flight: deque[Arriving] = deque()
         self._sampled_period = -1
+        self._recorded = 0
         self._last_clip: ClipRecord | None = None
 
     @property
@@ -234,7 +238,7 @@ class Monitor:
             captured: BEFORE_CLIPPING or AFTER_CLIPPING of :mod:`gradwatch.records`.
             last: False while more gradients of the same step will come, as from another optimizer.
         """
-        number, due, sample = self._turn = self._turn or self._begin(step, turn, record)
+        number, due, look, sample = self._turn = self._turn or self._begin(step, turn, record)
         if last:
             self._turn = None
         clip = clip or self._clip
@@ -245,11 +249,11 @@ class Monitor:
         if parameters is None and self._optimizers:
             parameters = parameters_of(*self._optimizers)
         try:
-            self._capture.add(parameters, clip is not None, sample, scaling)
+            self._capture.add(parameters, clip is not None, look, sample, scaling)
             if not last:
                 return None
             consequence = f"this step is not recorded{' nor clipped' if clip else ''}"
-            given = (number, due, sample, clip, captured)
+            given = (number, due, look, sample, clip, captured)
             result = self._faults.run(CAPTURE, consequence, self._capture.finish, *given, otherwise=None)
         except BaseException:  # Ctrl-C: what was measured so far is no part of the next step
             self._turn = None
@@ -259,6 +263,7 @@ class Monitor:
         if arriving is not None:
             self._in_flight.append(arriving)
         self._receive(wait=False)
+        self._look_ahead(number)
         return measured
 
     def flush(self) -> None:
@@ -278,6 +283,7 @@ class Monitor:
                 self._on_close.pop()()
             self.closed = True
         self._given_refs, self._optimizer_refs, self._scaler = [], [], None
+        self._capture.close()
         self._capture = Capture(self._table, self._faults)
 
     def on_close(self, undo: Callable[[], None]) -> None:
@@ -305,6 +311,7 @@ class Monitor:
         state = {
             "next_step": self._next_step,
             "sampled_period": self._sampled_period,
+            "recorded": self._recorded,
             "history": self.history.state_dict(),
             "log": self._log.state_dict(),
             "rules": {name: part.state_dict() for name, part in _stateful(self._rules)},
@@ -324,6 +331,7 @@ class Monitor:
         state = _convert(state, Tensor, lambda tensor: tensor.cpu().numpy())
         self._next_step = int(state["next_step"])
         self._sampled_period = int(state["sampled_period"])
+        self._recorded = int(state.get("recorded", self._next_step))
         self.history.load_state_dict(state["history"])
         self._log.load_state_dict(state["log"])
         for kind, parts in (("rules", self._rules), ("clip", [self._clip])):
@@ -354,7 +362,10 @@ class Monitor:
             self._next_step = number + 1
             self._capture.begin()
         due = record and turn % self._every_n_steps == 0
-        return _Turn(number, due, sample=due and self._sample_is_due(turn))
+        sample = due and self._sample_is_due(turn)
+        early = due and self._recorded < FIRST_STEPS
+        self._recorded += due
+        return _Turn(number, due, look=sample or early, sample=sample)
 
     def _sample_is_due(self, turn: int) -> bool:
         """At each multiple of ``histogram_every_n_steps``, or at the first step recorded after it."""
@@ -364,6 +375,15 @@ class Monitor:
         due = rest == 0 or period > self._sampled_period
         self._sampled_period = period
         return due
+
+    def _look_ahead(self, turn: int) -> None:
+        """Get ready for the step after ``turn``, where it will be looked at closely.
+
+        Not for the first: a model that is compiled with hooks in place is compiled once more when they are gone.
+        """
+        period = self._histogram_every_n_steps
+        if self._recorded < FIRST_STEPS or (period and (turn + 1) % period == 0):
+            self._capture.expect()
 
     def _receive(self, wait: bool) -> None:
         while self._in_flight and (wait or self._in_flight[0].copy.ready()):
@@ -375,7 +395,7 @@ class Monitor:
         stats, self._last_clip = arrived.read()
         before = self.history.latest
         if before is not None and before.skipped:  # what did not step did not move, which says nothing of its steps
-            stats = replace(stats, update_ratio=None)
+            stats = replace(stats, update_ratio=None, total_update=None)
         self.history.append(stats)
         new = self._log.take(self._check())
         verdict, severity = self._judge()
@@ -419,10 +439,11 @@ class Monitor:
 
 
 class _Turn(NamedTuple):
-    """One step: its number, whether it is recorded, and whether it is a sampled one."""
+    """One step: its number, whether it is recorded, whether it is looked at closely, and whether it is sampled."""
 
     number: int
     due: bool
+    look: bool
     sample: bool
 
 

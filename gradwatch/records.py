@@ -68,6 +68,17 @@ class StepStats:
             estimated from a bounded sample of each parameter. It is known one step later than the other statistics.
         histogram: int64 [L, bins], counts of ``log10 |gradient|`` between ``gradwatch.tags.HISTOGRAM_EDGES``; of a
             gradient of more than 262,144 elements those of a sample, scaled to all.
+        numel: float64 [L], elements of each layer; None is 1 each.
+        total_update: ``|step| / |parameters|`` over all layers that the step moved; a layer's parameters count as at
+            least sqrt(outputs), their size when freshly initialised, so that what starts at zero may grow. Known, like
+            what follows and the update ratio, on sampled steps and the first ones of a run; else None.
+        input_size: float64 [L], gradient norm of the weights / gradient norm of the biases. It is the norm of the
+            layer's input where the examples agree, whatever the loss; NaN of a layer without both.
+        saturated: float64 [L], share of the outputs of the sigmoid or tanh behind the layer whose derivative is below
+            5% of its largest; NaN where there is none.
+        time_ratio: float64 [L], of a recurrent layer the gradient that reaches the first quarter of the time steps,
+            relative to the largest at any; NaN of others.
+        half: whether gradients were computed in float16, as under autocast; None where that is not known.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.
@@ -84,6 +95,12 @@ class StepStats:
     param_norm: FloatArray | None = None
     update_ratio: FloatArray | None = None
     histogram: IntArray | None = None
+    numel: FloatArray | None = None
+    total_update: float | None = None
+    input_size: FloatArray | None = None
+    saturated: FloatArray | None = None
+    time_ratio: FloatArray | None = None
+    half: bool | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False
     nonfinite_ranks: tuple[int, ...] = ()
@@ -107,6 +124,7 @@ class Alert:
         value: the number that was judged.
         threshold: the limit that it was judged against.
         message: one sentence with the numbers in it.
+        follows: the rule of an earlier alert of which this one may be the consequence, as "exploding" of a "nonfinite".
     """
 
     step: int
@@ -116,6 +134,7 @@ class Alert:
     value: float
     threshold: float
     message: str
+    follows: str = ""
 
 
 @dataclass(frozen=True)

@@ -160,9 +160,11 @@ class Reduction:
         here = torch.tensor(slots, dtype=torch.int64, device=vector.device)
         return Measured(squares[here].sqrt(), squares.sum().sqrt(), sharded=True)
 
-    def read(self, numbers: FloatArray) -> tuple[FloatArray, list[int], Elements | None, Moved | None, tuple[int, ...]]:
-        """From the sum, on the host: norms and rows [P] of the parameters that have a gradient on some rank, what is
-        known of all parameters, and the ranks that hold NaN or inf.
+    def read(
+        self, numbers: FloatArray
+    ) -> tuple[FloatArray, list[int], list[int], Elements | None, Moved | None, tuple[int, ...]]:
+        """From the sum, on the host: norms, rows and numbers of dimensions [P] of the parameters that have a gradient
+        on some rank, what is known of all parameters, and the ranks that hold NaN or inf.
 
         Raises:
             RuntimeError: when a rank failed.
@@ -184,7 +186,8 @@ class Reduction:
                     elements.take_gradient(slot, torch.from_numpy(self._of(numbers, "summed")[place]))
         if self._moved and not self._of(numbers, "unmoved").any():
             moved = Moved(rows.tolist(), (), self._of(numbers, "moved") / copies[:, None])
-        return norms[found], rows[found].tolist(), elements, moved, self._ranks(numbers, "nonfinite")
+        ndims = self._sharding.ndims[found].tolist()
+        return norms[found], rows[found].tolist(), ndims, elements, moved, self._ranks(numbers, "nonfinite")
 
     def _of(self, vector: Any, part: str) -> Any:
         """A view of one part of a vector, as NumPy or torch have it."""

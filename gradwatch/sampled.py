@@ -16,6 +16,9 @@ from gradwatch.records import FloatArray
 from gradwatch.sharding import local_part
 from gradwatch.stats import measure, real_values, short_groups
 
+FEW = 64
+"""Elements of a gradient by which its precision is told."""
+
 COLUMNS = 4 + BUCKETS
 """Sums over the elements of a gradient: zeros, all, non-finite ones, squares of the parameter, and the histogram."""
 
@@ -75,6 +78,16 @@ class Moved(NamedTuple):
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(size > 0, change / size, np.nan)
 
+    def total_update(self, outputs: FloatArray) -> float:
+        """``|change| / |parameters|`` of all layers together; the parameters of each, [L], at least sqrt(``outputs``).
+
+        NaN where nothing is known.
+        """
+        change, size = _by_layer(self.squares, self.rows, len(outputs)).T
+        known = size > 0
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return float(np.sqrt(np.sum(change[known]) / np.sum(np.maximum(size, outputs)[known])))
+
 
 @torch.no_grad()
 def element_sums(gradients: Gradients, factor: Tensor | None = None) -> Elements:
@@ -101,6 +114,34 @@ def element_sums(gradients: Gradients, factor: Tensor | None = None) -> Elements
         norms = measure([local_part(parameter).values for parameter in gradients.parameters]).norms
         sums[:, 3] = np.square(norms.double().cpu().numpy())
     return counted._replace(sums=sums * _weights(gradients))
+
+
+@torch.no_grad()
+def in_float16(gradients: Sequence[Tensor]) -> bool | None:
+    """Whether gradients were computed in float16, as under autocast; None where there is nothing to tell by.
+
+    Cast to float32, a number of float16 has ten bits of mantissa, and has them still when a loss scale that is a power
+    of two is taken out; of bfloat16 it has seven, of a sum of several some more. What float16 has below 6e-5 has fewer,
+    and is a multiple of its least number. Sums of several backward passes are not recognised, nor are gradients that
+    were clipped. It looks at the first elements of each matrix, and waits for the device.
+
+    >>> in_float16([torch.randn(8, 50).half().float()]), in_float16([torch.randn(8, 50).bfloat16().float()])
+    (True, False)
+    >>> in_float16([torch.zeros(8, 50)])
+    """
+    if any(g.dtype is torch.float16 for g in gradients):
+        return True
+    few = [real_values(g.detach()).reshape(-1)[:FEW] for g in gradients if g.ndim > 1 and g.dtype is torch.float32]
+    values = torch.cat([v.cpu() for v in few]).numpy() if few else np.zeros(0, np.float32)
+    values = values[np.isfinite(values) & (values != 0)]
+    if not len(values):
+        return None
+    bits, magnitude = values.view(np.int32), np.abs(values)
+    ten, seven = ((bits & ((1 << dropped) - 1)) == 0 for dropped in (13, 16))
+    full = ten & (bits & (1 << 13) != 0)  # that uses the tenth
+    multiples = np.mod(magnitude * 2.0**24, 1.0) == 0
+    digits = ten.mean() > 0.95 and full.mean() > 0.3 and seven.mean() < 0.5
+    return bool(digits or (multiples.mean() > 0.99 and (magnitude < 2.0**-17).mean() > 0.5))
 
 
 class ParameterSample:

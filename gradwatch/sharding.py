@@ -79,6 +79,7 @@ class Sharding:
 
     def __init__(self, parameters: Sequence[Tensor], rows: Sequence[int], fsdp: Mapping[int, FSDPParameter]) -> None:
         self.rows = np.array(rows, np.int64)
+        self.ndims = np.array([p.ndim for p in parameters], np.int64)
         meshes = list({p.device_mesh: None for p in parameters if hasattr(p, "device_mesh")})
         self.device = _device(meshes, fsdp)
         self.groups, self._ranks = _groups_and_ranks(meshes, fsdp)

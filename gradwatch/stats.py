@@ -100,7 +100,7 @@ def real_values(gradient: Tensor) -> Tensor:
     return g
 
 
-def per_layer(norms: FloatArray, rows: Sequence[int], layers: int) -> tuple[FloatArray, BoolArray]:
+def per_layer(norms: FloatArray, rows: Sequence[int] | IntArray, layers: int) -> tuple[FloatArray, BoolArray]:
     """From the norm of each gradient [P] to the norm of each layer [L], and which layers have a gradient.
 
     A row below 0 belongs to no layer.

@@ -6,6 +6,7 @@ A run is a list of steps, each a dict from layer to gradient norm, None standing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ Run = list[Step]
 NAN, INF = float("nan"), float("inf")
 
 
-def stats(number: int, step: Step, **sampled: np.ndarray) -> StepStats:
+def stats(number: int, step: Step, **sampled: Any) -> StepStats:
     """One step's statistics, the total by definition: the root of the sum of squares."""
     norms = np.array([0.0 if norm is None else norm for norm in step.values()], dtype=np.float64)
     has_grad = np.array([norm is not None for norm in step.values()], dtype=bool)
@@ -35,6 +36,29 @@ def history_of(run: Iterable[Step | StepStats], window: int = 512) -> History:
 
 def layers(norms: Iterable[float | None]) -> Step:
     return {f"fc{i}": norm for i, norm in enumerate(norms)}
+
+
+BUCKETS = 80
+"""Of the histogram of a close look."""
+
+SEEN: dict[str, list[float]] = {
+    "update_ratio": [NAN, 0.0, 1e-9, 1e-4, 1e-3, 0.05, 0.5, 0.9, 20.0, INF],
+    "input_size": [NAN, 0.0, 1e-320, 1e-3, 0.1, 1.0, 30.0, 2e3, 1e5, 1e300, INF],
+    "saturated": [NAN, 0.0, 0.3, 0.5, 0.6, 1.0],
+    "time_ratio": [NAN, 0.0, 1e-9, 1e-5, 1e-2, 1.0, INF],
+    "max_abs": [0.0, 5e-324, 1e-8, 1e-5, 1.0, 1e308],
+    "zero_fraction": [0.0, 0.3, 1.0],
+}
+"""What a close look may tell of a layer."""
+
+
+def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
+    """What a close look at a step may tell, any part of it missing at random."""
+    found: dict[str, Any] = {name: rng.choice(values, width) for name, values in SEEN.items()}
+    found["total_update"] = float(rng.choice([NAN, 0.0, 1e-3, 0.4, 0.6, 5.0, INF]))
+    found["half"] = bool(rng.random() < 0.5)
+    found["histogram"] = rng.integers(0, 9, (width, BUCKETS)) * (np.arange(BUCKETS) >= rng.integers(0, BUCKETS + 1))
+    return {name: value for name, value in found.items() if rng.random() < 0.7}
 
 
 def noisy(steps: int = 60, seed: int = 0, width: int = 3) -> Run:
@@ -87,12 +111,25 @@ CHANGING: dict[str, Run] = {
 
 
 def healthy(scale: float = 1.0, decay_steps: float = np.inf, seed: int = 0, steps: int = 250) -> list[StepStats]:
-    """A run as training makes it: levels within two decades, lognormal noise, perhaps a decay, calm weights."""
+    """A run as training makes it: levels within two decades, lognormal noise, perhaps a decay, calm weights.
+
+    A close look at the first steps and at each hundredth finds layers of 10 to 1e6 elements, inputs of norm 1 to 10,
+    and some saturation.
+    """
     rng = np.random.default_rng(seed)
     level = rng.permutation(np.geomspace(0.1, 10.0, 12)) * np.exp(-np.arange(steps)[:, None] / decay_steps)
     norms = scale * level * rng.lognormal(0.0, 0.4, level.shape)
-    calm = np.full(level.shape[1], 1e-3)
+    width = level.shape[1]
+    numel = rng.permutation(np.geomspace(10.0, 1e6, width))
+    calm = {
+        "update_ratio": np.full(width, 1e-3),
+        "total_update": 1e-3,
+        "input_size": rng.permutation(np.geomspace(1.0, 10.0, width)),
+        "saturated": np.append(np.linspace(0.0, 0.4, width - 1), 1.0),
+        "time_ratio": np.geomspace(1e-2, 1.0, width),
+        "half": False,
+    }
     return [
-        stats(i, layers(row), **({"update_ratio": calm} if i % 100 == 1 else {}))
+        stats(i, layers(row), numel=numel, **(calm if i < 20 or i % 100 == 1 else {}))
         for i, row in enumerate(norms.tolist())
     ]

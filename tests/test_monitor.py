@@ -15,6 +15,7 @@ from torch import nn
 
 import gradwatch as gw
 from gradwatch.faults import GradwatchWarning
+from gradwatch.monitor import FIRST_STEPS
 from gradwatch.rules import NonFinite, Spike, Vanishing
 from tests.models import GALLERY, BuffersOnly, backward, build, layer_norms
 
@@ -131,12 +132,25 @@ class TestCadence:
         loop.run(monitor, 7)
         sampled = {r.stats.step for r in memory.reports if r.stats.histogram is not None}
         assert sampled == {r.stats.step for r in memory.reports if r.stats.param_norm is not None} == {0, 3, 6}
-        assert {r.stats.step for r in memory.reports if r.stats.update_ratio is not None} == {1, 4}
 
-    def test_no_histograms(self):
+    @pytest.mark.parametrize(("every", "sampled"), [(0, []), (25, [0, 25])])
+    def test_the_first_steps_are_looked_at_as_closely_as_sampled_ones(self, every, sampled):
         loop, memory = Loop(), gw.sinks.Memory()
-        loop.run(quiet(loop.model, histogram_every_n_steps=0, sinks=[memory]), 3)
-        assert all(r.stats.histogram is None and r.stats.update_ratio is None for r in memory.reports)
+        loop.run(quiet(loop.model, histogram_every_n_steps=every, sinks=[memory]), 30)
+        looked = sorted({*range(FIRST_STEPS), *sampled})
+        after = [step + 1 for step in looked]
+        for name, steps in {"input_size": looked, "half": looked, "update_ratio": after, "total_update": after}.items():
+            assert [r.stats.step for r in memory.reports if getattr(r.stats, name) is not None] == steps
+        assert [r.stats.step for r in memory.reports if r.stats.histogram is not None] == sampled
+
+    def test_a_monitor_that_goes_on_has_no_first_steps(self):
+        loop, memory = Loop(), gw.sinks.Memory()
+        first = quiet(loop.model, histogram_every_n_steps=0)
+        loop.run(first, FIRST_STEPS - 2)
+        second = quiet(loop.model, histogram_every_n_steps=0, sinks=[memory])
+        second.load_state_dict(first.state_dict())
+        loop.run(second, 5)
+        assert [r.stats.input_size is not None for r in memory.reports] == [True, True, False, False, False]
 
     def test_the_update_ratio_is_that_of_the_sampled_step(self):
         loop = Loop()
@@ -659,7 +673,7 @@ class TestLateArrival:
         loop.run(monitor, 8)
         monitor.flush()
         assert [r.stats.step for r in memory.reports if r.stats.histogram is not None] == [0, 4]
-        assert [r.stats.step for r in memory.reports if r.stats.update_ratio is not None] == [1, 5]
+        assert [r.stats.step for r in memory.reports if r.stats.update_ratio is not None] == [1, 2, 3, 4, 5, 6, 7]
 
     def test_layers_are_those_of_the_step(self):
         case = build("mlp")

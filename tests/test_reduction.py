@@ -20,7 +20,7 @@ def world(monkeypatch):
     monkeypatch.setattr("torch.distributed.all_reduce", lambda vector, group: None)
 
     def make(ranks: int, copies: float) -> list[SimpleNamespace]:
-        common = {"rows": np.array([0, 0, 1]), "groups": [None], "device": torch.device("cpu"), "size": ranks}
+        common = {"rows": np.array([0, 0, 1]), "ndims": np.array([2, 1, 2]), "groups": [None], "device": torch.device("cpu"), "size": ranks}
         share = {"copies": np.full(SLOTS, copies), "global_ranks": tuple}
         share |= {"summed": {}, "summed_numel": 0, "compare": lambda squares, fourths: None}
         return [SimpleNamespace(**common, **share, rank=rank) for rank in range(ranks)]
@@ -43,9 +43,9 @@ def test_shards_add_up(world):
     reductions[0].add_norms(parts([0, 1], [1.0, 1.0]), torch.tensor([3.0, 1.0]))
     reductions[1].add_norms(parts([0], [1.0]), torch.tensor([4.0]))
     vector = total(reductions)
-    norms, rows, elements, moved, ranks = reductions[0].read(vector.numpy())
+    norms, rows, ndims, elements, moved, ranks = reductions[0].read(vector.numpy())
     assert norms.tolist() == [5.0, 1.0]
-    assert (rows, elements, moved, ranks) == ([0, 0], None, None, ())
+    assert (rows, ndims, elements, moved, ranks) == ([0, 0], [2, 1], None, None, ())
     measured = reductions[1].measured(vector, [0])
     assert measured.norms.tolist() == [5.0]
     assert float(measured.total_norm) == pytest.approx(math.sqrt(26.0), rel=1e-15)
@@ -102,7 +102,7 @@ def test_sampled_statistics_add_up_and_the_largest_is_kept(world):
         reduction.add_norms(parts([1], [1.0]), torch.ones(1))
         reduction.add_elements(Elements([0], [1], sums, np.array([5.0 - rank])))
         reduction.add_moved(Moved([1], [2], np.array([[1.0, 50.0]])))
-    _, _, elements, moved, _ = reductions[0].read(total(reductions).numpy())
+    _, _, _, elements, moved, _ = reductions[0].read(total(reductions).numpy())
     assert elements.sums[1].tolist() == [3.0] * COLUMNS
     assert elements.max_abs.tolist() == [0.0, 5.0, 0.0]
     np.testing.assert_allclose(moved.update_ratio(layers=2), [math.nan, math.sqrt(2 / 100)])

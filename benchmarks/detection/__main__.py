@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.detection import board, labels, split
+from benchmarks.detection import board, labels, split, summary
 from benchmarks.detection.labels import DROPPED, FAULTY, RECORDED_SEED, LabelFile, Runs
 from benchmarks.detection.recorder import record
 from benchmarks.detection.recording import Recording
@@ -29,7 +29,8 @@ from benchmarks.detection.task import Program
 from benchmarks.timing import machine, one_thread
 
 DOCS = Path(__file__).parents[2] / "docs" / "detection.md"
-START, END = "<!-- detection -->", "<!-- /detection -->"
+SCORES, LABELS = "detection", "labels"
+"""Names of the marks in the docs between which a section is written."""
 
 
 def label(programs: Sequence[Program], path: Path, console: Console) -> None:
@@ -90,11 +91,12 @@ def kept(programs: Iterable[Program], file: LabelFile) -> Iterator[Program]:
             yield program
 
 
-def write_docs(text: str, path: Path = DOCS) -> None:
-    """Put ``text`` between the marks."""
-    before, rest = path.read_text(encoding="utf-8").split(START)
-    _, after = rest.split(END)
-    path.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+def write_docs(text: str, path: Path = DOCS, marks: str = SCORES) -> None:
+    """Put ``text`` between the marks of this name."""
+    start, end = f"<!-- {marks} -->", f"<!-- /{marks} -->"
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -127,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.json.write_text(json.dumps({half: board.as_json(found) for half, found in rows.items()}, indent=1) + "\n")
     if given.docs:
         sections = [f"### The {half} half\n\n{board.markdown(found)}" for half, found in rows.items()]
-        write_docs("\n\n".join([*sections, f"{machine()}. Made by `python -m benchmarks.detection score`."]))
+        made = f"{machine()}. Made by `python -m benchmarks.detection score`."
+        write_docs("\n\n".join([*sections, made]), DOCS, SCORES)
+        write_docs(summary.labels_section(ALL, file), DOCS, LABELS)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "score":
             command.add_argument("--half", choices=split.HALVES, default=split.DEV, help="which programs")
             command.add_argument("--json", type=Path, help="write the figures to this file")
-            command.add_argument("--docs", action="store_true", help="put the tables of both halves into the docs")
+            command.add_argument("--docs", action="store_true", help="put both halves and the labels into the docs")
     return parser
 
 

@@ -65,7 +65,9 @@ UNKNOWN = ActivationStats(*[np.nan] * len(ActivationStats._fields))
 
 
 def activation_stats(module: nn.Module, given: Tensor, output: Tensor) -> ActivationStats:
-    """What ``module`` made of ``given``; NaN for what does not apply to its kind."""
+    """What ``module`` made of ``given``; NaN for what does not apply to its kind, and of nothing at all."""
+    if not output.numel():  # as what an expert makes of a batch in which it is not chosen
+        return UNKNOWN
     values = by_unit(output)
     size, count = np.abs(values), values.size
     is_zero = values <= 0 if isinstance(module, RECTIFIERS) else values == 0

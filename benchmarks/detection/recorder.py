@@ -15,9 +15,11 @@ from benchmarks.detection.recording import Recording
 from benchmarks.detection.task import Task
 from benchmarks.detection.through_time import ThroughTime
 from benchmarks.detection.training import Outcome, train
-from gradwatch.layers import Gradients
+from gradwatch.closeup import Closeup, CloseupStats
+from gradwatch.layers import Gradients, LayerTable
+from gradwatch.monitor import FIRST_STEPS
 from gradwatch.records import FloatArray, IntArray
-from gradwatch.sampled import COLUMNS, ParameterSample, element_sums
+from gradwatch.sampled import COLUMNS, ParameterSample, element_sums, in_float16
 from gradwatch.stats import measure
 
 SAMPLED_EVERY = 100
@@ -53,6 +55,7 @@ class Recorder:
         self._input = InputWatch(task.model)
         self._before = self._elements.join(self._parameters)
         self._sample: ParameterSample | None = None
+        self._closeup = Closeup(task.model, LayerTable(task.model).layers)
         self._rows: dict[str, list[Any]] = {}
         self._through_time.listen(0 in self._time_points)
 
@@ -71,8 +74,14 @@ class Recorder:
         if self._sample is not None:
             self._add_moved(step, self._sample)
             self._sample = None
+        watched = Gradients([self._parameters[i] for i in found], gradients, found)
+        if is_looked_at(step):
+            self._sample = ParameterSample(watched)
+            self._add(closeup_steps=step, closeup=self._closeup.take(), half=in_float16(gradients))
         if step % SAMPLED_EVERY == 0:
-            self._add_sample(step, Gradients([self._parameters[i] for i in found], gradients, found))
+            self._add_sample(step, watched)
+        if is_looked_at(step + 1):
+            self._closeup.arm()
         if step in self._time_points:
             self._add(time_steps=step, time_grad_norm=[norms / scale for norms in self._through_time.take()])
         self._through_time.listen(step + 1 in self._time_points)
@@ -110,6 +119,11 @@ class Recorder:
             sampled_sums=np.array(self._rows["sampled_sums"]).reshape(-1, count, COLUMNS),
             moved_steps=np.array(self._rows.get("moved_steps", []), np.int64),
             moved_squares=np.array(self._rows.get("moved_squares", [])).reshape(-1, count, 2),
+            ndims=np.array([p.ndim for p in self._parameters], np.int64),
+            outputs=LayerTable(self._task.model, "parameter").outputs,
+            closeup_steps=np.array(self._rows["closeup_steps"], np.int64),
+            **dict(zip(CloseupStats._fields, map(np.array, zip(*self._rows["closeup"])))),
+            half=np.array([{None: -1}.get(half, half) for half in self._rows["half"]], np.int64),
             recurrent=self._through_time.names,
             time_steps=np.array(self._rows["time_steps"], np.int64),
             time_grad_norm=_padded(self._rows["time_grad_norm"], len(self._through_time.names)),
@@ -117,7 +131,7 @@ class Recorder:
 
     def close(self) -> None:
         """Take the hooks away."""
-        for watch in (self._activations, self._input, self._through_time):
+        for watch in (self._activations, self._input, self._through_time, self._closeup):
             watch.close()
 
     def _add(self, **values: Any) -> None:
@@ -146,7 +160,6 @@ class Recorder:
         count = len(self._names)
         sums = element_sums(gradients).sums if gradients.rows else np.zeros((0, COLUMNS))
         self._add(sampled_steps=step, sampled_sums=_spread(sums, gradients.rows, count))
-        self._sample = ParameterSample(gradients)
 
     def _add_moved(self, step: int, sample: ParameterSample) -> None:
         moved = sample.moved()
@@ -213,6 +226,11 @@ class InputWatch:
             self.stats = dict(zip(self.stats, map(float, found)))
 
 
+def is_looked_at(step: int) -> bool:
+    """Whether a Monitor looks closely at this step."""
+    return step < FIRST_STEPS or step % SAMPLED_EVERY == 0
+
+
 def time_points(steps: int) -> IntArray:
     """The steps at which the gradient is followed through time: early ones more often.
 
@@ -253,6 +271,9 @@ _OTHERWISE = {
     "has_grad",
     "skipped",
     "activations",
+    "closeup_steps",
+    "closeup",
+    "half",
     "sampled_steps",
     "sampled_sums",
     "moved_steps",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwatch.capture import input_size
 from gradwatch.layers import check_granularity
 from gradwatch.records import BoolArray, FloatArray, IntArray, Layer, StepStats
 from gradwatch.sampled import Elements, Moved
@@ -68,6 +69,12 @@ class Recording:
         sampled_sums: [S, P, COLUMNS] what a Monitor adds up of each parameter there.
         moved_steps: [U] the steps after those.
         moved_squares: [U, P, 2] what a Monitor then knows of the step before; NaN of a parameter not in the sample.
+        ndims: [P] dimensions of each parameter.
+        outputs: [P] see ``LayerTable.outputs``.
+        closeup_steps: [C] the steps that a Monitor looks at closely.
+        saturated: [C, L] what it sees there: see :class:`~gradwatch.records.StepStats`.
+        time_ratio: [C, L] likewise.
+        half: [C] likewise; -1 where it is not known.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
         time_grad_norm: [K, R, times] norm of the loss's gradient with respect to the state at each time step of the
@@ -115,6 +122,12 @@ class Recording:
     sampled_sums: FloatArray
     moved_steps: IntArray
     moved_squares: FloatArray
+    ndims: IntArray
+    outputs: FloatArray
+    closeup_steps: IntArray
+    saturated: FloatArray
+    time_ratio: FloatArray
+    half: IntArray
     recurrent: tuple[str, ...]
     time_steps: IntArray
     time_grad_norm: FloatArray
@@ -139,16 +152,21 @@ class Recording:
     def stats(self, granularity: str = "layer") -> Iterator[StepStats]:
         """gradwatch's records of every step, as a live Monitor with default settings would have made them.
 
+        What it saw of activations and time steps is known by layer only.
+
         Args:
             granularity: "layer" or "parameter".
 
         Raises:
             ValueError: when ``granularity`` is neither.
         """
-        names = tuple(layer.name for layer in self.layers(granularity))
+        layers = self.layers(granularity)
+        names = tuple(layer.name for layer in layers)
+        numel = np.array([layer.numel for layer in layers], np.float64)
         rows = np.array([names.index(name) for name in (self.modules if granularity == "layer" else self.parameters)])
         sampled = {int(step): i for i, step in enumerate(self.sampled_steps)}
         moved = {int(step): i for i, step in enumerate(self.moved_steps)}
+        looked = {int(step): i for i, step in enumerate(self.closeup_steps)}
         for step in range(len(self)):
             found = self.has_grad[step]
             norm, has_grad = per_layer(self.grad_norm[step, found], rows[found], len(names))
@@ -159,10 +177,19 @@ class Recording:
             if step in moved and not self.skipped[step - 1]:  # what did not step did not move
                 squares = self.moved_squares[moved[step]]
                 known = ~np.isnan(squares).all(axis=1)
-                more["update_ratio"] = Moved(rows[known], (), squares[known]).update_ratio(len(names))
+                change = Moved(rows[known], (), squares[known])
+                more["update_ratio"] = change.update_ratio(len(names))
+                more["total_update"] = change.total_update(np.bincount(rows, self.outputs))
+            if step in looked:
+                norms = self.grad_norm[step, found]
+                more["input_size"] = input_size(norms, rows[found], self.ndims[found], len(names))
+                half = self.half[looked[step]]
+                more["half"] = None if half < 0 else bool(half)
+                if granularity == "layer":
+                    more |= {name: getattr(self, name)[looked[step]] for name in ("saturated", "time_ratio")}
             with np.errstate(over="ignore", invalid="ignore"):
                 total = float(np.sqrt(np.sum(norm * norm)))
-            yield StepStats(step, names, norm, has_grad, total, skipped=bool(self.skipped[step]), **more)
+            yield StepStats(step, names, norm, has_grad, total, numel=numel, skipped=bool(self.skipped[step]), **more)
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` file; a file that is there is one that is whole."""

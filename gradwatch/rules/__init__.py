@@ -12,10 +12,14 @@ from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.nonfinite import NonFinite
+from gradwatch.rules.overflow import Overflow
+from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
+from gradwatch.rules.underflow import Underflow
 from gradwatch.rules.update_ratio import UpdateRatio
 from gradwatch.rules.vanishing import Vanishing
+from gradwatch.rules.vanishing_in_time import VanishingInTime
 
 __all__ = [
     "Clipped",
@@ -23,11 +27,15 @@ __all__ = [
     "Exploding",
     "LayerRule",
     "NonFinite",
+    "Overflow",
     "Rule",
+    "Saturated",
     "Skipped",
     "Spike",
+    "Underflow",
     "UpdateRatio",
     "Vanishing",
+    "VanishingInTime",
     "check",
     "default",
     "fresh",
@@ -37,10 +45,23 @@ __all__ = [
 def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds.
 
-    >>> [rule.name for rule in default()]
-    ['nonfinite', 'vanishing', 'exploding', 'spike', 'dead', 'skipped', 'clipped']
+    >>> print(*(rule.name for rule in default()))
+    nonfinite overflow underflow exploding update_ratio saturated vanishing vanishing_in_time dead spike skipped clipped
     """
-    return (NonFinite(), Vanishing(), Exploding(), Spike(), Dead(), Skipped(), Clipped())
+    return (
+        NonFinite(),
+        Overflow(),
+        Underflow(),
+        Exploding(),
+        UpdateRatio(),
+        Saturated(),
+        Vanishing(),
+        VanishingInTime(),
+        Dead(),
+        Spike(),
+        Skipped(),
+        Clipped(),
+    )
 
 
 def fresh(rules: Iterable[Rule]) -> list[Rule]:

@@ -29,6 +29,8 @@ class Judgement:
     """int64 [L], when it happened, where that was not the latest step."""
     known: BoolArray | None = None
     """bool [L], the layers that could be judged; by default those with a finite gradient."""
+    severity: Severity | None = None
+    """Of the alerts of this step, where it is not the rule's."""
 
 
 class StepRule(ABC):
@@ -77,7 +79,8 @@ class StepRule(ABC):
         """Continue from :meth:`state_dict`."""
         self._seen = int(state["seen"])
         for name, part in self._remembered.items():
-            part.load_state_dict(state[name])
+            if name in state:  # an older version remembered less
+                part.load_state_dict(state[name])
 
     def _check_steps(self, argument: str, at_least: int) -> None:
         check_whole_number(f"{type(self).__name__}: {argument}", getattr(self, argument), at_least)
@@ -195,7 +198,8 @@ class LayerRule(StepRule):
             stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
         )
         alerts = []
-        for indices, severity in ((opened, self.severity), (closed, Severity.INFO)):
+        of_opened = self.severity if found.severity is None else found.severity
+        for indices, severity in ((opened, of_opened), (closed, Severity.INFO)):
             if len(indices) and (severity > Severity.INFO or self.reports_recovery):
                 groups = [indices] if self.grouped else indices.reshape(-1, 1)
                 alerts += [self._alert(stats.step, stats.layers, found, group, severity) for group in groups]

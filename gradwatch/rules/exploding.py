@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.patterns import PerLayer
-from gradwatch.records import Severity
+from gradwatch.patterns import PerLayer, check_number
+from gradwatch.records import Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.baseline import Baseline
 
@@ -20,14 +20,19 @@ class Exploding(LayerRule):
 
     The absolute limit does not hold for a layer whose weights were measured to move little at each step: a loss in
     large units, or an optimizer that normalises, makes large gradients harmless. One high step is a
-    :class:`~gradwatch.rules.Spike`.
+    :class:`~gradwatch.rules.Spike`. At once is told of a large gradient that made a step as large as the weights, and
+    of a signal that grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:
+    those of weights are those of biases times the layer's input.
 
     Args:
         threshold: absolute limit of the norm.
+        step_norm: limit of the total norm of a step that changed the weights by more than ``step_update``.
+        step_update: limit of ``|step| / |weights|`` over all layers.
+        signal: limit of the last layer's input, where it grew by a tenth of that since the first one.
         calm_update: the absolute limit is for layers whose update ratio ``|step| / |weights|`` exceeds this, or is
             not known.
         growth: limit of the norm, relative to the layer's median over the ``window`` steps before.
-        min_share: ``growth`` is for layers whose norm is at least this share of the largest one's.
+        above_all: what grows so much must also exceed the largest median of any layer by this factor.
         window: steps in the baseline.
         patience: steps in a row before the alert.
         recovery: steps in a row below half the limit before the episode is over.
@@ -53,12 +58,17 @@ class Exploding(LayerRule):
 
     threshold: PerLayer = 1e3
     # The fixed limit that separated published fault sets without a false alarm; healthy exceptions move calmly.
+    step_norm: float = 50.0
+    # Between 13 and 140, which steps too large by their learning rate and by their gradient had in docs/detection.md.
+    step_update: float = 0.5
+    signal: float = 1e4
+    # Inputs of a layer have norms of 1 to 30 in healthy networks of any depth.
     calm_update: PerLayer = 0.1
     # Healthy training moves weights by about 1e-3 of their size a step; 0.1 leaves room for warm starts.
     growth: PerLayer = 100.0
     # Normal noise of a gradient norm is within a factor of 10, a hundredfold rise that lasts is not noise.
-    min_share: PerLayer = 1e-3
-    # A layer that grows a hundredfold and still has no part in the step comes out of vanishing.
+    above_all: float = 10.0
+    # A layer that grows a hundredfold to what others have anyway is waking up.
     window: int = 100
     patience: int = 2
     # One high step is a spike; a run that explodes reaches NaN within a handful of steps.
@@ -67,14 +77,17 @@ class Exploding(LayerRule):
 
     def __post_init__(self) -> None:
         self._check_limit("threshold", above=0)
+        for argument in ("step_norm", "step_update", "signal", "above_all"):
+            check_number(f"Exploding: {argument}", getattr(self, argument), above=0)
         self._check_limit("calm_update", at_least=0)
         self._check_limit("growth", above=1)
-        self._check_limit("min_share", at_least=0)
         self._check_window()
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
-        return self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
+        assert history.latest is not None
+        looked = history.latest.total_update is not None or history.latest.input_size is not None
+        return not looked and self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest
@@ -85,15 +98,51 @@ class Exploding(LayerRule):
         calm = history.update_ratio < self.limit("calm_update", stats.layers)
         absolute = np.where(calm, np.inf, self.limit("threshold", stats.layers))
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
+        grown = np.maximum(grown, self.above_all * np.fmax.reduce(self._baseline["level"], initial=0.0))
         self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
-        largest = np.max(norm, where=present, initial=0.0)
-        limit = np.fmin(absolute, np.where(norm < self.limit("min_share", stats.layers) * largest, np.inf, grown))
-        return Judgement(norm, limit, bad=present & (norm > limit), good=present & (norm < limit / 2))
+        limit = np.fmin(absolute, grown)
+        bad, good = present & (norm > limit), present & (norm < limit / 2)
+        self._told = ""
+        for at_once in (self._threw_off(history), self._grew(stats)):
+            if at_once is not None:
+                self._episodes["bad_steps"] = np.where(at_once.bad, self.patience - 1, self._episodes["bad_steps"])
+                return at_once
+        return Judgement(norm, limit, bad, good)
+
+    def _threw_off(self, history: History) -> Judgement | None:
+        """The step before, where its gradient was so large that it moved the weights by as much as they are."""
+        stats, before = history.latest, history.total_norm[-2:-1]
+        assert stats is not None
+        if not (stats.total_update or 0.0) > self.step_update or not before.size or not before[0] > self.step_norm:
+            return None
+        norm = history.grad_norm[-2]
+        bad = history.has_grad[-2] & (norm > 0.1 * before[0])
+        self._told = f"made a step of {stats.total_update:.0%} of the weights' size"
+        return Judgement(norm, np.full(len(norm), self.step_norm), bad, good=np.zeros(len(norm), bool))
+
+    def _grew(self, stats: StepStats) -> Judgement | None:
+        """A forward signal that grows from layer to layer, by what the gradients tell of each layer's input."""
+        if stats.input_size is None or (stats.total_update or 0.0) > self.step_update:  # the step is to blame
+            return None
+        rows = np.flatnonzero(np.isfinite(stats.input_size) & (stats.input_size > 0))
+        sizes = stats.input_size[rows]
+        if len(sizes) < 3 or not sizes[-1] > self.signal or not sizes[-1] > self.signal / 10 * sizes[0]:
+            return None
+        rises = np.diff(np.log(sizes))
+        if rises.max() > 0.8 * rises.sum():
+            return None  # a bias whose gradient cancels, as before a normalisation, makes one layer stand out
+        bad = np.zeros(len(stats.layers), bool)
+        bad[rows] = sizes > np.sqrt(self.signal)
+        self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
+        return Judgement(stats.grad_norm, np.full(len(bad), self.signal), bad, good=np.zeros(len(bad), bool))
 
     def describe(self, value: float, threshold: float) -> str:
+        if self._told:
+            return f"gradient norm {value:.3g} {self._told}"
         return f"gradient norm {value:.3g} stayed above {threshold:.3g} for {self.patience} steps"
 
     def reset(self) -> None:
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
+        self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

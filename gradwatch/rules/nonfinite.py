@@ -17,6 +17,8 @@ from gradwatch.verdict import name_ranks
 class NonFinite(LayerRule):
     """A gradient holds NaN or inf. The layers of one step make one alert, which names the ranks of a sharded model.
 
+    In a model that is called in float16 it is an :class:`~gradwatch.rules.Overflow`.
+
     Args:
         patience: steps in a row before the alert.
         recovery: finite steps in a row before the episode is over.
@@ -34,6 +36,7 @@ class NonFinite(LayerRule):
     name: ClassVar[str] = "nonfinite"
     severity: ClassVar[Severity] = Severity.ERROR
     grouped: ClassVar[bool] = True
+    in_half: ClassVar[bool] = False
 
     patience: int = 1
     recovery: int = 3
@@ -49,7 +52,8 @@ class NonFinite(LayerRule):
         finite = np.isfinite(stats.grad_norm)
         self._where = f" on {name_ranks(stats.nonfinite_ranks)}" if stats.nonfinite_ranks else ""
         limit = np.full(len(finite), np.inf)
-        return Judgement(stats.grad_norm, limit, bad=stats.has_grad & ~finite, good=stats.has_grad & finite)
+        bad = stats.has_grad & ~finite & (history.half == self.in_half)
+        return Judgement(stats.grad_norm, limit, bad, good=stats.has_grad & finite)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"gradient is {value}{self._where}"

@@ -37,7 +37,7 @@ class Skipped(LayerRule):
     """
 
     name: ClassVar[str] = "skipped"
-    severity: ClassVar[Severity] = Severity.WARNING
+    severity: ClassVar[Severity] = Severity.ERROR
     grouped: ClassVar[bool] = True
     takes_skipped: ClassVar[bool] = True
 

@@ -1,67 +1,81 @@
-"""Vanishing: a layer's gradient is lost on its way from the output."""
+"""Vanishing: the gradient is lost on its way from the output, so that no layer before a certain one learns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import FloatArray, IntArray, Severity
+from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
 
 
 @dataclass
 class Vanishing(LayerRule):
-    """A layer's gradient norm stays far below that of the layers after it, or near zero from the start.
+    """A layer and all layers before it get far less gradient than the layers after it, or next to nothing at all.
 
-    The comparison with later layers makes the rule free of scale: a small loss, a converged run or half-precision loss
-    scaling shrink all layers alike. A bias is judged together with the weight beside it: before a normalisation it has
-    no gradient by design. A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless layers
-    after it are vanishing too: then it underflowed.
+    The comparison along depth makes the rule free of the loss's scale: a small loss, a converged run or half-precision
+    loss scaling shrink all layers alike. It is of a layer *and all before it*, since a single small gradient within a
+    network is no sign of harm: the queries and keys of attention, a bias before a normalisation, a branch that begins
+    near zero. A layer must be small both by norm and by root mean square, which large embeddings and short biases
+    pull apart. What falls in one place only, as between networks with losses of their own, is a WARNING.
+
+    Where the input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough:
+    a signal that fades forward and a gradient that fades backward are one fault seen from both sides.
+
+    A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless a layer after it vanishes too.
 
     Args:
-        ratio: limit of the norm, relative to the largest norm among the layer itself and those after it.
-        threshold: absolute limit of the norm, for a layer that never was ten times above it in this run.
+        ratio: limit of the root mean square, relative to the largest among the layers from here on.
+        norm_ratio: limit of the norm, likewise.
+        threshold: absolute limit of the norm, for a layer that never was ten times above it in this run, and whose
+            weights are not measured to move.
+        window: steps whose median is compared.
         patience: steps in a row before the alert.
-        recovery: steps in a row above twice the limit before the episode is over.
+        recovery: steps in a row above twice the limits before the episode is over.
         warmup: steps at the start that are not judged: branches initialised to zero come alive there.
 
-    Each limit is a number, or a number per pattern of layer names: ``{"encoder.*": 1e-5}``.
+    ``ratio``, ``norm_ratio`` and ``threshold`` are a number, or a number per pattern of layer names:
+    ``{"encoder.*": 1e-5}``.
 
     Raises:
         ValueError: when an argument is out of range.
         TypeError: when it is not a number.
 
     Example:
-        >>> rule = Vanishing(ratio=1e-3, patience=3, warmup=0)
-        >>> for alert in rule.check(History.from_grad_norms(fc1=[2e-9] * 5, fc2=[0.5] * 5)):
+        >>> rule = Vanishing(patience=3, warmup=0)
+        >>> for alert in rule.check(History.from_grad_norms(fc1=[2e-9] * 5, fc2=[1e-5] * 5, fc3=[0.5] * 5)):
         ...     print(alert.message)
-        fc1: gradient norm 2e-09 stayed below 0.0005 for 3 steps
+        fc1: gradient norm 2e-09 stayed below 0.0015 for 3 steps, and so did every layer before it
+        fc2: gradient norm 1e-05 stayed below 0.0015 for 3 steps, and so did every layer before it
 
-    Source: Glorot and Bengio, AISTATS 2010, section 4.2, for the decay along depth; the relative limit follows
-    AutoTrainer (Zhang et al., ICSE 2021), which compares the first layer with the last.
+    Source: Glorot and Bengio, AISTATS 2010, section 4.2, for the decay along depth; Schoenholz et al., ICLR 2017, for
+    signal and gradient that fade together; AutoTrainer (Zhang et al., ICSE 2021) compares first and last layer.
     """
 
     name: ClassVar[str] = "vanishing"
     severity: ClassVar[Severity] = Severity.ERROR
 
-    ratio: PerLayer = 1e-4
-    # AutoTrainer takes 1e-3 together with an absolute limit of 1e-4; a tenth of it needs no absolute scale.
+    ratio: PerLayer = 3e-3
+    # Healthy networks of docs/detection.md stay above 0.01 after their first steps; a sigmoid layer costs a third.
+    norm_ratio: PerLayer = 1.5e-2
     threshold: PerLayer = 1e-7
     # SageMaker's limit for the mean |gradient|; as a limit of the norm it is met far later.
-    patience: int = 20
-    # Longer than a zero-initialised branch needs to come alive, shorter than 2% of a 1,000-step run.
+    window: int = 8
+    patience: int = 4
     recovery: int = 5
-    warmup: int = 10
+    warmup: int = 4
+    # A branch that begins at zero has its gradient after one step, at a small learning rate after a few.
 
     def __post_init__(self) -> None:
         self._check_limit("ratio", above=0, at_most=1)
+        self._check_limit("norm_ratio", above=0, at_most=1)
         self._check_limit("threshold", at_least=0)
+        self._check_steps("window", at_least=1)
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
@@ -69,12 +83,15 @@ class Vanishing(LayerRule):
         stats = history.latest
         assert stats is not None
         norm, (least, largest) = stats.grad_norm, stats.norm_range
-        ratio, threshold = self.highest("ratio"), self.highest("threshold")
+        self._note(history)
         if not largest < np.inf:
             return False
-        if least < max(ratio * largest, threshold):
-            limit = np.maximum(ratio * _from_here_on(norm), threshold)
-            if np.logical_or.reduce(stats.has_grad & (norm < limit) & (norm[_weight_beside(stats.layers)] < limit)):
+        if least < self.highest("threshold"):
+            return False
+        highest = max(self.highest("norm_ratio"), float(self._faded["norm_ratio"][0]))
+        if least < highest * largest:
+            before, after = _up_to_here(norm), _from_here_on(norm)
+            if np.logical_or.reduce(stats.has_grad & (before < highest * after)):
                 return False
         self._remember_peak(norm, stats.layers)
         return True
@@ -82,38 +99,110 @@ class Vanishing(LayerRule):
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
-        norm = stats.grad_norm
+        norm, layers = stats.grad_norm, stats.layers
+        self._note(history)
         present = stats.has_grad & np.isfinite(norm)
-        relative = self.limit("ratio", stats.layers) * _from_here_on(np.where(present, norm, 0.0))
-        absolute = self.limit("threshold", stats.layers)
-        self._remember_peak(np.where(present, norm, 0.0), stats.layers)
-        never_above = self._peak["norm"] < 10 * absolute
-        limit = np.where(never_above, np.maximum(relative, absolute), relative)
-        small = present & (norm < limit) & (norm[_weight_beside(stats.layers)] < limit)
+        now = np.where(present, norm, 0.0)
+        usual = self._usual(history)
+        limit = np.full(len(norm), np.inf)
+        lost = np.ones(len(norm), bool)
+        back = present.copy()
+        for argument, size in (("ratio", _root(stats.numel, len(norm))), ("norm_ratio", np.ones(len(norm)))):
+            allowed = np.fmax(self.limit(argument, layers), self._faded[argument])
+            for values in (now, usual):  # small now, and usually
+                bound = allowed * _from_here_on(values / size)
+                lost &= _up_to_here(values / size) < bound
+                limit = np.fmin(limit, bound * size)
+            back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
+        absolute = self.limit("threshold", layers)
+        self._remember_peak(now, layers)
+        still = ~(history.update_ratio > STILL) & (self._peak["norm"] < 10 * absolute)
+        tiny = still & (now < absolute)
+        small = present & (lost | tiny)
+        limit = np.where(tiny, np.fmax(limit, absolute), limit)
         last_nonzero = np.flatnonzero(small & (norm > 0))[-1:]
         after = np.arange(len(norm)) < (last_nonzero[0] if len(last_nonzero) else 0)
         bad = small & ((norm > 0) | after) & (history.count > self.warmup)
-        return Judgement(norm, limit, bad, good=present & (norm > 2 * limit))
+        severity = (
+            Severity.WARNING if not tiny.any() and _falls_at_once(usual / _root(stats.numel, len(norm))) else None
+        )
+        good = back & ~(still & (now < 2 * absolute))
+        return Judgement(norm, limit, bad, good, severity=severity)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return (
+            f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps, "
+            "and so did every layer before it"
+        )
+
+    def reset(self) -> None:
+        super().reset()
+        self._peak = self._remembered["peak"] = LayerState(norm=0.0)
+        self._faded = self._remembered["faded"] = LayerState(ratio=0.0, norm_ratio=0.0)
+        self._faded.align(("",))  # one entry, for the whole model
+
+    def _usual(self, history: History) -> FloatArray:
+        """float64 [L], the median norm of the steps in the window; 0 where there was no gradient."""
+        norms, present = history.grad_norm[-self.window :], history.has_grad[-self.window :]
+        finite = np.isfinite(norms).all(axis=1)
+        if not finite.any():
+            return np.zeros(norms.shape[1])
+        return np.median(np.where(present, norms, 0.0)[finite], axis=0)
+
+    def _note(self, history: History) -> None:
+        """What a close look at a step tells: how far the forward signal has faded while the weights hardly move."""
+        stats = history.latest
+        assert stats is not None
+        if stats.input_size is None or stats.update_ratio is None:
+            return
+        known = stats.input_size[np.isfinite(stats.input_size)]
+        moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
+        faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
+        self._faded["ratio"][0] = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
+        self._faded["norm_ratio"][0] = HIGHEST if faded else 0.0
 
     def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
         self._peak.align(layers)
         self._peak["norm"] = np.fmax(self._peak["norm"], norm)
 
-    def reset(self) -> None:
-        super().reset()
-        self._peak = self._remembered["peak"] = LayerState(norm=0.0)
 
-    def describe(self, value: float, threshold: float) -> str:
-        return f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"
+STILL = 1e-6
+"""Update ratio up to which a layer counts as not moving; healthy training has 1e-3."""
+
+SLOW = 1e-3
+"""Median update ratio of the layers below which the weights hardly move: 1% of their size in ten steps."""
+
+FADED = 0.2
+"""Size of the last layer's input below which the signal has faded; of healthy networks it is above 0.3."""
+
+BOTH = 1.26e-2
+"""What is left of signal and gradient together where both fade."""
+
+HIGHEST = 0.2
+"""Limit of the gradient's part in it."""
+
+ONE_FALL = 0.8
+"""Share of the whole decay, in decades, that a single place may have."""
 
 
-def _from_here_on(norm: FloatArray) -> FloatArray:
-    """The largest norm among each layer itself and those after it, float64 [L]."""
-    return np.maximum.accumulate(norm[::-1])[::-1]
+def _up_to_here(values: FloatArray) -> FloatArray:
+    """The largest among each layer itself and those before it, float64 [L]."""
+    return np.maximum.accumulate(values)
 
 
-@lru_cache(maxsize=8)
-def _weight_beside(layers: tuple[str, ...]) -> IntArray:
-    """For each parameter ``x.bias`` the index of ``x.weight`` where there is one, else its own; int64 [L]."""
-    index = {name: i for i, name in enumerate(layers)}
-    return np.array([index.get(name.removesuffix("bias") + "weight", i) for i, name in enumerate(layers)], np.int64)
+def _from_here_on(values: FloatArray) -> FloatArray:
+    """The largest among each layer itself and those after it, float64 [L]."""
+    return np.maximum.accumulate(values[::-1])[::-1]
+
+
+def _root(numel: FloatArray | None, layers: int) -> FloatArray:
+    return np.ones(layers) if numel is None else np.sqrt(np.maximum(numel, 1.0))
+
+
+def _falls_at_once(values: FloatArray) -> bool:
+    """Whether the largest from the first layer on grows in one place only."""
+    kept = np.minimum(values[values > 0], np.finfo(np.float64).max)
+    if len(kept) < 3:
+        return False
+    rises = np.diff(np.log(_up_to_here(kept)))
+    return bool(rises.max(initial=0.0) > ONE_FALL * rises.sum())

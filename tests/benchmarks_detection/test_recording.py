@@ -117,6 +117,8 @@ def test_replayed_records_and_alerts_are_those_of_a_live_monitor(name: str, gran
     assert len(replayed) == len(live.records) > 100
     for ours, theirs in zip(replayed, live.records):
         for f in fields(gw.StepStats):
+            if granularity == "parameter" and f.name in ("saturated", "time_ratio"):
+                continue
             got, expected = getattr(ours, f.name), getattr(theirs, f.name)
             if isinstance(expected, np.ndarray):
                 np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=f"{f.name} at step {theirs.step}")

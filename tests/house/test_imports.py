@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"layers"},
             {"stats", "host_copy"},
             {"histograms"},
-            {"sampled"},
+            {"sampled", "closeup"},
             {"reduction"},
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},

@@ -385,8 +385,8 @@ def test_only_global_rank_zero_writes():
 
 
 def test_it_is_closed_when_the_fit_ends_and_made_anew_for_the_next(package):
-    vanishing = gw.rules.Vanishing(threshold=1e3, ratio=1.0, patience=3, warmup=0)
-    callback = GradientMonitor(rules=[vanishing], sinks=[calls := Calls()])
+    exploding = gw.rules.Exploding(threshold=1e-9, calm_update=0.0, patience=3)
+    callback = GradientMonitor(rules=[exploding], sinks=[calls := Calls()])
     for fits in (1, 2):
         trainer = fit(package, callback)
         assert callback.monitor.closed

@@ -5,28 +5,26 @@ from __future__ import annotations
 import gradwatch as gw
 from benchmarks.detection.detectors.finding import Finding
 from benchmarks.detection.recording import Recording
+from gradwatch.alert_log import AlertLog
 from gradwatch.history import History
 
-SYMPTOMS = {
-    "spike": "unstable",
-    "update_ratio": "unstable",
-    "skipped": "overflow",
-    "clipped": "exploding",
-}
+SYMPTOMS = {"spike": "unstable", "update_ratio": "unstable", "skipped": "overflow"}
 """What a rule's alert says is wrong, where that is not the rule's own name."""
 
 
 def detect(recording: Recording) -> list[Finding]:
-    """The alerts that a Monitor with default settings would have given; no recoveries."""
-    history = History()
-    rules = gw.rules.default()
+    """The alerts that a Monitor with default settings would have given, without recoveries and consequences.
+
+    An alert is found at the step at which it is given, which may be some steps after the one that it names.
+    """
+    history, log, rules = History(), AlertLog(), gw.rules.default()
     findings = []
     for stats in recording.stats():
         history.append(stats)
-        for rule in rules:
-            findings += [_finding(alert) for alert in rule.check(history) if alert.severity > gw.Severity.INFO]
+        new = log.take([(rule, list(rule.check(history))) for rule in rules])
+        findings += [_finding(a, stats.step) for a in new if a.severity > gw.Severity.INFO and not a.follows]
     return findings
 
 
-def _finding(alert: gw.Alert) -> Finding:
-    return Finding(alert.step, SYMPTOMS.get(alert.rule, alert.rule), alert.severity.name.lower(), alert.layer)
+def _finding(alert: gw.Alert, step: int) -> Finding:
+    return Finding(step, SYMPTOMS.get(alert.rule, alert.rule), alert.severity.name.lower(), alert.layer)

@@ -1,0 +1,323 @@
+"""A close look at one training step: activations that are saturated, and gradients that do not reach early time steps.
+
+Both need to see the inside of a forward and a backward pass, so for this one step there are hooks on a few modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.nn.utils.rnn import PackedSequence
+
+from gradwatch.layers import places
+from gradwatch.records import FloatArray, Layer
+
+FLAT = 0.05
+"""Of its largest, the derivative below which an activation counts as saturated."""
+
+NODES = 32
+"""Of the autograd graph, how many are looked at to find the layer that feeds an activation."""
+
+MIN_STEPS = 8
+"""Time steps below which there is no early quarter worth a comparison."""
+
+_RECURRENT = {kind.forward for kind in (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)}
+"""torch's own: what a class with a forward of its own takes, and does with it, is not known."""
+
+_UNWATCHED = -1
+_Counts: TypeAlias = "dict[int, tuple[Tensor | int, int]]"
+_Norms: TypeAlias = "dict[int, dict[int, Tensor]]"
+
+
+class CloseupStats(NamedTuple):
+    """What one step showed of L layers."""
+
+    saturated: FloatArray
+    """float64 [L], of the bounded activations that a layer feeds, the share of outputs with nearly no derivative."""
+    time_ratio: FloatArray
+    """float64 [L], of a recurrent layer, the largest gradient of the early time steps to the largest of all."""
+
+
+class Closeup:
+    """Looks at one step: :meth:`arm` before its forward pass, :meth:`take` after its backward pass.
+
+    The hooks are gone after that, and nothing of the user's is kept. They change no bit of training, and a failure in
+    one of them is a NaN. What is not known is NaN, too: a layer that has nothing to look at; what runs without
+    gradients, compiled, or with its saved tensors taken elsewhere (``checkpoint(..., use_reentrant=False)``,
+    ``save_on_cpu``), where one tensor more or less may matter.
+
+    ``saturated`` is of nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid and nn.Softsign: the share of outputs whose
+    derivative is below 5% of the largest possible, over all calls that a layer's outputs go through, so that a layer
+    that is used once per time step, or accumulates gradients, is judged by all of them.
+
+    ``time_ratio`` is of torch's RNN, GRU, LSTM and their cells. With n_t the L2 norm of the loss's gradient with
+    respect to the input of time step t, over batch and features, it is the largest n_t of the first quarter of the
+    time steps to the largest of all. Calls are joined in their order, which for a cell are the time steps, until the
+    first gradient arrives; calls that none arrives at do not count. NaN for fewer than 8 time steps, for a gradient
+    that is 0 or not finite, and for bidirectional layers, whose two directions mix.
+
+    Args:
+        model: the module to look at; it is held by a weak reference.
+        layers: the watched ones, as ``monitor.layers``.
+
+    Example:
+        >>> from gradwatch.layers import LayerTable
+        >>> model = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+        >>> closeup = Closeup(model, LayerTable(model).layers)
+        >>> closeup.arm()
+        >>> model(torch.full((2, 1), 1e6)).sum().backward()
+        >>> closeup.take().saturated.tolist()
+        [1.0, nan]
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
+        self._model = weakref.ref(model)
+        self._layers = len(layers)
+        self._row_of = {name: row for row, layer in enumerate(layers) for name in layer.parameters}
+        self._activations: list[tuple[weakref.ref[nn.Module], tuple[float, float]]] = []
+        self._recurrent: list[tuple[weakref.ref[nn.Module], int]] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._saturated: _Counts = {}
+        self._norms: _Norms = {}
+        for place in places(model):
+            limits = linear_range(place.module)
+            if limits is not None:
+                self._activations.append((weakref.ref(place.module), limits))
+            elif _is_one_way(place.module) and (row := self._row_below(place.path)) is not None:
+                self._recurrent.append((weakref.ref(place.module), row))
+
+    def arm(self) -> None:
+        """Put hooks in place for the coming step; nothing where they are, or where there is nothing to look at."""
+        model = self._model()
+        if self._handles or model is None or not (self._activations or self._recurrent):
+            return
+        rows, order = self._rows(model), count()
+        for reference, limits in self._activations:
+            if (module := reference()) is not None:
+                look = partial(_count, self._saturated, rows, limits)
+                self._handles.append(module.register_forward_hook(_Hook(look), prepend=True))
+        for reference, row in self._recurrent:
+            if (module := reference()) is not None:
+                listen = partial(_listen, self._norms.setdefault(row, {}), order)
+                self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
+
+    def take(self) -> CloseupStats:
+        """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
+        saturated, norms = self._saturated, self._norms
+        self.close()
+        stats = CloseupStats(np.full(self._layers, np.nan), np.full(self._layers, np.nan))
+        for row, (found, outputs) in saturated.items():
+            with contextlib.suppress(Exception):
+                stats.saturated[row] = int(found) / outputs
+        for row, calls in norms.items():
+            with contextlib.suppress(Exception):
+                stats.time_ratio[row] = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
+        return stats
+
+    def close(self) -> None:
+        """Remove the hooks and forget what they saw."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._saturated, self._norms = {}, {}
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def _row_below(self, path: str) -> int | None:
+        """The row of the module at ``path``, whose parameters may lie in modules of a parametrization."""
+        prefix = path and f"{path}."
+        return next((row for name, row in self._row_of.items() if name.startswith(prefix)), None)
+
+    def _rows(self, model: nn.Module) -> dict[int, int]:
+        """The row of each parameter by its id, which is valid while the model holds it."""
+        rows: dict[int, int] = {}
+        for place in places(model):
+            for key, p in place.module._parameters.items():
+                row = self._row_of.get(f"{place.path}.{key}" if place.path else key, _UNWATCHED)
+                if row != _UNWATCHED or id(p) not in rows:
+                    rows[id(p)] = row
+        return rows
+
+
+def linear_range(activation: nn.Module) -> tuple[float, float] | None:
+    """The outputs between which the derivative is at least FLAT of its largest; None of what is not bounded.
+
+    ReLU6 is none: that half of its outputs are 0 is as it should be.
+
+    >>> linear_range(nn.Hardtanh(-2, 2))
+    (-2.0, 2.0)
+    >>> low, high = linear_range(nn.Sigmoid())
+    >>> round(low * (1 - low) / 0.25, 6), round(high * (1 - high) / 0.25, 6)
+    (0.05, 0.05)
+    """
+    kind, edge, tail = type(activation), (1 - FLAT) ** 0.5, FLAT**0.5
+    if kind is nn.Sigmoid:
+        return (1 - edge) / 2, (1 + edge) / 2
+    if kind is nn.Tanh:
+        return -edge, edge
+    if kind is nn.Softsign:
+        return tail - 1, 1 - tail
+    if kind is nn.Hardsigmoid:
+        return 0.0, 1.0
+    if type(activation) is nn.Hardtanh:
+        return float(activation.min_val), float(activation.max_val)
+    return None
+
+
+def time_ratio(norms: Sequence[float]) -> float:
+    """The largest of the first quarter of ``norms`` to the largest of all.
+
+    >>> time_ratio([0.25, 0.125, 0, 0, 1.0, 0, 0, 0.5])
+    0.25
+    """
+    n = np.asarray(norms, np.float64)
+    if len(n) < MIN_STEPS or not np.isfinite(n).all() or not n.any():
+        return float("nan")
+    return float(n[: len(n) // 4].max() / n.max())
+
+
+def step_norms(gradient: Tensor, time: int | None, batch_sizes: Sequence[int] | None = None) -> Tensor:
+    """[T], the L2 norm of each time step, on the device.
+
+    Args:
+        gradient: with respect to the input of a recurrent module.
+        time: the dimension of time, None where all is one time step.
+        batch_sizes: of packed sequences, how many there are at each time step.
+
+    >>> step_norms(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), time=0).tolist()
+    [5.0, 2.0]
+    """
+    # Squares of what has vanished underflow float32; MPS has nothing wider.
+    dtype = torch.float32 if gradient.device.type == "mps" else torch.float64
+    if batch_sizes is not None:
+        return torch.stack(torch._foreach_norm(list(torch.split(gradient, list(batch_sizes))), 2, dtype))
+    if time is None:
+        norm: Tensor = torch.linalg.vector_norm(gradient, dtype=dtype)
+        return norm.view(1)
+    others = [d for d in range(gradient.ndim) if d != time]
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=others, dtype=dtype)
+    return norms
+
+
+def feeding_row(output: Tensor, rows: Mapping[int, int]) -> int | None:
+    """The row of the layer from whose parameters ``output`` was computed, as the autograd graph tells; None of none.
+
+    Args:
+        output: of an activation.
+        rows: of each parameter of the model by its id, below 0 of one that is not watched.
+    """
+    queue: list[Any] = [output.grad_fn]
+    for node in queue:  # it grows
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) in rows:
+            row = rows[id(variable)]
+            return row if row >= 0 else None
+        # A node written in Python may stand for many layers: a checkpoint, a compiled region.
+        if node is not None and not isinstance(node, BackwardCFunction):
+            # Weights come after what they are multiplied with, so they are found before an earlier layer's bias.
+            queue += [before for before, _ in reversed(node.next_functions) if before is not None]
+            del queue[NODES:]
+    return None
+
+
+class _Hook:
+    """A hook that never fails. In a copy of the module, or a file of it, is one that does nothing in its place."""
+
+    def __init__(self, look: Callable[..., Any]) -> None:
+        self._look = look
+
+    def __call__(self, *args: Any) -> Any:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return None
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return None
+        try:
+            return None if _saved_tensors_are_taken() else self._look(*args)
+        except Exception:
+            return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A callable of the standard library that takes anything: the file can be read where gradwatch is not."""
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+def _saved_tensors_are_taken() -> bool:
+    """Whether hooks for saved tensors are in place; a checkpoint's compares what is saved, now and when recomputed."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("gradwatch"):
+            return False
+    except RuntimeError:
+        return True
+
+
+def _count(
+    seen: _Counts, rows: Mapping[int, int], limits: tuple[float, float], module: nn.Module, args: Any, output: Tensor
+) -> None:
+    """As a forward hook of an activation: add to the layer's saturated outputs, and to all of them."""
+    row = feeding_row(output, rows)
+    if row is not None:
+        with torch.no_grad():
+            found = torch.count_nonzero((output <= limits[0]) | (output >= limits[1]))
+            before, outputs = seen.get(row, (0, 0))
+            seen[row] = before + found, outputs + output.numel()
+
+
+def _listen(
+    seen: dict[int, Tensor], order: count[int], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """As a forward pre-hook of a recurrent module: put an input in place that tells the norms of its gradient."""
+    if seen:
+        return None  # another forward pass, of the same step: gradients are accumulated
+    given = args[0] if args else kwargs["input"]
+    packed = isinstance(given, PackedSequence)
+    x = _own(given.data if packed else given, module)
+    if x is None:
+        return None
+    cell = isinstance(module, nn.RNNCellBase)
+    time = None if cell else int(module.batch_first and x.ndim == 3)
+    batch_sizes = given.batch_sizes.tolist() if packed else None
+    x.register_hook(partial(_hear, seen, next(order), time, batch_sizes))  # type: ignore[no-untyped-call]
+    own = PackedSequence(x, *given[1:]) if packed else x
+    return ((own, *args[1:]), kwargs) if args else (args, {**kwargs, "input": own})
+
+
+def _own(x: Tensor, module: nn.Module) -> Tensor | None:
+    """``x`` as a tensor that the user does not have, and whose gradient is computed."""
+    if x.requires_grad:
+        # A leaf that is used often is cast once under autocast, views of it each time: that would round differently.
+        return None if x.is_leaf and torch.is_autocast_enabled(x.device.type) else x.view_as(x)
+    if not x.is_floating_point() or not any(p.requires_grad for p in module.parameters()):
+        return None  # the output would require a gradient that it does not without hooks
+    leaf = x.detach().requires_grad_()
+    leaf.register_post_accumulate_grad_hook(_drop_gradient)  # type: ignore[no-untyped-call]
+    return leaf.view_as(leaf)  # no leaf, which autocast would keep
+
+
+def _hear(
+    seen: dict[int, Tensor], call: int, time: int | None, batch_sizes: Sequence[int] | None, gradient: Tensor
+) -> None:
+    """As a hook of that input: the first gradient of a call counts."""
+    if torch.compiler.is_compiling() or call in seen:
+        return
+    with contextlib.suppress(Exception), torch.no_grad():
+        seen[call] = step_norms(gradient.detach(), time, batch_sizes)
+
+
+def _drop_gradient(leaf: Tensor) -> None:
+    leaf.grad = None  # nobody reads it, and it is as large as the input
+
+
+def _is_one_way(module: nn.Module) -> bool:
+    """Whether it is a recurrent module that goes through time in one direction, as torch's own do."""
+    return getattr(type(module), "forward", None) in _RECURRENT and not getattr(module, "bidirectional", False)

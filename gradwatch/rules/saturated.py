@@ -1,0 +1,80 @@
+"""Saturated: the activation behind a layer is where it has next to no derivative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import PerLayer
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+
+
+@dataclass
+class Saturated(LayerRule):
+    """Most outputs of the sigmoid or tanh behind a layer are so far out that no gradient passes.
+
+    It is seen at the first steps and at the sampled ones, of activations that are modules. From the start it is an
+    ERROR: the weights or the inputs are too large. Later it is a WARNING, since gates may close as they learn. Behind
+    the last layer it is none: outputs of 0 or 1 are what is asked for.
+
+    Args:
+        share: limit of the share of outputs whose derivative is below 5% of its largest.
+        patience: looks in a row before the alert.
+        recovery: looks in a row below the limit before the episode is over.
+
+    ``share`` is a number, or a number per pattern of layer names: ``{"gate.*": 0.9}``.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> history = History.from_grad_norms(fc1=[1.0], fc2=[1.0])
+        >>> rule = Saturated(patience=1)
+        >>> history.append(replace(history.latest, step=1, saturated=np.array([0.9, np.nan])))
+        >>> [alert.message for alert in rule.check(history)]
+        ['fc1: 90% of the outputs of its activation are saturated']
+
+    Source: Glorot and Bengio, AISTATS 2010, section 3; DeepDiagnosis (Wardat et al., ICSE 2022) asks for half of a
+    layer.
+    """
+
+    name: ClassVar[str] = "saturated"
+    severity: ClassVar[Severity] = Severity.ERROR
+    quantity: ClassVar[str] = "share of saturated outputs"
+
+    share: PerLayer = 0.5
+    patience: int = 4
+    recovery: int = 2
+
+    def __post_init__(self) -> None:
+        self._check_limit("share", above=0, at_most=1)
+        super().__post_init__()
+
+    def is_calm(self, history: History) -> bool:
+        assert history.latest is not None
+        saturated = history.latest.saturated
+        return saturated is None or not np.logical_or.reduce(saturated > self.limit("share", history.layers))
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.latest
+        assert stats is not None
+        found = np.full(len(stats.layers), np.nan) if stats.saturated is None else stats.saturated.copy()
+        found[np.flatnonzero(stats.has_grad)[-1:]] = np.nan
+        limit = self.limit("share", stats.layers)
+        known = ~np.isnan(found)
+        bad = known & (found > limit)
+        severity = None if history.count <= EARLY else Severity.WARNING
+        return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return f"{value:.0%} of the outputs of its activation are saturated"
+
+
+EARLY = 20
+"""Steps that count as the start of a run."""

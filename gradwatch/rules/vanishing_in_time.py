@@ -1,0 +1,71 @@
+"""VanishingInTime: no gradient reaches the early time steps of a recurrent layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import PerLayer
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+
+
+@dataclass
+class VanishingInTime(LayerRule):
+    """The gradient that reaches the first quarter of a recurrent layer's time steps is next to nothing.
+
+    The weights are shared by all time steps, so their gradients look normal: the late time steps provide them, and what
+    came early in a sequence cannot be learned. It is seen at the first steps and at the sampled ones.
+
+    Args:
+        ratio: limit of the largest gradient among the early time steps, relative to the largest of all.
+        patience: looks in a row before the alert.
+        recovery: looks in a row above ten times the limit before the episode is over.
+
+    ``ratio`` is a number, or a number per pattern of layer names: ``{"encoder": 1e-8}``.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> history = History.from_grad_norms(rnn=[1.0], head=[1.0])
+        >>> rule = VanishingInTime(patience=1)
+        >>> history.append(replace(history.latest, step=1, time_ratio=np.array([1e-9, np.nan])))
+        >>> [alert.message for alert in rule.check(history)]
+        ['rnn: the first quarter of the time steps gets 1e-09 of the gradient that the others get']
+
+    Source: Bengio, Simard and Frasconi, IEEE Trans. Neural Networks 5, 1994; Pascanu, Mikolov and Bengio, ICML 2013.
+    """
+
+    name: ClassVar[str] = "vanishing_in_time"
+    severity: ClassVar[Severity] = Severity.ERROR
+    quantity: ClassVar[str] = "share of the gradient"
+
+    ratio: PerLayer = 1e-4
+    # Networks that learn what came 20 to 30 time steps ago have 0.01 and more from the start, in docs/detection.md.
+    patience: int = 4
+    recovery: int = 2
+
+    def __post_init__(self) -> None:
+        self._check_limit("ratio", above=0, at_most=1)
+        super().__post_init__()
+
+    def is_calm(self, history: History) -> bool:
+        assert history.latest is not None
+        ratio = history.latest.time_ratio
+        return ratio is None or not np.logical_or.reduce(ratio < self.highest("ratio"))
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.latest
+        assert stats is not None
+        ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
+        limit = self.limit("ratio", stats.layers)
+        return Judgement(ratio, limit, bad=ratio < limit, good=ratio > 10 * limit, known=~np.isnan(ratio))
+
+    def describe(self, value: float, threshold: float) -> str:
+        return f"the first quarter of the time steps gets {value:.3g} of the gradient that the others get"
