@@ -45,6 +45,8 @@ class CloseupStats(NamedTuple):
     """float64 [L], of the bounded activations that a layer feeds, the share of outputs with nearly no derivative."""
     time_ratio: FloatArray
     """float64 [L], of a recurrent layer, the largest gradient of the early time steps to the largest of all."""
+    time_gain: FloatArray
+    """float64 [L], the same per time step between the two: the geometric mean, 1 where the largest is an early one."""
 
 
 class Closeup:
@@ -61,9 +63,9 @@ class Closeup:
 
     ``time_ratio`` is of torch's RNN, GRU, LSTM and their cells. With n_t the L2 norm of the loss's gradient with
     respect to the input of time step t, over batch and features, it is the largest n_t of the first quarter of the
-    time steps to the largest of all. Calls are joined in their order, which for a cell are the time steps, until the
-    first gradient arrives; calls that none arrives at do not count. NaN for fewer than 8 time steps, for a gradient
-    that is 0 or not finite, and for bidirectional layers, whose two directions mix.
+    time steps to the largest of all, and ``time_gain`` that per time step. Calls are joined in their order, which for a
+    cell are the time steps, until the first gradient arrives; calls that none arrives at do not count. NaN for fewer
+    than 8 time steps, for a gradient that is 0 or not finite, and for bidirectional layers, whose two directions mix.
 
     Args:
         model: the module to look at; it is held by a weak reference.
@@ -114,13 +116,14 @@ class Closeup:
         """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
         saturated, norms = self._saturated, self._norms
         self.close()
-        stats = CloseupStats(np.full(self._layers, np.nan), np.full(self._layers, np.nan))
-        for row, (found, outputs) in saturated.items():
+        stats = CloseupStats(*np.full((3, self._layers), np.nan))
+        for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):
-                stats.saturated[row] = int(found) / outputs
+                stats.saturated[row] = int(flat) / outputs
         for row, calls in norms.items():
             with contextlib.suppress(Exception):
-                stats.time_ratio[row] = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
+                found = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
+                stats.time_ratio[row], stats.time_gain[row] = found
         return stats
 
     def close(self) -> None:
@@ -175,16 +178,18 @@ def linear_range(activation: nn.Module) -> tuple[float, float] | None:
     return None
 
 
-def time_ratio(norms: Sequence[float]) -> float:
-    """The largest of the first quarter of ``norms`` to the largest of all.
+def time_ratio(norms: Sequence[float]) -> tuple[float, float]:
+    """The largest of the first quarter of ``norms`` to the largest of all, and the same per time step between them.
 
-    >>> time_ratio([0.25, 0.125, 0, 0, 1.0, 0, 0, 0.5])
-    0.25
+    >>> time_ratio([0.25, 0.125, 0, 0, 4.0, 0, 0, 0.5])
+    (0.0625, 0.5)
     """
     n = np.asarray(norms, np.float64)
     if len(n) < MIN_STEPS or not np.isfinite(n).all() or not n.any():
-        return float("nan")
-    return float(n[: len(n) // 4].max() / n.max())
+        return float("nan"), float("nan")
+    early, largest = int(n[: len(n) // 4].argmax()), int(n.argmax())
+    ratio = float(n[early] / n[largest])
+    return ratio, ratio ** (1 / max(largest - early, 1))
 
 
 def step_norms(gradient: Tensor, time: int | None, batch_sizes: Sequence[int] | None = None) -> Tensor:

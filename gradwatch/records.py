@@ -78,6 +78,7 @@ class StepStats:
             5% of its largest; NaN where there is none.
         time_ratio: float64 [L], of a recurrent layer the gradient that reaches the first quarter of the time steps,
             relative to the largest at any; NaN of others.
+        time_gain: float64 [L], the same per time step between the two.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
@@ -100,6 +101,7 @@ class StepStats:
     input_size: FloatArray | None = None
     saturated: FloatArray | None = None
     time_ratio: FloatArray | None = None
+    time_gain: FloatArray | None = None
     half: bool | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

@@ -20,7 +20,13 @@ def world(monkeypatch):
     monkeypatch.setattr("torch.distributed.all_reduce", lambda vector, group: None)
 
     def make(ranks: int, copies: float) -> list[SimpleNamespace]:
-        common = {"rows": np.array([0, 0, 1]), "ndims": np.array([2, 1, 2]), "groups": [None], "device": torch.device("cpu"), "size": ranks}
+        common = {
+            "rows": np.array([0, 0, 1]),
+            "ndims": np.array([2, 1, 2]),
+            "groups": [None],
+            "device": torch.device("cpu"),
+            "size": ranks,
+        }
         share = {"copies": np.full(SLOTS, copies), "global_ranks": tuple}
         share |= {"summed": {}, "summed_numel": 0, "compare": lambda squares, fourths: None}
         return [SimpleNamespace(**common, **share, rank=rank) for rank in range(ranks)]

@@ -74,6 +74,7 @@ class Recording:
         closeup_steps: [C] the steps that a Monitor looks at closely.
         saturated: [C, L] what it sees there: see :class:`~gradwatch.records.StepStats`.
         time_ratio: [C, L] likewise.
+        time_gain: [C, L] likewise.
         half: [C] likewise; -1 where it is not known.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
@@ -127,6 +128,7 @@ class Recording:
     closeup_steps: IntArray
     saturated: FloatArray
     time_ratio: FloatArray
+    time_gain: FloatArray
     half: IntArray
     recurrent: tuple[str, ...]
     time_steps: IntArray
@@ -186,7 +188,9 @@ class Recording:
                 half = self.half[looked[step]]
                 more["half"] = None if half < 0 else bool(half)
                 if granularity == "layer":
-                    more |= {name: getattr(self, name)[looked[step]] for name in ("saturated", "time_ratio")}
+                    more |= {
+                        name: getattr(self, name)[looked[step]] for name in ("saturated", "time_ratio", "time_gain")
+                    }
             with np.errstate(over="ignore", invalid="ignore"):
                 total = float(np.sqrt(np.sum(norm * norm)))
             yield StepStats(step, names, norm, has_grad, total, numel=numel, skipped=bool(self.skipped[step]), **more)

@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import EARLY, Judgement, LayerRule
 
 
 @dataclass
@@ -74,7 +74,3 @@ class Saturated(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         return f"{value:.0%} of the outputs of its activation are saturated"
-
-
-EARLY = 20
-"""Steps that count as the start of a run."""
