@@ -394,7 +394,8 @@ class Monitor:
     def _record(self, arrived: Arriving) -> None:
         stats, self._last_clip = arrived.read()
         before = self.history.latest
-        if before is not None and before.skipped:  # what did not step did not move, which says nothing of its steps
+        # What did not step did not move, which says nothing of its steps; nor does one of LBFGS, which is many in one.
+        if (before is not None and before.skipped) or any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers):
             stats = replace(stats, update_ratio=None, total_update=None)
         self.history.append(stats)
         new = self._log.take(self._check())

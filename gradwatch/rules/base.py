@@ -11,7 +11,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
-from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity
+from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
 from gradwatch.rules.episodes import Episodes
 from gradwatch.rules.state import LayerState
 from gradwatch.verdict import SHOWN
@@ -225,6 +225,11 @@ class LayerRule(StepRule):
         layer = layers[worst] if len(indices) == 1 else None
         when = step if found.step is None else int(found.step[worst])
         return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}")
+
+
+def is_shallow(stats: StepStats) -> bool:
+    """Whether there is one layer to train, as in linear regression: large targets need large steps, and that is all."""
+    return int(np.count_nonzero(stats.has_grad)) < 2
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.records import Severity, StepStats
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import EARLY, Judgement, LayerRule, is_shallow
 from gradwatch.rules.baseline import Baseline
 
 
@@ -21,8 +21,9 @@ class Exploding(LayerRule):
     The absolute limit does not hold for a layer whose weights were measured to move little at each step: a loss in
     large units, or an optimizer that normalises, makes large gradients harmless. One high step is a
     :class:`~gradwatch.rules.Spike`. At once is told of a large gradient that made a step as large as the weights, and
-    of a signal that grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:
-    those of weights are those of biases times the layer's input.
+    of a signal that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever
+    the loss: those of weights are those of biases times the layer's input. Of a single layer only growth counts: there
+    large gradients and steps lead to large weights where the targets are large.
 
     Args:
         threshold: absolute limit of the norm.
@@ -63,8 +64,8 @@ class Exploding(LayerRule):
     step_update: float = 0.5
     signal: float = 1e4
     # Inputs of a layer have norms of 1 to 30 in healthy networks of any depth.
-    calm_update: PerLayer = 0.1
-    # Healthy training moves weights by about 1e-3 of their size a step; 0.1 leaves room for warm starts.
+    calm_update: PerLayer = 0.3
+    # Healthy training moves weights by about 1e-3 of their size a step; Adam's first ones small layers by 0.2.
     growth: PerLayer = 100.0
     # Normal noise of a gradient norm is within a factor of 10, a hundredfold rise that lasts is not noise.
     above_all: float = 10.0
@@ -96,14 +97,14 @@ class Exploding(LayerRule):
         present = stats.has_grad & np.isfinite(norm)
         self._baseline.update(history, frozen=self._episodes["open"] | (self._episodes["bad_steps"] > 0))
         calm = history.update_ratio < self.limit("calm_update", stats.layers)
-        absolute = np.where(calm, np.inf, self.limit("threshold", stats.layers))
+        absolute = np.where(calm | is_shallow(stats), np.inf, self.limit("threshold", stats.layers))
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
         grown = np.maximum(grown, self.above_all * np.fmax.reduce(self._baseline["level"], initial=0.0))
         self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
         limit = np.fmin(absolute, grown)
         bad, good = present & (norm > limit), present & (norm < limit / 2)
         self._told = ""
-        for at_once in (self._threw_off(history), self._grew(stats)):
+        for at_once in (self._threw_off(history), self._grew(stats) if history.count <= EARLY else None):
             if at_once is not None:
                 self._episodes["bad_steps"] = np.where(at_once.bad, self.patience - 1, self._episodes["bad_steps"])
                 return at_once
@@ -113,7 +114,12 @@ class Exploding(LayerRule):
         """The step before, where its gradient was so large that it moved the weights by as much as they are."""
         stats, before = history.latest, history.total_norm[-2:-1]
         assert stats is not None
-        if not (stats.total_update or 0.0) > self.step_update or not before.size or not before[0] > self.step_norm:
+        if (
+            is_shallow(stats)
+            or not (stats.total_update or 0.0) > self.step_update
+            or not before.size
+            or not before[0] > self.step_norm
+        ):
             return None
         norm = history.grad_norm[-2]
         bad = history.has_grad[-2] & (norm > 0.1 * before[0])

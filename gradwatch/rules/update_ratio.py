@@ -11,7 +11,8 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, is_shallow
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -20,7 +21,9 @@ class UpdateRatio(LayerRule):
 
     Too much is asked of the whole model first: a single layer that begins at zero may well move by more than its size.
     The ratio is measured at each of the first steps and at the sampled ones (``histogram_every_n_steps``), and
-    ``patience`` and ``recovery`` count those measurements.
+    ``patience`` and ``recovery`` count those measurements. Where there is a single layer to train, as in linear
+    regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor knows
+    that the optimizer is LBFGS, which takes many steps in one.
 
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.
@@ -78,8 +81,16 @@ class UpdateRatio(LayerRule):
         known = ~np.isnan(ratio)
         of_all = np.inf if stats.total_update is None else stats.total_update
         too_much = (ratio > high) & ((of_all > high) | np.isnan(of_all))
+        row = self._row["steps"]
+        row[0] = row[0] + 1 if too_much.any() else 0
+        too_much &= not is_shallow(stats) or (row[0] >= 3 and history.total_norm[-1] > 1.5 * history.total_norm[-4:][0])
         bad = known & (too_much | (ratio < low))
         return Judgement(ratio, np.where(ratio < low, low, high), bad, good=known & ~bad, known=known)
+
+    def reset(self) -> None:
+        super().reset()
+        self._row = self._remembered["row"] = LayerState(steps=0)
+        self._row.align(("",))  # one entry, for the whole model
 
     def describe(self, value: float, threshold: float) -> str:
         return f"a step changed the weights by {value:.0%} of their size"

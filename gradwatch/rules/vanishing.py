@@ -22,10 +22,12 @@ class Vanishing(LayerRule):
     loss scaling shrink all layers alike. It is of a layer *and all before it*, since a single small gradient within a
     network is no sign of harm: the queries and keys of attention, a bias before a normalisation, a branch that begins
     near zero. A layer must be small both by norm and by root mean square, which large embeddings and short biases
-    pull apart. What falls in one place only, as between networks with losses of their own, is a WARNING.
+    pull apart. What falls in one place mainly, as between networks with losses of their own or behind a branch that is
+    registered first, is a WARNING.
 
-    Where the input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough:
-    a signal that fades forward and a gradient that fades backward are one fault seen from both sides.
+    A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still. Where the
+    input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough: a
+    signal that fades forward and a gradient that fades backward are one fault seen from both sides.
 
     A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless a layer after it vanishes too.
 
@@ -104,11 +106,12 @@ class Vanishing(LayerRule):
         present = stats.has_grad & np.isfinite(norm)
         now = np.where(present, norm, 0.0)
         usual = self._usual(history)
+        strict = np.where(history.update_ratio > MOVES, IF_IT_MOVES, 1.0)
         limit = np.full(len(norm), np.inf)
         lost = np.ones(len(norm), bool)
         back = present.copy()
         for argument, size in (("ratio", _root(stats.numel, len(norm))), ("norm_ratio", np.ones(len(norm)))):
-            allowed = np.fmax(self.limit(argument, layers), self._faded[argument])
+            allowed = np.fmax(self.limit(argument, layers) * strict, self._faded[argument])
             for values in (now, usual):  # small now, and usually
                 bound = allowed * _from_here_on(values / size)
                 lost &= _up_to_here(values / size) < bound
@@ -123,9 +126,9 @@ class Vanishing(LayerRule):
         last_nonzero = np.flatnonzero(small & (norm > 0))[-1:]
         after = np.arange(len(norm)) < (last_nonzero[0] if len(last_nonzero) else 0)
         bad = small & ((norm > 0) | after) & (history.count > self.warmup)
-        severity = (
-            Severity.WARNING if not tiny.any() and _falls_at_once(usual / _root(stats.numel, len(norm))) else None
-        )
+        few = bad.sum() < max(2, FEW * present.sum())
+        one_fall = _largest_fall(usual / _root(stats.numel, len(norm))) > (ONE_FALL_OF_FEW if few else ONE_FALL)
+        severity = Severity.WARNING if one_fall and not tiny.any() else None
         good = back & ~(still & (now < 2 * absolute))
         return Judgement(norm, limit, bad, good, severity=severity)
 
@@ -169,6 +172,12 @@ class Vanishing(LayerRule):
 STILL = 1e-6
 """Update ratio up to which a layer counts as not moving; healthy training has 1e-3."""
 
+MOVES = 1e-3
+"""Update ratio of healthy training (Karpathy, CS231n)."""
+
+IF_IT_MOVES = 1 / 3
+"""Factor of the limits for layers that do."""
+
 SLOW = 1e-3
 """Median update ratio of the layers below which the weights hardly move: 1% of their size in ten steps."""
 
@@ -185,6 +194,13 @@ ONE_FALL = 0.8
 """Share of the whole decay, in decades, that a single place may have."""
 
 
+ONE_FALL_OF_FEW = 0.5
+"""The same where only a few layers are lost."""
+
+FEW = 0.25
+"""Share of the layers that is a few; one layer always is."""
+
+
 def _up_to_here(values: FloatArray) -> FloatArray:
     """The largest among each layer itself and those before it, float64 [L]."""
     return np.maximum.accumulate(values)
@@ -199,10 +215,10 @@ def _root(numel: FloatArray | None, layers: int) -> FloatArray:
     return np.ones(layers) if numel is None else np.sqrt(np.maximum(numel, 1.0))
 
 
-def _falls_at_once(values: FloatArray) -> bool:
-    """Whether the largest from the first layer on grows in one place only."""
-    kept = np.minimum(values[values > 0], np.finfo(np.float64).max)
+def _largest_fall(values: FloatArray) -> float:
+    """How much of the whole decay towards the first layer, in decades, happens in one place; 0 of two layers."""
+    kept = values[values > 0]
     if len(kept) < 3:
-        return False
+        return 0.0
     rises = np.diff(np.log(_up_to_here(kept)))
-    return bool(rises.max(initial=0.0) > ONE_FALL * rises.sum())
+    return float(rises.max() / rises.sum()) if rises.any() else 0.0
