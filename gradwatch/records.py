@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -68,7 +68,7 @@ class StepStats:
             estimated from a bounded sample of each parameter. It is known one step later than the other statistics.
         histogram: int64 [L, bins], counts of ``log10 |gradient|`` between ``gradwatch.tags.HISTOGRAM_EDGES``; of a
             gradient of more than 262,144 elements those of a sample, scaled to all.
-        numel: float64 [L], elements of each layer; None is 1 each.
+        numel: float64 [L], elements of each layer, None for 1 each. As it is the same at every step, it is not written.
         total_update: ``|step| / |parameters|`` over all layers that the step moved; a layer's parameters count as at
             least sqrt(outputs), their size when freshly initialised, so that what starts at zero may grow. Known, like
             what follows and the update ratio, on sampled steps and the first ones of a run; else None.
@@ -96,7 +96,7 @@ class StepStats:
     param_norm: FloatArray | None = None
     update_ratio: FloatArray | None = None
     histogram: IntArray | None = None
-    numel: FloatArray | None = None
+    numel: FloatArray | None = field(default=None, metadata={"written": False})
     total_update: float | None = None
     input_size: FloatArray | None = None
     saturated: FloatArray | None = None
@@ -239,7 +239,8 @@ def to_plain(value: object) -> Any:
     if isinstance(value, Severity):
         return value.name.lower()
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}  # type: ignore[arg-type]
+        written = [f.name for f in fields(value) if f.metadata.get("written", True)]  # type: ignore[arg-type]
+        return {name: to_plain(getattr(value, name)) for name in written}
     if isinstance(value, np.ndarray):
         return to_plain(value.tolist())
     if isinstance(value, np.generic):

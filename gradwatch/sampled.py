@@ -136,7 +136,7 @@ def in_float16(gradients: Sequence[Tensor]) -> bool | None:
     values = values[np.isfinite(values) & (values != 0)]
     if not len(values):
         return None
-    bits, magnitude = values.view(np.int32), np.abs(values)
+    bits, magnitude = values.view(np.int32), np.abs(values.astype(np.float64))
     ten, seven = ((bits & ((1 << dropped) - 1)) == 0 for dropped in (13, 16))
     full = ten & (bits & (1 << 13) != 0)  # that uses the tenth
     multiples = np.mod(magnitude * 2.0**24, 1.0) == 0

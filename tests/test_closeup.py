@@ -394,17 +394,18 @@ def test_no_time_ratio_of_gradients_that_are_zero_or_not_finite(scale: float) ->
 @pytest.mark.parametrize(
     ("norms", "expected"),
     [
-        ([1.0] * 7, NAN),
-        ([0.5] + [1.0] * 7, 1.0),
-        ([0.5, 0.25] + [1.0] * 7, 0.5),
-        ([2.0] + [1.0] * 11, 1.0),
-        ([0.0] * 9, NAN),
-        ([1.0] * 9 + [NAN], NAN),
-        ([1.0] * 9 + [INF], NAN),
-        ([], NAN),
+        ([1.0] * 7, (NAN, NAN)),
+        ([0.5] + [1.0] * 7, (1.0, 1.0)),
+        ([0.5, 0.25] + [1.0] * 7, (0.5, 0.5**0.5)),
+        ([0.01] * 2 + [0.1, 0.1, 0.1, 1.0] + [0.1] * 2, (0.01, 0.01 ** (1 / 5))),
+        ([2.0] + [1.0] * 11, (1.0, 1.0)),
+        ([0.0] * 9, (NAN, NAN)),
+        ([1.0] * 9 + [NAN], (NAN, NAN)),
+        ([1.0] * 9 + [INF], (NAN, NAN)),
+        ([], (NAN, NAN)),
     ],
 )
-def test_time_ratio(norms: list[float], expected: float) -> None:
+def test_time_ratio(norms: list[float], expected: tuple[float, float]) -> None:
     assert time_ratio(norms) == pytest.approx(expected, nan_ok=True)
 
 

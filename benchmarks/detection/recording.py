@@ -187,7 +187,7 @@ class Recording:
                 more["input_size"] = input_size(norms, rows[found], self.ndims[found], len(names))
                 half = self.half[looked[step]]
                 more["half"] = None if half < 0 else bool(half)
-                if granularity == "layer":
+                if granularity == "layer" and step > 0:  # a Monitor has no hooks in place before its first step
                     more |= {
                         name: getattr(self, name)[looked[step]] for name in ("saturated", "time_ratio", "time_gain")
                     }

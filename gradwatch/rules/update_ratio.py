@@ -22,8 +22,8 @@ class UpdateRatio(LayerRule):
     Too much is asked of the whole model first: a single layer that begins at zero may well move by more than its size.
     The ratio is measured at each of the first steps and at the sampled ones (``histogram_every_n_steps``), and
     ``patience`` and ``recovery`` count those measurements. Where there is a single layer to train, as in linear
-    regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor knows
-    that the optimizer is LBFGS, which takes many steps in one.
+    regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor
+    knows that the optimizer is LBFGS, which takes many steps in one.
 
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.

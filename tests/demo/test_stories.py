@@ -39,7 +39,7 @@ def silent(run: Run) -> bool:
 def test_sigmoids_vanish_from_the_first_layer_on(seed: int, data: Digits, tmp_path: Path) -> None:
     runs = tell("vanishing", data, tmp_path, seed)
     sigmoid, relu = runs["sigmoid"], runs["relu he"]
-    assert sigmoid.report.verdict == "vanishing: fc1, fc2, fc3, ... (6 of 11 layers)"
+    assert sigmoid.report.verdict == "vanishing: fc1, fc2, fc3, ... (8 of 11 layers)"
     assert {a.rule for a in sigmoid.report.alerts} == {"vanishing"}
     assert [d.cause for d in sigmoid.report.diagnoses] == ["shrinks_with_depth"]
     assert sigmoid.train_accuracy < 0.15
@@ -62,7 +62,7 @@ def test_large_weights_explode_and_both_ways_out_rescue(seed: int, data: Digits,
 def test_the_rnn_loses_the_encoder(data: Digits, tmp_path: Path) -> None:
     runs = tell("rnn", data, tmp_path, seed=4)  # where the lost gradient grows a hundredfold, and stays lost
     tanh, gru = runs["tanh rnn"], runs["gru open gate"]
-    assert tanh.report.verdict == "vanishing: encoder (1 of 3 layers)"
+    assert tanh.report.verdict == "vanishing_in_time: cell (1 of 3 layers); vanishing: encoder (1 of 3 layers)"
     assert tanh.train_accuracy < 0.2
     assert silent(gru)
     assert gru.train_accuracy > 0.95

@@ -31,7 +31,7 @@ from tests.faults.training import (
 pytestmark = posix
 
 STEPS = 60
-SPACE = 8 << 10
+SPACE = 12 << 10
 """Bytes, full after some 25 steps."""
 
 by_kind = pytest.mark.parametrize("kind", KINDS)

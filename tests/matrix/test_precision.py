@@ -224,7 +224,7 @@ def test_a_model_that_no_scale_can_help(way: str) -> None:
     assert run.monitor.history.skipped.tolist() == [True] * 42
     assert [(a.step, a.rule, a.layer, a.severity) for a in run.monitor.alerts] == [
         (0, "skipped", "fc3", gw.Severity.INFO),
-        (39, "skipped", "fc3", gw.Severity.WARNING),
+        (39, "skipped", "fc3", gw.Severity.ERROR),
     ]
     assert run.monitor.report().verdict == "skipped: fc3 (1 of 3 layers)"
 
