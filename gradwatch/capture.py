@@ -253,7 +253,7 @@ class Capture:
         return self._faults.run(part, consequence, sample.moved, otherwise=None)
 
     def _take_moved(self) -> list[Moved | None] | None:
-        """What :meth:`begin` found, with None for what failed or is of other layers; None between sampled steps."""
+        """What :meth:`begin` found, with None for what failed or is of other layers; None where nobody looked."""
         found, self._moved = self._moved, None
         return None if found is None else found[1] if found[0] == self._table.version else [None]
 

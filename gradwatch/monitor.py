@@ -170,7 +170,9 @@ class Monitor:
 
     @untraced
     def step(self, step: int | None = None) -> None:
-        """Measure, check, clip and record the gradients as they are now; between sampled steps it waits for no device.
+        """Measure, check, clip and record the gradients as they are now.
+
+        It waits for no device but at sampled steps and the first 16 of a run.
 
         Args:
             step: the number to record, one more than the last by default.

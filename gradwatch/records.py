@@ -64,8 +64,8 @@ class StepStats:
         zero_fraction: float64 [L], share of elements that are exactly zero.
         nonfinite: int64 [L], number of NaN and inf elements.
         param_norm: float64 [L], L2 norm of the parameters before the step.
-        update_ratio: float64 [L], ``|change of the parameters| / |parameters|`` made by the previous sampled step,
-            estimated from a bounded sample of each parameter. It is known one step later than the other statistics.
+        update_ratio: float64 [L], ``|change of the parameters| / |parameters|`` made by the step before, where
+            that was looked at closely, estimated from a bounded sample of each parameter.
         histogram: int64 [L, bins], counts of ``log10 |gradient|`` between ``gradwatch.tags.HISTOGRAM_EDGES``; of a
             gradient of more than 262,144 elements those of a sample, scaled to all.
         numel: float64 [L], elements of each layer, None for 1 each. As it is the same at every step, it is not written.

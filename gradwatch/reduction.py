@@ -63,7 +63,7 @@ class Reduction:
     Args:
         sharding: of the model.
         columns: sums of each parameter that a sampled step adds, 0 between sampled steps.
-        moved: whether to send how far the last sampled step moved the parameters.
+        moved: whether to send how far the last step moved the parameters.
     """
 
     def __init__(self, sharding: Sharding, columns: int, moved: bool) -> None:
