@@ -9,21 +9,24 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer, check_number
-from gradwatch.records import Severity, StepStats
+from gradwatch.records import FloatArray, Severity, StepStats
 from gradwatch.rules.base import EARLY, Judgement, LayerRule, is_shallow
 from gradwatch.rules.baseline import Baseline
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
 class Exploding(LayerRule):
     """A layer's gradient norm stays above an absolute limit, or far above its own baseline.
 
-    The absolute limit does not hold for a layer whose weights were measured to move little at each step: a loss in
-    large units, or an optimizer that normalises, makes large gradients harmless. One high step is a
-    :class:`~gradwatch.rules.Spike`. At once is told of a large gradient that made a step as large as the weights, and
-    of a signal that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever
-    the loss: those of weights are those of biases times the layer's input. Of a single layer only growth counts: there
-    large gradients and steps lead to large weights where the targets are large.
+    The absolute limit does not hold for a layer whose weights were measured to move little, up to ten times the norm at
+    which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Growth alone
+    is a WARNING, since a network that leaves a plateau grows too. One high step is a :class:`~gradwatch.rules.Spike`.
+
+    Told at once is a large gradient that made a step as large as the weights, and a signal that from the start grows
+    from layer to layer beyond all measure, which shows in the gradients whatever the loss: those of weights are those
+    of biases times the layer's input. Of a single layer only growth counts: there large gradients and steps lead to
+    large weights where the targets are large.
 
     Args:
         threshold: absolute limit of the norm.
@@ -96,19 +99,32 @@ class Exploding(LayerRule):
         norm = stats.grad_norm
         present = stats.has_grad & np.isfinite(norm)
         self._baseline.update(history, frozen=self._episodes["open"] | (self._episodes["bad_steps"] > 0))
-        calm = history.update_ratio < self.limit("calm_update", stats.layers)
-        absolute = np.where(calm | is_shallow(stats), np.inf, self.limit("threshold", stats.layers))
+        absolute = self._absolute(history)
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
         grown = np.maximum(grown, self.above_all * np.fmax.reduce(self._baseline["level"], initial=0.0))
         self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
         limit = np.fmin(absolute, grown)
         bad, good = present & (norm > limit), present & (norm < limit / 2)
+        severity = None if (bad & (norm > absolute)).any() else Severity.WARNING
         self._told = ""
         for at_once in (self._threw_off(history), self._grew(stats) if history.count <= EARLY else None):
             if at_once is not None:
                 self._episodes["bad_steps"] = np.where(at_once.bad, self.patience - 1, self._episodes["bad_steps"])
                 return at_once
-        return Judgement(norm, limit, bad, good)
+        return Judgement(norm, limit, bad, good, severity=severity)
+
+    def _absolute(self, history: History) -> FloatArray:
+        """float64 [L], the absolute limit; of a layer that moved calmly ten times the norm at which it did."""
+        stats = history.latest
+        assert stats is not None
+        self._moved.align(stats.layers)
+        if stats.update_ratio is not None and len(history) > 1:
+            self._moved["norm"] = np.where(np.isnan(stats.update_ratio), self._moved["norm"], history.grad_norm[-2])
+        threshold = self.limit("threshold", stats.layers)
+        if is_shallow(stats):
+            return np.full(len(threshold), np.inf)
+        calm = history.update_ratio < self.limit("calm_update", stats.layers)
+        return np.where(calm, np.fmax(threshold, self.above_all * self._moved["norm"]), threshold)
 
     def _threw_off(self, history: History) -> Judgement | None:
         """The step before, where its gradient was so large that it moved the weights by as much as they are."""
@@ -150,5 +166,6 @@ class Exploding(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
+        self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

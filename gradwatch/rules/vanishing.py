@@ -23,7 +23,8 @@ class Vanishing(LayerRule):
     network is no sign of harm: the queries and keys of attention, a bias before a normalisation, a branch that begins
     near zero. A layer must be small both by norm and by root mean square, which large embeddings and short biases
     pull apart. What falls in one place mainly, as between networks with losses of their own or behind a branch that is
-    registered first, is a WARNING.
+    registered first, is a WARNING, and so is what was fine before: where a network has learned what there is to learn,
+    its last layer may still have a gradient.
 
     A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still. Where the
     input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough: a
@@ -96,6 +97,7 @@ class Vanishing(LayerRule):
             if np.logical_or.reduce(stats.has_grad & (before < highest * after)):
                 return False
         self._remember_peak(norm, stats.layers)
+        self._peak["fine"] += stats.has_grad
         return True
 
     def judge(self, history: History) -> Judgement:
@@ -128,7 +130,10 @@ class Vanishing(LayerRule):
         bad = small & ((norm > 0) | after) & (history.count > self.warmup)
         few = bad.sum() < max(2, FEW * present.sum())
         one_fall = _largest_fall(usual / _root(stats.numel, len(norm))) > (ONE_FALL_OF_FEW if few else ONE_FALL)
-        severity = Severity.WARNING if one_fall and not tiny.any() else None
+        late = bad.any() and np.median(self._peak["fine"][bad]) >= LATE
+        alone = present.sum() > 2 > (present & ~back).sum()
+        severity = Severity.WARNING if (one_fall or late or alone) and not tiny.any() else None
+        self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
         return Judgement(norm, limit, bad, good, severity=severity)
 
@@ -140,7 +145,7 @@ class Vanishing(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._peak = self._remembered["peak"] = LayerState(norm=0.0)
+        self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0)
         self._faded = self._remembered["faded"] = LayerState(ratio=0.0, norm_ratio=0.0)
         self._faded.align(("",))  # one entry, for the whole model
 
@@ -189,6 +194,9 @@ BOTH = 1.26e-2
 
 HIGHEST = 0.2
 """Limit of the gradient's part in it."""
+
+LATE = 20
+"""Steps that a layer was fine, after which it is late for an ERROR."""
 
 ONE_FALL = 0.8
 """Share of the whole decay, in decades, that a single place may have."""
