@@ -4,43 +4,67 @@ from gradwatch import History, Severity
 from gradwatch.rules import Dead
 from tests.histories import history_of, layers
 
-LONG = Dead().patience + Dead().warmup
+RULE = Dead()
+CUT_OFF = RULE.patience + RULE.warmup
+"""Steps until layers that are cut off from the output are told of."""
+ISOLATED = RULE.isolated_patience + RULE.warmup
 
 
-def test_exactly_zero_for_patience_steps_after_the_warmup() -> None:
+def test_what_is_cut_off_from_the_output_is_told_within_a_few_steps() -> None:
+    found = Dead().check(history_of([layers([0.0, 0.0, 1.0])] * 20))
+    assert [(a.step, a.layer, a.severity) for a in found] == [
+        (CUT_OFF - 1, "fc0", Severity.ERROR),
+        (CUT_OFF - 1, "fc1", Severity.ERROR),
+    ]
+    assert found[0].message == (
+        f"fc0: gradient was exactly zero for {RULE.patience} steps, and so was that of every layer before it"
+    )
+    assert (found[0].value, found[0].threshold) == (0.0, 0.0)
+
+
+def test_a_dead_layer_among_living_ones_is_a_warning_after_more_patience() -> None:
     rule = Dead()
-    (alert,) = rule.check(History.from_grad_norms(fc=[0.0] * (LONG + 20)))
-    assert alert.step == LONG - 1
-    assert (alert.severity, alert.value, alert.threshold) == (Severity.WARNING, 0.0, 0.0)
-    assert alert.message == f"fc: gradient was exactly zero for {rule.patience} steps"
-    assert rule.open_layers == ("fc",)
+    (alert,) = rule.check(history_of([layers([1.0, 0.0, 1.0])] * (ISOLATED + 20)))
+    assert (alert.step, alert.layer, alert.severity) == (ISOLATED - 1, "fc1", Severity.WARNING)
+    assert alert.message == f"fc1: gradient was exactly zero for {RULE.isolated_patience} steps"
+    assert rule.open_layers == ("fc1",)
+
+
+def test_where_all_are_zero_nothing_is_cut_off() -> None:
+    found = Dead().check(history_of([layers([0.0, 0.0])] * (ISOLATED + 20)))
+    assert [(a.step, a.severity) for a in found] == [(ISOLATED - 1, Severity.WARNING)] * 2
+
+
+def test_layers_without_a_gradient_cut_nothing_off() -> None:
+    assert Dead().check(history_of([layers([None, 1.0, None, 1.0])] * 2 * ISOLATED)) == []
+    found = Dead().check(history_of([layers([None, 0.0, 1.0])] * 20))
+    assert [(a.step, a.layer) for a in found] == [(CUT_OFF - 1, "fc1")]
 
 
 def test_the_smallest_number_is_not_zero() -> None:
-    assert Dead().check(History.from_grad_norms(fc=[5e-324] * 2 * LONG)) == []
+    assert Dead().check(history_of([layers([5e-324, 1.0])] * 2 * ISOLATED)) == []
 
 
 def test_one_live_step_starts_the_count_anew() -> None:
-    column = [0.0] * (LONG - 1) + [1.0] + [0.0] * (Dead().patience - 1)
-    assert Dead().check(History.from_grad_norms(fc=column)) == []
+    dead, alive = layers([0.0, 1.0]), layers([1.0, 1.0])
+    assert Dead().check(history_of([*[dead] * (CUT_OFF - 1), alive, *[dead] * (RULE.patience - 1)])) == []
+    isolated = [1.0, *[0.0] * (RULE.isolated_patience - 1)]
+    assert Dead().check(History.from_grad_norms(fc=5 * isolated, out=[0.0] * len(5 * isolated))) != []
+    assert all(a.layer == "out" for a in Dead().check(History.from_grad_norms(fc=5 * isolated, out=[0.0] * 250)))
 
 
-def test_a_layer_without_a_gradient_is_not_dead() -> None:
-    assert Dead().check(History.from_grad_norms(fc=[None] * 2 * LONG)) == []
+def test_branches_that_come_alive_are_not_dead() -> None:
+    run = [layers([0.0, 1.0])] * RULE.warmup + [layers([1e-12, 1.0])] * 100
+    assert Dead().check(history_of(run)) == []
 
 
-def test_missing_gradients_in_between_count_neither_way() -> None:
-    rule = Dead(patience=4, warmup=0)
-    (alert,) = rule.check(History.from_grad_norms(fc=[0.0, None, 0.0, None, 0.0, None, 0.0]))
-    assert alert.step == 6
+def test_networks_that_are_trained_in_turns() -> None:
+    """The gradients of one are left at zero while the other is trained, five steps in six."""
+    run = [*[layers([0.0, 1.0])] * 5, layers([1.0, 0.0])] * 30
+    assert Dead().check(history_of(run)) == []
 
 
 def test_a_layer_that_comes_alive_recovers() -> None:
-    found = Dead(patience=3, warmup=0).check(History.from_grad_norms(fc=[0.0] * 5 + [1.0] * 3))
-    assert [(a.step, a.severity) for a in found] == [(2, Severity.WARNING), (5, Severity.INFO)]
-
-
-def test_each_layer_by_itself() -> None:
-    run = [layers([0.0, 1.0, 0.0]) for _ in range(5)]
-    found = Dead(patience=3, warmup=0).check(history_of(run))
-    assert [(a.step, a.layer) for a in found] == [(2, "fc0"), (2, "fc2")]
+    rule = Dead(patience=3, warmup=0)
+    found = rule.check(history_of([*[layers([0.0, 1.0])] * 5, *[layers([1.0, 1.0])] * 3]))
+    assert [(a.step, a.severity) for a in found] == [(2, Severity.ERROR), (5, Severity.INFO)]

@@ -17,7 +17,9 @@ READY = RULE.warmup + 10
 
 
 def check(column: list[float | None], rule: Exploding | None = None) -> list[Alert]:
-    return (rule or Exploding()).check(History.from_grad_norms(fc=column))
+    """The alerts of ``fc``, beside a layer without any."""
+    quiet = [None if norm is None else 1e-6 for norm in column]
+    return (rule or Exploding()).check(History.from_grad_norms(fc=column, out=quiet))
 
 
 def test_above_the_absolute_limit_for_patience_steps() -> None:
@@ -37,7 +39,7 @@ def test_one_high_step_is_not_an_explosion() -> None:
 def test_far_above_the_own_baseline() -> None:
     level = THRESHOLD / GROWTH / 100
     (alert,) = check([level] * READY + [2 * GROWTH * level] * 20)
-    assert alert.step == READY + RULE.patience - 1
+    assert (alert.step, alert.severity) == (READY + RULE.patience - 1, Severity.WARNING)
     assert alert.threshold == pytest.approx(GROWTH * level)
 
 
@@ -50,7 +52,7 @@ def test_an_explosion_does_not_become_the_baseline() -> None:
     level, high = 1e-3, 2e-3 * GROWTH
     found = check([level] * READY + [high] * 500 + [level] * 20)
     assert [(a.step, a.severity) for a in found] == [
-        (READY + RULE.patience - 1, Severity.ERROR),
+        (READY + RULE.patience - 1, Severity.WARNING),
         (READY + 500 + RULE.recovery - 1, Severity.INFO),
     ]
 
@@ -70,11 +72,58 @@ def test_a_rise_beyond_where_training_came_from_is_one() -> None:
 
 @pytest.mark.parametrize(("ratio", "alerts"), [(0.5, 0), (2.0, 1), (NAN, 1)])
 def test_the_absolute_limit_is_not_for_weights_that_move_calmly(ratio: float, alerts: int) -> None:
-    history = History()
+    history, rule, found = History(), Exploding(growth=1e9), []
     for i in range(60):
-        update = np.array([ratio * RULE.calm_update]) if i == 1 else None
-        history.append(stats(i, {"fc": 0.1 if i < 2 else 5 * THRESHOLD}, **{"update_ratio": update} if i == 1 else {}))
-    assert len(Exploding(growth=1e9).check(history)) == alerts
+        update = {"update_ratio": np.array([ratio * RULE.calm_update, 1e-3])} if i == 1 else {}
+        history.append(stats(i, {"fc": THRESHOLD * (0.9 if i < 2 else 5.0), "out": 1.0}, **update))
+        found += rule.check(history)
+    assert [(a.layer, a.severity) for a in found] == [("fc", Severity.ERROR)] * alerts
+
+
+def test_calm_weights_are_so_up_to_ten_times_the_norm() -> None:
+    history, rule, found = History(), Exploding(growth=1e9), []
+    for i in range(60):
+        update = {"update_ratio": np.array([1e-3, 1e-3])} if i == 1 else {}
+        history.append(stats(i, {"fc": THRESHOLD * (0.9 if i < 40 else 10.0), "out": 1.0}, **update))
+        found += rule.check(history)
+    (alert,) = found
+    assert (alert.step, alert.layer) == (40 + RULE.patience - 1, "fc")
+    assert alert.threshold == pytest.approx(0.9 * RULE.above_all * THRESHOLD)
+
+
+def test_a_single_layer_may_need_large_weights() -> None:
+    assert Exploding().check(History.from_grad_norms(fc=[1e3 * THRESHOLD] * 50)) == []
+
+
+@pytest.mark.parametrize(("norm", "update", "told"), [(100.0, 0.6, True), (40.0, 0.6, False), (100.0, 0.4, False)])
+def test_a_step_that_threw_the_weights_off_is_told_at_once(norm: float, update: float, told: bool) -> None:
+    history = history_of([{"fc": norm, "out": 1.0}])
+    history.append(stats(1, {"fc": 1.0, "out": 1.0}, update_ratio=np.array([9.0, 0.1]), total_update=update))
+    found = Exploding().check(history)
+    assert [(a.step, a.layer, a.value, a.severity) for a in found] == [(1, "fc", norm, Severity.ERROR)] * told
+    assert all(a.message == "fc: gradient norm 100 made a step of 60% of the weights' size" for a in found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layers"),
+    [
+        ([10.0, 100.0, 1e3, 2e4], ["fc2", "fc3"]),
+        ([10.0, 10.0, 10.0, 2e4], []),  # one place: a bias before a normalisation
+        ([2e3, 4e3, 1e4, 2e4], []),  # large inputs, which do not grow
+        ([10.0, 100.0, 1e3, 9e3], []),
+        ([10.0, NAN, NAN, 2e4], []),
+    ],
+)
+@pytest.mark.parametrize("early", [True, False])
+def test_a_signal_that_grows_from_layer_to_layer(sizes: list[float], layers: list[str], early: bool) -> None:
+    names = [f"fc{i}" for i in range(4)]
+    history = history_of([dict.fromkeys(names, 1.0)] * (1 if early else 30))
+    history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=np.array(sizes)))
+    found = Exploding().check(history)
+    assert [a.layer for a in found] == (layers if early else [])
+    assert all(
+        a.message.endswith("comes from an input of norm 2e+04 of the last layer, 10 of the first") for a in found
+    )
 
 
 def test_it_recovers_below_half_the_limit() -> None:
@@ -99,10 +148,10 @@ def test_each_layer_by_itself() -> None:
     assert found == [(5 + RULE.patience - 1, "b"), (10 + RULE.patience - 1, "a")]
 
 
-@pytest.mark.parametrize(("grown", "explodes"), [(1e-6, False), (1e-1, True)])
-def test_a_layer_that_grows_and_has_no_part_in_the_step_is_not_exploding(grown: float, explodes: bool) -> None:
+@pytest.mark.parametrize(("grown", "told"), [(1e-6, False), (1.0, False), (0.9 * 10, False), (1.1 * 10, True)])
+def test_a_layer_that_wakes_up_to_what_others_have_is_not_exploding(grown: float, told: bool) -> None:
     run = [{"a": 1e-9, "b": 1.0}] * 40 + [{"a": grown, "b": 1.0}] * 5
-    assert [a.layer for a in Exploding().check(history_of(run))] == (["a"] if explodes else [])
+    assert [(a.layer, a.severity) for a in Exploding().check(history_of(run))] == [("a", Severity.WARNING)] * told
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch import Alert, History, Severity
 from gradwatch.rules import UpdateRatio
-from tests.histories import NAN
+from tests.histories import NAN, history_of, stats
 
 
 def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]:
@@ -24,7 +24,7 @@ def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]
 
 def test_a_step_that_is_too_large_is_told_with_its_recovery() -> None:
     found = check(UpdateRatio(), (0.9, 1e-3), None, None, (0.9, 1e-3), None, (1e-3, 1e-3))
-    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.WARNING), (6, "a", Severity.INFO)]
+    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.ERROR), (6, "a", Severity.INFO)]
     assert found[0].message == "a: a step changed the weights by 90% of their size"
     assert found[1].message == "a: recovered from update_ratio after 5 steps, update ratio now 0.001"
 
@@ -42,6 +42,23 @@ def test_a_step_that_is_too_small_where_it_is_asked_for() -> None:
 def test_patience_counts_measurements() -> None:
     assert [alert.step for alert in check(UpdateRatio(patience=2), (0.9, 0.1), None, (0.9, 0.1))] == [3]
     assert check(UpdateRatio(patience=2), (0.9, 0.1), None, (0.1, 0.1), (0.9, 0.1)) == []
+
+
+@pytest.mark.parametrize(("of_all", "alerts"), [(0.5, 0), (0.51, 1), (NAN, 1)])
+def test_a_single_layer_may_move_far_where_all_together_do_not(of_all: float, alerts: int) -> None:
+    history, ratio = History.from_grad_norms(a=[1.0], b=[1.0]), np.array([2.0, 1e-3])
+    history.append(replace(history.latest, step=1, update_ratio=ratio, total_update=of_all))  # type: ignore[type-var]
+    assert [a.layer for a in UpdateRatio().check(history)] == ["a"] * alerts
+
+
+@pytest.mark.parametrize(("growth", "steps"), [(1.0, []), (1.1, []), (1.2, [3]), (2.0, [3])])
+def test_of_a_single_layer_it_must_last_while_the_gradient_grows(growth: float, steps: list[int]) -> None:
+    history, rule = history_of([{"fc": 1.0}]), UpdateRatio()
+    found = list(rule.check(history))
+    for step in range(1, 6):
+        history.append(stats(step, {"fc": growth**step}, update_ratio=np.array([0.9]), total_update=0.9))
+        found += rule.check(history)
+    assert [a.step for a in found] == steps
 
 
 @pytest.mark.parametrize(
