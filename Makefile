@@ -39,7 +39,7 @@ $(VENV)/bench.stamp: pyproject.toml setup.cfg constraints.txt
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -W ignore -m benchmarks --readme --json benchmarks/cost.json
 
-# The labels, hours of training, are in benchmarks/detection/labels.json: python -m benchmarks.detection label
+# The labels, an hour of training, are in benchmarks/detection/labels.json: python -m benchmarks.detection label
 bench-detection: $(VENV)/demo.stamp
 	$(BIN)/python -W ignore -m benchmarks.detection record --recordings build/detection
 	$(BIN)/python -W ignore -m benchmarks.detection score --recordings build/detection --docs

@@ -1,6 +1,6 @@
 """The benchmark of training faults: what each program is, what detectors are given of it, and how they do.
 
-    python -m benchmarks.detection label                   # hours: every program over five seeds, and its remedies
+    python -m benchmarks.detection label                   # an hour: every program over five seeds, and its remedies
     python -m benchmarks.detection record --recordings DIR  # minutes: one run of each program
     python -m benchmarks.detection score --recordings DIR   # seconds: every detector on every recording
 
