@@ -9,7 +9,7 @@ from torch import nn
 
 from gradwatch.histograms import BINS, element_stats
 from gradwatch.layers import Gradients, LayerTable
-from gradwatch.sampled import ParameterSample, element_sums
+from gradwatch.sampled import Moved, ParameterSample, element_sums, in_float16
 from gradwatch.stats import real_values
 from gradwatch.tags import HISTOGRAM_EDGES
 from tests.models import GALLERY, as_float64, backward, build
@@ -147,3 +147,49 @@ def test_elements_of_a_gradient_with_the_negative_bit():
     found = element_stats(gradient)
     assert found.max_abs == float(gradient.resolve_neg().abs().max())
     assert found.counts.sum() == found.numel == 2000
+
+
+# -- the precision, and all layers together ---------------------------------------------------------------------------
+
+
+def gradients_in(dtype: torch.dtype | None, batches: int = 1, factor: float = 1.0) -> list[torch.Tensor]:
+    """Of a network under autocast to ``dtype``."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    for _ in range(batches):
+        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            outputs = model(torch.randn(16, 32))
+        (outputs.float().square().mean() * factor).backward()
+    return [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-3, 2.0**-10])
+def test_gradients_made_in_float16_are_known_by_their_digits(factor):
+    assert in_float16(gradients_in(torch.float16, factor=factor)) is True
+    assert in_float16(gradients_in(torch.bfloat16, factor=factor)) is False
+    assert in_float16(gradients_in(None, factor=factor)) is False
+
+
+@pytest.mark.parametrize("scale", [2.0**4, 2.0**10])
+def test_a_loss_scale_that_is_taken_out_changes_nothing(scale):
+    assert in_float16([g / scale for g in gradients_in(torch.float16, factor=scale)]) is True
+
+
+@pytest.mark.parametrize("batches", [2, 3, 4])
+def test_sums_of_bfloat16_are_not_taken_for_float16(batches):
+    assert in_float16(gradients_in(torch.bfloat16, batches)) is False
+
+
+def test_what_does_not_tell_the_precision():
+    assert in_float16([]) is None
+    assert in_float16([torch.zeros(4, 4), torch.full((4, 4), NAN), torch.full((4, 4), INF)]) is None
+    assert in_float16([torch.ones(4)]) is None  # vectors are sums
+    assert in_float16([torch.zeros(4, 4, dtype=torch.float16)]) is True
+    assert in_float16([torch.full((4, 4), 3e38), torch.randn(4, 400)]) is False
+
+
+def test_all_layers_together_count_at_least_as_much_as_freshly_initialised():
+    changed = Moved([0, 1, 2, 2], [], np.array([[4.0, 100.0], [9.0, 0.01], [0.0, 0.0], [1.0, 0.0]]))
+    # Layer 1 has next to no weights, so it counts as its 16 outputs; layer 2 has none and is not known.
+    assert changed.total_update(np.array([1.0, 16.0, 5.0])) == pytest.approx(((4 + 9) / (100 + 16)) ** 0.5)
+    assert np.isnan(Moved([], [], np.zeros((0, 2))).total_update(np.ones(2)))

@@ -50,7 +50,7 @@ class Exploding(LayerRule):
 
     Example:
         >>> rule = Exploding(patience=2)
-        >>> for alert in rule.check(History.from_grad_norms(fc=[1.0, 5e3, 2e5])):
+        >>> for alert in rule.check(History.from_grad_norms(fc=[1.0, 5e3, 2e5], out=[1.0, 1.0, 1.0])):
         ...     print(alert.message)
         fc: gradient norm 2e+05 stayed above 1e+03 for 2 steps
 

@@ -80,7 +80,9 @@ class Underflow(LayerRule):
         lost = half & (zero | _without_digits(stats))
         most = lost.sum() > self.share * stats.has_grad.sum()
         limit = np.full(len(lost), LEAST)
-        return Judgement(stats.grad_norm, limit, nothing | (lost & most), good=stats.grad_norm > 0, known=half | zero)
+        bad = nothing | (lost & most)
+        good = (stats.grad_norm > 0) & ~bad & (stats.histogram is not None)  # between sampled steps nobody can tell
+        return Judgement(stats.grad_norm, limit, bad, good, known=bad | good)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"gradient norm {value:.3g}; float16 has nothing between 0 and {threshold:.0e}: use a GradScaler"

@@ -38,10 +38,10 @@ class UpdateRatio(LayerRule):
         TypeError: when it is not a number.
 
     Example:
-        >>> history = History.from_grad_norms(fc=[1.0])
+        >>> history = History.from_grad_norms(fc=[1.0], out=[1.0])
         >>> from dataclasses import replace
         >>> for step in (1, 2):
-        ...     history.append(replace(history.latest, step=step, update_ratio=np.array([0.9])))
+        ...     history.append(replace(history.latest, step=step, update_ratio=np.array([0.9, 1e-3])))
         >>> for alert in UpdateRatio().check(history):
         ...     print(alert.message)
         fc: a step changed the weights by 90% of their size

@@ -225,7 +225,7 @@ def _root(numel: FloatArray | None, layers: int) -> FloatArray:
 
 def _largest_fall(values: FloatArray) -> float:
     """How much of the whole decay towards the first layer, in decades, happens in one place; 0 of two layers."""
-    kept = values[values > 0]
+    kept = values[(values > 0) & np.isfinite(values)]  # a median of the largest floats may be inf
     if len(kept) < 3:
         return 0.0
     rises = np.diff(np.log(_up_to_here(kept)))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwatch import Alert, Severity
+from gradwatch.rules import Saturated
+from tests.histories import NAN, history_of, layers, stats
+
+
+def check(rule: Saturated, *shares: list[float] | None, before: int = 0) -> list[Alert]:
+    """What ``rule`` says of these shares in three layers, None where nobody looked."""
+    fine = layers([1.0, 1.0, 1.0])
+    history, found = history_of([fine] * before), []
+    for share in shares:
+        seen = {} if share is None else {"saturated": np.array(share)}
+        history.append(stats(history.count, fine, **seen))
+        found += rule.check(history)
+    return found
+
+
+def test_more_than_half_from_the_start_is_an_error() -> None:
+    (alert,) = check(Saturated(), *[[0.9, 0.3, NAN]] * 10)
+    assert (alert.step, alert.layer, alert.severity) == (Saturated.patience - 1, "fc0", Severity.ERROR)
+    assert alert.message == "fc0: 90% of the outputs of its activation are saturated"
+
+
+def test_later_it_is_a_warning() -> None:
+    (alert,) = check(Saturated(), *[[0.9, 0.3, NAN]] * 10, before=100)
+    assert alert.severity is Severity.WARNING
+
+
+def test_the_last_layer_may_be() -> None:
+    assert check(Saturated(), *[[0.1, NAN, 1.0]] * 10) == []
+
+
+def test_steps_at_which_nobody_looked_count_neither_way() -> None:
+    bad = [0.9, NAN, NAN]
+    assert [a.step for a in check(Saturated(patience=2, recovery=1), bad, None, bad, None, [0.1, NAN, NAN])] == [2, 4]
+
+
+def test_the_limit_is_exclusive_and_may_differ() -> None:
+    assert check(Saturated(patience=1), [0.5, NAN, NAN]) == []
+    assert [a.layer for a in check(Saturated(share={"fc1": 0.2}, patience=1), [0.4, 0.4, NAN])] == ["fc1"]
+
+
+@pytest.mark.parametrize(("share", "error"), [(0.0, ValueError), (1.1, ValueError), ("much", TypeError)])
+def test_arguments_out_of_range(share: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^Saturated: share must be "):
+        Saturated(share=share)

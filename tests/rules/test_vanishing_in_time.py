@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwatch import Alert, Severity
+from gradwatch.rules import VanishingInTime
+from tests.histories import NAN, history_of, layers, stats
+
+RULE = VanishingInTime()
+
+
+def check(rule: VanishingInTime, *seen: tuple[float, float] | None, before: int = 0) -> list[Alert]:
+    """What ``rule`` says of these ratios and gains of the first of two layers, None where nobody looked."""
+    fine = layers([1.0, 1.0])
+    history, found = history_of([fine] * before), []
+    for pair in seen:
+        more = {} if pair is None else {"time_ratio": np.array([pair[0], NAN]), "time_gain": np.array([pair[1], NAN])}
+        history.append(stats(history.count, fine, **more))
+        found += rule.check(history)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ratio", "gain", "at_first", "later"),
+    [
+        (1e-9, 0.2, True, True),
+        (1e-9, 0.5, False, True),  # as freshly made
+        (1e-9, 0.9, False, False),  # over many time steps
+        (1e-3, 0.2, False, False),  # over few
+        (NAN, NAN, False, False),
+    ],
+)
+def test_what_is_left_at_early_time_steps_and_per_time_step(
+    ratio: float, gain: float, at_first: bool, later: bool
+) -> None:
+    for before, told in ((0, at_first), (100, later)):
+        found = check(VanishingInTime(), *[(ratio, gain)] * 5, before=before)
+        assert [(a.step, a.layer, a.severity) for a in found] == (
+            [(before + RULE.patience - 1, "fc0", Severity.ERROR)] if told else []
+        )
+
+
+def test_its_words_and_its_recovery() -> None:
+    found = check(VanishingInTime(), (1e-9, 0.2), None, (1e-9, 0.2), (0.5, 0.9), (0.5, 0.9))
+    assert [a.message for a in found] == [
+        "fc0: the first quarter of the time steps gets 1e-09 of the gradient that the last ones get",
+        "fc0: recovered from vanishing_in_time after 2 steps, share of the gradient now 0.5",
+    ]
+
+
+@pytest.mark.parametrize("argument", ["ratio", "first_gain", "gain"])
+@pytest.mark.parametrize(("value", "error"), [(0.0, ValueError), (2.0, ValueError), (None, TypeError)])
+def test_arguments_out_of_range(argument: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^VanishingInTime: {argument} must be "):
+        VanishingInTime(**{argument: value})
