@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch import Alert, History, Severity
-from gradwatch.alert_log import AlertLog
+from gradwatch.alert_log import RELATED, AlertLog
 from gradwatch.rules import Dead, NonFinite
 
 
@@ -64,3 +64,40 @@ def test_state_goes_on_and_holds_plain_types() -> None:
     assert again.alerts == log.alerts
     assert (again.counts, again.worst) == (log.counts, log.worst)
     assert again.take([(OWN, [alert("own")])]) == []
+
+
+def error(step: int, rule: str, severity: Severity = Severity.ERROR) -> Alert:
+    return Alert(step, rule, "fc", severity, 1.0, 0.5, f"fc: {rule}")
+
+
+def followed(log: AlertLog, *alerts: Alert) -> list[str]:
+    """What each of the alerts of one step is said to follow from."""
+    rules = {alert.rule: type("Rule", (), {})() for alert in alerts}
+    return [alert.follows for alert in log.take([(rules[alert.rule], [alert]) for alert in alerts])]
+
+
+def test_an_alert_names_the_one_that_it_may_come_of() -> None:
+    log = AlertLog()
+    assert followed(log, error(1, "exploding"), error(1, "update_ratio")) == ["", "exploding"]
+    assert followed(log, error(3, "nonfinite"), error(3, "dead"), error(3, "underflow")) == [
+        "exploding",
+        "exploding",
+        "",
+    ]
+
+
+def test_neither_warnings_nor_what_is_long_ago_nor_a_recovery() -> None:
+    log = AlertLog()
+    assert followed(log, error(1, "exploding", Severity.WARNING)) == [""]
+    assert followed(log, error(2, "nonfinite")) == [""]
+    assert followed(log, error(5, "exploding")) == [""]
+    assert followed(log, error(6, "nonfinite", Severity.INFO)) == [""]
+    assert followed(log, error(5 + RELATED - 1, "dead")) == ["exploding"]
+    assert followed(log, error(5 + RELATED, "vanishing")) == ["dead"]
+
+
+def test_what_came_before_survives_a_checkpoint() -> None:
+    log, again = AlertLog(), AlertLog()
+    followed(log, error(1, "update_ratio"))
+    again.load_state_dict(log.state_dict())
+    assert followed(again, error(9, "exploding")) == ["update_ratio"]
