@@ -36,6 +36,8 @@ class History:
         self.skipped_count = 0
         """Number of them that a gradient scaler skipped."""
         self.latest: StepStats | None = None
+        self.first: StepStats | None = None
+        """The first step of the run, before the optimizer changed anything; None where that was not seen."""
         self.update_ratio: FloatArray = np.empty(0)
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
         self.half = False
@@ -96,6 +98,11 @@ class History:
         return self._total_norm[self._start : self._end]
 
     @property
+    def total_update(self) -> FloatArray:
+        """float64 [T], ``|step| / |parameters|`` made by the step before; NaN where it was not measured."""
+        return self._total_update[self._start : self._end]
+
+    @property
     def skipped(self) -> BoolArray:
         """bool [T], the steps that a gradient scaler skipped."""
         return self._skipped[self._start : self._end]
@@ -106,11 +113,14 @@ class History:
             self._change_layers(stats.layers)
         if self._end == len(self._steps):
             self._move_to_front()
+        if not self.count:
+            self.first = stats
         i = self._end
         self._steps[i] = stats.step
         self._grad_norm[i] = stats.grad_norm
         self._has_grad[i] = stats.has_grad
         self._total_norm[i] = stats.total_norm
+        self._total_update[i] = np.nan if stats.total_update is None else stats.total_update
         self._skipped[i] = stats.skipped
         self._end += 1
         self._start = max(self._start, self._end - self.window)
@@ -155,6 +165,7 @@ class History:
             "grad_norm": self.grad_norm.copy(),
             "has_grad": self.has_grad.copy(),
             "total_norm": self.total_norm.copy(),
+            "total_update": self.total_update.copy(),
             "skipped": self.skipped.copy(),
             "update_ratio": self.update_ratio.copy(),
             "half": self.half,
@@ -168,6 +179,8 @@ class History:
         for step, norms, has_grad, total, skipped in list(zip(*columns))[-self.window :]:
             row = (np.asarray(norms), np.asarray(has_grad), float(total))
             self.append(StepStats(int(step), self._layers, *row, skipped=bool(skipped)))
+        self._total_update[self._start : self._end] = state.get("total_update", [np.nan] * len(self))[-len(self) :]
+        self.first = None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
         self.half = bool(state.get("half", False))
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
@@ -176,6 +189,7 @@ class History:
         size = 2 * self.window
         self._steps: IntArray = np.zeros(size, np.int64)
         self._total_norm: FloatArray = np.zeros(size)
+        self._total_update: FloatArray = np.full(size, np.nan)
         self._skipped: BoolArray = np.zeros(size, np.bool_)
         self._grad_norm: FloatArray = np.zeros((size, len(layers)))
         self._has_grad: BoolArray = np.zeros((size, len(layers)), np.bool_)
@@ -186,11 +200,8 @@ class History:
     def _change_layers(self, layers: tuple[str, ...]) -> None:
         old, rows = self.state_dict(), len(self)
         self._allocate(layers, rows)
-        self._steps[:rows], self._total_norm[:rows], self._skipped[:rows] = (
-            old["steps"],
-            old["total_norm"],
-            old["skipped"],
-        )
+        self._steps[:rows], self._total_norm[:rows] = old["steps"], old["total_norm"]
+        self._total_update[:rows], self._skipped[:rows] = old["total_update"], old["skipped"]
         column = {name: i for i, name in enumerate(old["layers"])}
         for i, name in enumerate(layers):
             if name in column:
@@ -200,7 +211,8 @@ class History:
 
     def _move_to_front(self) -> None:
         kept = slice(self._end - self.window, self._end)
-        for array in (self._steps, self._total_norm, self._skipped, self._grad_norm, self._has_grad):
+        of_steps = (self._steps, self._total_norm, self._total_update, self._skipped)
+        for array in (*of_steps, self._grad_norm, self._has_grad):
             array[: self.window] = array[kept]
         self._start, self._end = 0, self.window
 

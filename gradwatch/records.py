@@ -10,18 +10,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradwatch.tags import printable
 
+if TYPE_CHECKING:
+    from gradwatch.profile import BackwardProfile
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
+
+CHANGES = frozenset(
+    "activation init_scale residual norm lr clipping data_scaling precision width architecture warmup eps".split()
+)
+"""The kinds of change that a remedy may ask for."""
 
 
 class Severity(IntEnum):
@@ -146,9 +154,14 @@ class ClipRecord:
     Args:
         policy: the policy's plain name, as ``"global_norm"``.
         norm_before: total L2 norm before clipping.
-        norm_after: total L2 norm after clipping.
-        coefficient: what the gradients were multiplied by, 1 when nothing was clipped, NaN when there is no one factor.
-        threshold: the limit that was applied.
+        norm_after: total L2 norm after clipping; 0 of a step that was skipped.
+        coefficient: what the gradients were multiplied by, 1 when nothing was clipped, 0 when the step was skipped, NaN
+            when there is no one factor.
+        threshold: the limit that was applied; inf where there was none yet.
+        group: what was clipped on its own: a pattern of parameter names, or "" for all that the policy was given.
+        clipped: share of what the policy limits on its own that was beyond the limit: of a total norm 0 or 1, else a
+            share of the layers, units or elements. NaN where the policy does not tell.
+        parts: the records of the groups, or of the policies of a chain, in their order.
     """
 
     policy: str
@@ -156,6 +169,9 @@ class ClipRecord:
     norm_after: float
     coefficient: float
     threshold: float
+    group: str = ""
+    clipped: float = math.nan
+    parts: tuple[ClipRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,11 +179,12 @@ class Diagnosis:
     """One cause, why it is believed, and what to change.
 
     Args:
-        cause: the cause's plain name, as ``"shrinks_with_depth"``.
+        cause: the cause's plain name, as ``"small_weights"``.
         confidence: between 0 and 1.
         layers: names of the layers concerned, input first.
         evidence: sentences with the measured numbers in them.
         remedy: what to change, precise enough to apply.
+        change: the kind of change that this is, one of CHANGES; "" where the remedy only says what to look at.
     """
 
     cause: str
@@ -175,6 +192,7 @@ class Diagnosis:
     layers: tuple[str, ...]
     evidence: tuple[str, ...]
     remedy: str
+    change: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,12 +206,14 @@ class Report:
         diagnoses: the causes found, most confident first.
         stats: the latest statistics, None before the first step.
         clip: what was clipped at this step, None without a clip policy.
+        profile: of the backward pass of this step, where it was probed; for ``monitor.report()``, of the last one that
+            was.
 
     Example:
-        >>> why = Diagnosis("no_signal", 0.5, ("fc",), ("1 of 2 layers receives nothing",), "look behind fc")
+        >>> why = Diagnosis("dead_units", 0.5, ("fc",), ("1 of 2 layers receives nothing",), "look behind fc")
         >>> print(Report("dead: fc (1 of 2 layers)", Severity.WARNING, diagnoses=(why,)))
         Verdict   dead: fc (1 of 2 layers)
-        Why       no signal (confidence 50%)
+        Why       dead units (confidence 50%)
         Evidence  1 of 2 layers receives nothing
         Next      look behind fc
     """
@@ -204,6 +224,7 @@ class Report:
     diagnoses: tuple[Diagnosis, ...] = ()
     stats: StepStats | None = None
     clip: ClipRecord | None = None
+    profile: BackwardProfile | None = None
 
     def sections(self) -> list[tuple[str, list[str]]]:
         """Verdict, where causes were found Why, Evidence and Next, and Measured where that was after clipping."""

@@ -40,11 +40,17 @@ class Measured:
         norms: [P], L2 norm of each of the P gradients given to :func:`measure`.
         total_norm: 0-dim, L2 norm over all of them.
         sharded: whether the gradients are this rank's parts only; the norms are those of the whole all the same.
+        names: of the P parameters, as in ``named_parameters()`` without the names of wrappers; () where nobody asked.
+        parameters: the P parameters themselves, () where nobody asked.
+        scaled: whether a GradScaler skips the step by itself where a gradient is not finite.
     """
 
     norms: Tensor
     total_norm: Tensor
     sharded: bool = False
+    names: Sequence[str] = ()
+    parameters: Sequence[Tensor] = ()
+    scaled: bool = False
 
     @classmethod
     def together(cls, parts: Sequence[Measured]) -> Measured:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradwatch.clipping.scale import scale_
+from gradwatch.clipping.limit import multiply_, untouched
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
-from gradwatch.stats import Measured
+from gradwatch.stats import Measured, real_values
 
 LARGE = 1 << 20
 """Elements up to which torch's own total on the CPU is asked for: there it is right to about 1e-5, for normally
@@ -30,13 +30,13 @@ _ROUNDED = {torch.float16, torch.bfloat16}
 
 _SUMMED = {*_ROUNDED, torch.float32, torch.float64, torch.complex64, torch.complex128}
 
-_torchs_total: Callable[[Sequence[Tensor]], Tensor] | None = getattr(nn.utils, "get_total_norm", None)
+_torchs_total: Callable[..., Tensor] | None = getattr(nn.utils, "get_total_norm", None)
 """None before torch 2.6."""
 
 
 @dataclass(frozen=True)
 class GlobalNorm:
-    r"""Scale all gradients by one factor, so that their total L2 norm is at most ``max_norm``.
+    r"""Scale all gradients by one factor, so that their total norm is at most ``max_norm``.
 
     ``g <- g * min(1, max_norm / (|g| + 1e-6))``, as ``torch.nn.utils.clip_grad_norm_``, and bit for bit what that gives
     wherever torch's own total is right: to 1e-4, with no gradient of more than a million elements on the CPU. Where it
@@ -50,9 +50,11 @@ class GlobalNorm:
 
     Args:
         max_norm: the largest total norm allowed, above 0.
+        norm_type: 2, or inf for the largest magnitude of all elements, which takes a second reading of the gradients
+            where the L2 norm is above ``max_norm``. The record holds L2 norms all the same.
 
     Raises:
-        ValueError: when ``max_norm`` is not above 0.
+        ValueError: when ``max_norm`` is not above 0, or ``norm_type`` is another.
         TypeError: when ``max_norm`` is no number.
 
     Example:
@@ -67,26 +69,41 @@ class GlobalNorm:
     """
 
     max_norm: float
+    norm_type: float = 2.0
 
     def __post_init__(self) -> None:
         check_number("GlobalNorm: max_norm", self.max_norm, above=0)
+        if self.norm_type not in (2, inf):
+            raise ValueError(f"GlobalNorm: norm_type must be 2 or inf, got {self.norm_type!r}")
 
     @torch.no_grad()
     def clip_(self, gradients: Sequence[Tensor], stats: Measured) -> ClipRecord:
+        """Raises RuntimeError for ``norm_type=inf`` of a sharded model: this rank's parts may not hold the largest."""
         total: Any = stats.total_norm
-        on_cpu = total.device.type == "cpu"
         # On the CPU the norm is known for free, and what need not be read is not; elsewhere looking would wait.
+        on_cpu = total.device.type == "cpu"
         if on_cpu and not self.max_norm < float(total) * (1 + TOLERANCE) + EPSILON < inf:
-            return ClipRecord("global_norm", total, total, 1.0, self.max_norm)
-        coefficient: Any = self._coefficient(total)
+            return untouched(stats, self.max_norm, "global_norm")
+        coefficient = self._by_largest(gradients, stats) if self.norm_type == inf else self._by_l2(gradients, stats)
+        coefficient = torch.where(torch.isfinite(total), coefficient, 1.0)
+        return multiply_(gradients, stats, coefficient, self.max_norm, "global_norm")
+
+    def _by_l2(self, gradients: Sequence[Tensor], stats: Measured) -> Tensor:
+        total = stats.total_norm
+        coefficient = self._coefficient(total)
         if _torchs_total is not None and not stats.sharded and _summed(gradients):
             theirs = _torchs_total(gradients).to(total.device)
             right = (theirs - total).abs() <= TOLERANCE * total
             coefficient = torch.where(right, self._coefficient(theirs), coefficient).to(theirs.dtype)
-        coefficient = torch.where(torch.isfinite(total), coefficient, 1.0)
-        if not on_cpu or float(coefficient) < 1.0:
-            scale_(gradients, coefficient)
-        return ClipRecord("global_norm", total, total * coefficient, coefficient, self.max_norm)
+        return coefficient
+
+    def _by_largest(self, gradients: Sequence[Tensor], stats: Measured) -> Tensor:
+        if stats.sharded:
+            raise RuntimeError(
+                "GlobalNorm: norm_type=inf needs all elements, of which a sharded model has a part on each rank: use 2"
+            )
+        largest = torch.stack([_largest(g).to(stats.total_norm.device) for g in gradients]).max()
+        return self._coefficient(largest.float() if largest.dtype in _ROUNDED else largest)
 
     def _coefficient(self, total: Tensor) -> Tensor:
         """By torch's operations, to the last bit."""
@@ -98,3 +115,10 @@ def _summed(gradients: Sequence[Tensor]) -> bool:
     can = all(g.layout is torch.strided and g.dtype in _SUMMED for g in gradients)
     large = any(g.numel() > LARGE and g.device.type == "cpu" for g in gradients)
     return can and not large and not all(g.dtype in _ROUNDED for g in gradients)
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """Its largest magnitude, 0-dim; 0 where there are no elements."""
+    plain = gradient.layout is torch.strided and gradient.dtype.itemsize > 1
+    values = gradient if plain else real_values(gradient)
+    return torch.linalg.vector_norm(values, inf) if values.numel() else values.real.new_zeros(())

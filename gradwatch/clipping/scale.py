@@ -15,11 +15,22 @@ def scale_(gradients: Sequence[Tensor], factor: Tensor) -> None:
         groups.setdefault((g.device, g.dtype, g.layout is torch.strided), []).append(g)
     for (device, dtype, dense), group in groups.items():
         here = factor.to(device)
-        if dtype.itemsize == 1:  # float8 has no arithmetic of its own
-            for g in group:
-                g.copy_(g.float() * here)
-        elif dense:
+        if dense and dtype.itemsize > 1:
             torch._foreach_mul_(group, here)
         else:
-            for g in group:
-                g.mul_(here)
+            scale_each_(group, [here] * len(group))
+
+
+def scale_each_(gradients: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+    """Multiply each of ``gradients`` in place by its own factor: 0-dim, or of a dense one of a shape to broadcast.
+
+    On the CPU what would be multiplied by 1 is not touched.
+    """
+    for g, factor in zip(gradients, factors):
+        if factor.device.type == "cpu" and torch.all(factor == 1):
+            continue
+        here = factor.to(g.device)
+        if g.dtype.itemsize == 1:  # float8 has no arithmetic of its own
+            g.copy_(g.float() * here)
+        else:
+            g.mul_(here)

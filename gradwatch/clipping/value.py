@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradwatch.clipping.limit import untouched
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
 from gradwatch.stats import Measured, measure, real_values
@@ -20,8 +22,9 @@ _CLAMPED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 class Value:
     """Clamp every element of every gradient into ``[-max_value, max_value]``, as ``torch.nn.utils.clip_grad_value_``.
 
-    Inf becomes ``max_value``; NaN stays NaN. The direction of the gradient changes, so there is no one coefficient, and
-    the norm after needs a second reading of the gradients, which is taken only where something may have been clipped.
+    Inf becomes ``max_value``; NaN stays NaN. The direction of the gradient changes, so there is no one coefficient; the
+    share of the elements that were beyond and the norm after need a reading of the gradients each. On the CPU all that
+    is done only where something may be beyond.
 
     Args:
         max_value: the largest magnitude allowed, above 0.
@@ -46,10 +49,11 @@ class Value:
 
     @torch.no_grad()
     def clip_(self, gradients: Sequence[Tensor], stats: Measured) -> ClipRecord:
-        total = stats.total_norm
+        total: Any = stats.total_norm
         # No element is larger than the total norm; on the CPU that is known for free.
         if total.device.type == "cpu" and float(total) <= self.max_value:
-            return ClipRecord("value", total, total, 1.0, self.max_value)  # type: ignore[arg-type]
+            return untouched(stats, self.max_value, "value")
+        clipped: Any = math.nan if stats.sharded else self._share_beyond(gradients, total)
         groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for g in gradients:
             if g.layout is torch.strided and g.dtype in _CLAMPED:
@@ -61,8 +65,16 @@ class Value:
             torch._foreach_clamp_min_(group, -limit)
             torch._foreach_clamp_max_(group, limit)
         # Of a sharded model there are only this rank's parts here.
-        after = torch.full_like(total, torch.nan) if stats.sharded else measure(gradients).total_norm
-        return ClipRecord("value", total, after, float("nan"), self.max_value)  # type: ignore[arg-type]
+        after: Any = math.nan if stats.sharded else measure(gradients).total_norm
+        return ClipRecord("value", total, after, math.nan, self.max_value, clipped=clipped)
+
+    def _share_beyond(self, gradients: Sequence[Tensor], total: Tensor) -> Tensor:
+        """Of all elements, zeros that are not stored among them, those that are to be clamped."""
+        beyond = torch.zeros_like(total)
+        for g in gradients:
+            parts = real_values(g)
+            beyond += (parts.abs() > self._limit(parts.dtype)).sum().to(beyond)
+        return beyond / max(1, sum(g.numel() * (1 + g.is_complex()) for g in gradients))
 
     def _clamp_parts_(self, g: Tensor) -> None:
         """For what torch cannot clamp: both parts of a complex gradient, what a sparse one stores, float8."""

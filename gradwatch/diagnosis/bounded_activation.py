@@ -1,0 +1,69 @@
+"""Bounded activation: an activation whose derivative is far below 1 wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.reference import MOST
+from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import changes, mean_gain, span
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class BoundedActivation:
+    """The gradient vanishes in sigmoids, which pass at most 1/16 of its square, even where nothing is saturated.
+
+    Args:
+        min_share: least share of the total log gain that is worth a diagnosis.
+
+    Raises:
+        ValueError: when ``min_share`` is out of range.
+
+    Example:
+        >>> from gradwatch.profile import Segment
+        >>> layer = Segment("act", "activation", "Sigmoid", 0.05, 1.0), Segment("fc", "weight", "Addmm", 1.0, 0.2)
+        >>> alerts = [Alert(7, "vanishing", "fc", 2, 1e-9, 1e-4, "")]
+        >>> print(BoundedActivation().explain(History(), BackwardProfile(layer * 6), alerts).remedy)
+        replace Sigmoid by ReLU with He initialisation; normalisation layers before the activations help as well
+
+    Source: Glorot and Bengio, AISTATS 2010, section 4.2.
+    """
+
+    min_share: float = 0.3
+    # With PyTorch's default weights, of squared gain 1/3, sigmoids make up 0.7 of the decay.
+
+    def __post_init__(self) -> None:
+        check_number("BoundedActivation: min_share", self.min_share, above=0, at_most=1)
+
+    def explain(
+        self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]
+    ) -> Diagnosis | None:
+        whole = account(probe)
+        if not told(alerts, "vanishing") or whole is None or whole.log_gain >= 0:
+            return None
+        share, bounded = whole.share("bounded"), [e.segment for e in whole.of("bounded")]
+        if share < self.min_share:
+            return None
+        names = [s.layer for s in reversed(bounded)]
+        activation = bounded[0].operation
+        weights = [e.segment.log_gain for e in whole.of("weights")]
+        return Diagnosis(
+            "bounded_activation",
+            confidence=whole.confidence("bounded"),
+            layers=tuple(dict.fromkeys(names)),
+            evidence=(
+                f"{activation.lower()} passes {mean_gain([s.log_gain for s in bounded]):.2g} of the squared gradient per "
+                f"layer in {span(names)}, at best {MOST[activation]:.2g}; the weights pass {mean_gain(weights):.2g}; over "
+                f"{len(bounded)} layers the gradient {changes(whole.log_gain)}",
+                f"its bound makes up {share:.0%} of that, on a log scale",
+            ),
+            remedy=f"replace {activation} by ReLU with He initialisation; normalisation layers before the activations "
+            "help as well",
+            change="activation",
+        )

@@ -1,0 +1,90 @@
+"""Large weights: signal and gradient grow in every layer from the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.account import SEVERE
+from gradwatch.diagnosis.reference import weight_reference
+from gradwatch.diagnosis.rescaling import rescale
+from gradwatch.diagnosis.small_weights import CLEAR
+from gradwatch.diagnosis.start import excess_of_weights, inputs, signal
+from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class LargeWeights:
+    """The gradient explodes since the weights, as they were initialised, pass more than makes up for the activations.
+
+    Weights that a step has blown up are no cause: those of the first step count. Nor are those before a normalisation,
+    which takes their size out again.
+
+    Args:
+        min_log_gain: least log squared gain that all layers together are too large by.
+        min_growth: without a probed step, how many times the signal must grow from the first to the last layer.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> from gradwatch.profile import Segment, Weight
+        >>> act = Segment("act", "activation", "Relu", 0.5, 1.0)
+        >>> weights = tuple(Weight(f"fc{i}.weight", 64**0.5 * 3, 64, 64, 64) for i in range(6))
+        >>> alerts = [Alert(1, "exploding", "fc0", 2, 1e4, 1e3, "")]
+        >>> print(LargeWeights().explain(History(), BackwardProfile((act,), weights=weights), alerts).remedy)
+        multiply the initial weights of fc0 ... fc5 by 0.471: the squared gain is then 2 per layer, as of He initialisation
+
+    Source: He et al., ICCV 2015, equation 14; Schoenholz et al., ICLR 2017, chi_1 above 1.
+    """
+
+    min_log_gain: float = SEVERE
+    min_growth: float = 10.0
+    # Inputs of healthy networks' last layers are a third to three times as large as the first one's.
+
+    def __post_init__(self) -> None:
+        check_number("LargeWeights: min_log_gain", self.min_log_gain, above=0)
+        check_number("LargeWeights: min_growth", self.min_growth, above=1)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        if not told(alerts, *UNSTABLE):
+            return None
+        if probe is None or not probe.weights:
+            return self._by_signal(history)
+        off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e > CLEAR}
+        whole = math.fsum(off.values())
+        if whole < self.min_log_gain:
+            return None
+        reference = weight_reference(probe)
+        gain = reference * mean_gain(list(off.values()))
+        evidence = [
+            f"at the first step the weights of {span(list(off))} have a squared gain of {gain:.3g} per layer; {reference:.2g} "
+            "would make up for the activations",
+            f"over {len(off)} layers signal and gradient each {changes(whole).replace('grows', 'grow')} by that",
+        ]
+        given = inputs(history, probe)
+        unscaled = given is not None and given.are_unscaled
+        return Diagnosis("large_weights", 0.5 if unscaled else 0.9, tuple(off), tuple(evidence), rescale(off, reference), "init_scale")
+
+    def _by_signal(self, history: History) -> Diagnosis | None:
+        sizes = signal(history)
+        if history.first is None or len(sizes) < 3 or sizes[-1] < self.min_growth * sizes[0]:
+            return None
+        factor = float((sizes[0] / sizes[-1]) ** (1 / (len(sizes) - 1)))
+        return Diagnosis(
+            "large_weights",
+            confidence=0.5,
+            layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known),
+            evidence=(
+                f"at the first step the layers' inputs grow from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the output",
+                PROBE_WOULD_TELL,
+            ),
+            remedy=f"multiply the initial weights of every layer by {factor:.3g}",
+            change="init_scale",
+        )

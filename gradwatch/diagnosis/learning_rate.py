@@ -1,0 +1,115 @@
+"""Learning rate: steps that are larger than the loss's curvature allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwatch.diagnosis.account import SEVERE
+from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, largest_update
+from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The first steps move the weights far, or later ones as far as they are large, and nothing else explains it.
+
+    Args:
+        healthy_update: ``|step| / |parameters|`` that the first step should have.
+        max_update: the same from which the first step is too large.
+        throws: the same of any step, from which it throws the weights about.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> history = History.from_grad_norms(fc=[2.0], out=[1.0])
+        >>> history.append(replace(history.latest, step=1, total_update=1.2))
+        >>> alerts = [Alert(1, "update_ratio", None, 2, 1.2, 0.5, "")]
+        >>> print(LearningRate().explain(history, None, alerts).remedy)
+        divide the learning rate by 120
+
+    Source: LeCun et al., Efficient BackProp, 1998: gradient descent diverges beyond twice the inverse of the largest
+    eigenvalue. Ratios of 1e-3 to 1e-2 are from Karpathy's CS231n notes.
+    """
+
+    healthy_update: float = 0.01
+    # Ratios of 1e-3 are usual; first steps are larger than later ones.
+    max_update: float = 0.03
+    # Healthy first steps in docs/detection.md move the weights by 0.01 or less.
+    throws: float = 0.3
+    # A third of what they are: what was learned is gone.
+
+    def __post_init__(self) -> None:
+        check_number("LearningRate: healthy_update", self.healthy_update, above=0)
+        check_number("LearningRate: max_update", self.max_update, at_least=self.healthy_update)
+        check_number("LearningRate: throws", self.throws, at_least=self.max_update)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        first, largest = first_update(history), largest_update(history)
+        too_large = first > self.max_update or largest > self.throws
+        if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite"):
+            return None
+        evidence = []
+        divisor = 10.0
+        if first > self.max_update:
+            divisor = first / self.healthy_update
+            evidence.append(f"the first step moved the weights by {first:.2g} of their size; {self.healthy_update:g} is healthy")
+        if largest > self.throws:
+            evidence.append(f"one step moved them by {largest:.2g} of their size")
+        growth = steady_growth(history)
+        if growth > 1:
+            divisor = 1 + growth
+            evidence.append(
+                f"the gradient grows {growth:.3g}-fold at every step: the learning rate is {1 + growth:.3g} times the inverse "
+                "of the loss's largest curvature, and 2 is the limit"
+            )
+        others = _others(history, probe)
+        if probe is None:
+            evidence.append(PROBE_WOULD_TELL)
+        return Diagnosis(
+            "learning_rate",
+            confidence=0.3 if others else 0.6 if probe is None else 0.8,
+            layers=tuple(dict.fromkeys(a.layer for a in alerts if a.layer and a.rule in UNSTABLE)),
+            evidence=(*evidence, *others),
+            remedy=f"divide the learning rate by {divisor:.3g}",
+            change="lr",
+        )
+
+
+STEADY = 8
+"""Steps over which a divergence is steady."""
+
+
+def steady_growth(history: History) -> float:
+    """The factor by which the gradient grows at each of the first steps, where that is always the same; else NaN.
+
+    It tells the curvature: along its direction gradient descent multiplies by ``1 - lr * curvature``.
+    """
+    norms = history.total_norm[1 : 1 + STEADY]
+    if len(norms) < STEADY or history.count != len(history) or not (np.isfinite(norms) & (norms > 0)).all():
+        return math.nan
+    ratios = norms[1:] / norms[:-1]
+    return float(np.median(ratios)) if ratios.max() < 1.1 * ratios.min() else math.nan
+
+
+def _others(history: History, probe: BackwardProfile | None) -> list[str]:
+    """What explains large steps as well, in sentences."""
+    given, weights = inputs(history, probe), excess_of_weights(history, probe)
+    found = []
+    if given is not None and given.are_unscaled:
+        found.append(f"but the inputs are {given.rms:.3g} times as large as standardised ones")
+    if math.fsum(e for e in weights.values() if e > 0) >= SEVERE:
+        found.append("but the initial weights are too large")
+    if probe is not None and probe.time_steps:
+        found.append("but the layer is recurrent, where single steps explode at any learning rate")
+    return found

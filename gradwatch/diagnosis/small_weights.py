@@ -1,0 +1,99 @@
+"""Small weights: signal and gradient fade together, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.reference import weight_reference
+from gradwatch.diagnosis.rescaling import rescale
+from gradwatch.diagnosis.start import excess_of_weights, signal
+from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class SmallWeights:
+    """The gradient vanishes since the weights pass less than makes up for the activations.
+
+    ReLU's half is no fault: weights of squared gain 2 make up for it. PyTorch's default of 1/3 is one.
+
+    Args:
+        min_share: least share of the total log gain that is worth a diagnosis.
+        min_fading: without a probed step, how many times the signal must shrink from the first to the last layer.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> from gradwatch.profile import Segment
+        >>> layer = Segment("act", "activation", "Relu", 0.5, 1.0), Segment("fc", "weight", "Addmm", 1 / 3, 0.2)
+        >>> alerts = [Alert(7, "vanishing", "fc", 2, 1e-9, 1e-4, "")]
+        >>> found = SmallWeights().explain(History(), BackwardProfile(layer * 12), alerts)
+        >>> found.confidence, found.evidence[0]
+        (1.0, 'the weights of fc pass 0.33 of the squared gradient per layer; 2 would make up for the activations')
+
+    Source: He et al., ICCV 2015, equation 14; Schoenholz et al., ICLR 2017, chi_1 below 1.
+    """
+
+    min_share: float = 0.3
+    # What the largest of three faults has at least.
+    min_fading: float = 5.0
+    # Inputs of healthy networks' last layers are a third to three times as large as the first one's.
+
+    def __post_init__(self) -> None:
+        check_number("SmallWeights: min_share", self.min_share, above=0, at_most=1)
+        check_number("SmallWeights: min_fading", self.min_fading, above=1)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        if not told(alerts, "vanishing"):
+            return None
+        whole = account(probe)
+        if probe is None or whole is None:
+            return self._by_signal(history)
+        weights = [e.segment for e in whole.of("weights")]
+        if whole.log_gain >= 0 or whole.share("weights") < self.min_share or not weights:
+            return None
+        reference, gain = weight_reference(probe), mean_gain([s.log_gain for s in weights])
+        seen = {s.layer: e.excess for s, e in zip(reversed(weights), reversed(whole.of("weights")))}
+        off = {layer: e for layer, e in (excess_of_weights(history, probe) or seen).items() if e < -CLEAR} or seen
+        return Diagnosis(
+            "small_weights",
+            confidence=whole.confidence("weights"),
+            layers=tuple(off),
+            evidence=(
+                f"the weights of {span(list(seen))} pass {gain:.2g} of the squared gradient per layer; {reference:.2g} would "
+                "make up for the activations",
+                f"over {len(weights)} layers the gradient {changes(whole.log_gain)}; too small weights make up "
+                f"{whole.share('weights'):.0%} of that, on a log scale",
+            ),
+            remedy=rescale(off, reference),
+            change="init_scale",
+        )
+
+    def _by_signal(self, history: History) -> Diagnosis | None:
+        sizes = signal(history)
+        if history.first is None or len(sizes) < 3 or sizes[0] < self.min_fading * sizes[-1]:
+            return None
+        factor = float((sizes[0] / sizes[-1]) ** (1 / (len(sizes) - 1)))
+        return Diagnosis(
+            "small_weights",
+            confidence=0.5,
+            layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known),
+            evidence=(
+                f"at the first step the layers' inputs shrink from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the "
+                f"output, {factor:.2g}-fold per layer, and the gradient on its way back",
+                PROBE_WOULD_TELL,
+            ),
+            remedy=f"multiply the initial weights of every layer by {factor:.3g}",
+            change="init_scale",
+        )
+
+
+CLEAR = 0.4
+"""Log squared gain by which a layer's weights are clearly off: one and a half times, or two thirds."""

@@ -1,0 +1,19 @@
+"""Which alerts a cause explains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradwatch.records import Alert, Severity
+
+UNSTABLE = ("exploding", "update_ratio")
+"""Rules that tell of gradients or steps that are too large."""
+
+
+def told(alerts: Sequence[Alert], *rules: str) -> list[Alert]:
+    """The alerts of ``rules`` that are no consequence of another.
+
+    >>> told([Alert(3, "dead", "fc", Severity.ERROR, 0.0, 0.0, "", follows="exploding")], "dead")
+    []
+    """
+    return [a for a in alerts if a.rule in rules and not a.follows and a.severity > Severity.INFO]

@@ -1,0 +1,65 @@
+"""Unscaled inputs: the data are in units in which their numbers are large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.start import inputs
+from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class UnscaledInputs:
+    """Training is unstable, or saturated, since the features that the first layer is given are far larger than 1.
+
+    The curvature of the loss grows with the square of the inputs' size, so that the learning rate which is stable falls
+    with it.
+
+    Args:
+        min_rms: least root mean square of the features.
+
+    Raises:
+        ValueError: when ``min_rms`` is out of range.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import numpy as np
+        >>> from gradwatch.profile import Weight
+        >>> history = History.from_grad_norms(fc=[900.0])
+        >>> history.first = replace(history.first, input_size=np.array([800.0]))
+        >>> probe = BackwardProfile(weights=(Weight("fc.weight", 8.0, 64, 64, 64),))
+        >>> found = UnscaledInputs().explain(history, probe, [Alert(1, "exploding", "fc", 2, 900.0, 50.0, "")])
+        >>> print(found.evidence[0])
+        the inputs of fc have a norm of 800 over 64 features: 100 in the root mean square, standardised ones have 1
+
+    Source: LeCun et al., Efficient BackProp, 1998, section 4.3.
+    """
+
+    min_rms: float = 3.0
+    # Standardised features have 1, pixels between 0 and 1 less; raw measurements in small units begin at about 4.
+
+    def __post_init__(self) -> None:
+        check_number("UnscaledInputs: min_rms", self.min_rms, above=1)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        given = inputs(history, probe)
+        if not told(alerts, *UNSTABLE, "saturated", "nonfinite", "overflow") or given is None or given.rms <= self.min_rms:
+            return None
+        features = round((given.norm / given.rms) ** 2)
+        return Diagnosis(
+            "unscaled_inputs",
+            confidence=0.95 if given.rms > 3 * self.min_rms else 0.8,
+            layers=(given.layer,),
+            evidence=(
+                f"the inputs of {given.layer} have a norm of {given.norm:.3g} over {features} features: {given.rms:.3g} in the "
+                "root mean square, standardised ones have 1",
+            ),
+            remedy="standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "
+            f"training data); dividing all inputs of {given.layer} by {given.rms:.3g} is the least",
+            change="data_scaling",
+        )

@@ -1,0 +1,39 @@
+"""Numbers and names as evidence and remedies put them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+PROBE_WOULD_TELL = "a probed step would settle it: no backward pass was looked into yet (gradwatch.probe)"
+
+
+def span(names: Sequence[str]) -> str:
+    """The first and the last of some layers.
+
+    >>> span(["fc0", "fc1", "fc2"]), span(["fc0", "fc1"]), span(["fc0"])
+    ('fc0 ... fc2', 'fc0 and fc1', 'fc0')
+    """
+    distinct = list(dict.fromkeys(names))
+    return (" ... " if len(distinct) > 2 else " and ").join(distinct[:1] + distinct[1:][-1:])
+
+
+def changes(log_gain: float) -> str:
+    """What a log gain of the squared gradient does to its norm.
+
+    >>> changes(math.log(1e-6)), changes(2.0), changes(-math.inf)
+    ('shrinks 1e+03-fold', 'grows 2.7-fold', 'becomes exactly zero')
+    """
+    if log_gain == -math.inf:
+        return "becomes exactly zero"
+    fold = math.exp(min(abs(log_gain) / 2, 700.0))
+    return f"{'shrinks' if log_gain < 0 else 'grows'} {fold:.2g}-fold"
+
+
+def mean_gain(log_gains: Sequence[float]) -> float:
+    """The geometric mean of squared gains from their logarithms; 1 of none.
+
+    >>> round(mean_gain([math.log(2.0), math.log(8.0)]), 9)
+    4.0
+    """
+    return math.exp(sum(log_gains) / len(log_gains)) if log_gains else 1.0
