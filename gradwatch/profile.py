@@ -92,6 +92,7 @@ class Operation:
         source: file and line of the user's code, where that was recorded.
         calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where no gradient came.
         module_kind: class of that module, as ``"LayerNorm"``.
+        outlet: whether the caller of the model has its output.
     """
 
     index: int
@@ -108,6 +109,7 @@ class Operation:
     source: str = ""
     calls: int = 1
     module_kind: str = ""
+    outlet: bool = False
 
 
 @dataclass(frozen=True)

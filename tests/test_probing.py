@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from gradwatch.probe import COMPILED, NO_GRADIENT, Probe, probe
+from gradwatch.probing import COMPILED, NO_GRADIENT, Probe, probe
 from gradwatch.profile import BackwardProfile, Operation
 from tests.fingerprint import hook_counts, printed
 from tests.models import GALLERY, CellLoop, Example, LastStep, backward, build
