@@ -57,7 +57,8 @@ class Bottleneck:
             confidence=0.95,
             layers=(name,) if name else (),
             evidence=(
-                f"in one place, {worst.segment.operation}{place([name])}, the gradient {changes(worst.segment.log_gain)}, "
+                f"in one place, {worst.segment.operation}{place([name])}, the gradient "
+                f"{changes(worst.segment.log_gain)}, "
                 f"{math.exp(min(abs(lost) / 2, 700.0)):.2g} times more than where others of its kind are",
                 f"from the output to the input it {changes(whole.log_gain)}; without that place it {changes(rest)}",
             ),

@@ -36,7 +36,7 @@ class DeadUnits:
     Example:
         >>> from gradwatch.profile import Segment, Weight
         >>> act = Segment("act", "activation", "Relu", 0.0, 1.0)
-        >>> weights = tuple(Weight(f"fc{i}.weight", 2.0, 2, 2, 2) for i in range(10))
+        >>> weights = tuple(Weight(f"fc{i}.weight", 2.0, 2, 2, 2) for i in range(11))
         >>> history = History.from_grad_norms({f"fc{i}": [0.0] * 9 for i in range(10)}, out=[1.0] * 9)
         >>> alerts = [Alert(8, "dead", f"fc{i}", 2, 0.0, 0.0, "") for i in range(10)]
         >>> found = DeadUnits().explain(history, BackwardProfile((act,), weights=weights), alerts)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.clip_at import usual_norm
+from gradwatch.diagnosis.reference import beside
 from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import place
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
@@ -81,6 +83,8 @@ class FirstNonFinite:
         origin = probe.nonfinite if probe is not None else None
         if origin is not None:
             evidence.append(_words(origin))
+        if probe is not None and (suspects := _suspects(probe)):
+            evidence.append(f"on the way are operations that are undefined at some input: {suspects}")
         if grew:
             limit = self.factor * usual_norm(history)
             return Diagnosis(
@@ -101,11 +105,16 @@ class FirstNonFinite:
         )
 
 
+def _suspects(probe: BackwardProfile) -> str:
+    found = [s for s in (*beside(probe)[::-1], *probe.segments[::-1]) if s.operation in FIXES]
+    return ", ".join(dict.fromkeys(f"{s.operation}{place([s.layer])}" for s in found))
+
+
 def _words(origin: Origin) -> str:
     what = f"{origin.operation} of {origin.module}" if origin.operation and origin.module else origin.module
     said = {
         "forward": f"in the forward pass {what or 'the model'} is the first to make NaN or inf of what is finite",
-        "backward": f"the forward pass is finite; in the backward pass {what or 'the loss'} is the first to make NaN or inf",
+        "backward": f"the forward pass is finite; in the backward pass it begins at {what or 'the loss'}",
         "input": f"{what or 'the model'} was given NaN or inf",
         "parameter": f"the parameter {what} holds NaN or inf since",
     }

@@ -22,8 +22,8 @@ class LossScale:
         >>> found = LossScale().explain(history, None, [Alert(5, "underflow", None, 2, 0.0, 6e-8, "")])
         >>> print(found.evidence[0])
         gradients are too small for float16, which has no number between 0 and 6e-08
-        >>> print(found.remedy)
-        run autocast in bfloat16, which has the range of float32 and needs no loss scale; or torch.amp.GradScaler("cuda")
+        >>> print(found.remedy.partition(";")[0])
+        run autocast in bfloat16, which has the range of float32 and needs no loss scale
 
     Source: Micikevicius et al., ICLR 2018, section 3.2.
     """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.account import SEVERE, account
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale
 from gradwatch.diagnosis.start import excess_of_weights, signal
@@ -54,8 +55,10 @@ class SmallWeights:
         if not told(alerts, "vanishing"):
             return None
         whole = account(probe)
-        if probe is None or whole is None:
+        if probe is None:
             return self._by_signal(history)
+        if whole is None or whole.is_cut:
+            return self._by_size(history, probe)
         weights = whole.of("weights")[::-1]
         share = whole.share("weights")
         if whole.log_gain >= 0 or share < self.min_share or not weights:
@@ -72,6 +75,26 @@ class SmallWeights:
                 f"{reference:.2g} would make up for the activations",
                 f"over {len(weights)} layers the gradient {changes(whole.log_gain)}; too small weights make up "
                 f"{share:.0%} of that, on a log scale",
+            ),
+            remedy=rescale(off, reference),
+            change="init_scale",
+        )
+
+    def _by_size(self, history: History, probe: BackwardProfile) -> Diagnosis | None:
+        """Where no gradient is left to look at, by what the weights were at the first step."""
+        off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e < -CLEAR}
+        whole = math.fsum(off.values())
+        if whole > -SEVERE:
+            return None
+        reference, gain = weight_reference(probe), mean_gain(list(off.values()))
+        return Diagnosis(
+            "small_weights",
+            confidence=0.8,
+            layers=tuple(off),
+            evidence=(
+                f"at the first step the weights of {span(list(off))} have a squared gain of {gain * reference:.3g} per "
+                f"layer; {reference:.2g} would make up for the activations",
+                f"over {len(off)} layers signal and gradient each {changes(whole).replace('shrinks', 'shrink')} by that",
             ),
             remedy=rescale(off, reference),
             change="init_scale",
