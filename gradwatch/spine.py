@@ -121,6 +121,9 @@ def _kind_of_one(operation: Operation) -> str:
 
 def _block(flow: Flow, stretch: Stretch, norm: float, nested: int) -> tuple[float, tuple[Branch, ...]] | None:
     """Of a residual block the squared gain of its skip, and the ways beside it; None of what is none."""
+    ends = {e.output for index in (stretch.begin, *stretch.inner) for e in flow.sends[index] if e.to == stretch.end}
+    if len(ends) > 1:
+        return None  # ways that lead to several tensors
     direct, others, sums = _summands(flow, stretch)
     inner = [index for index in stretch.inner if index not in sums]
     ways = [
