@@ -141,6 +141,10 @@ class Segment:
         derivative: of an element-wise activation.
         weight: of a weight.
         source: file and line of the user's code, where that was recorded.
+
+    Example:
+        >>> round(Segment("act", "activation", "Sigmoid", gain=0.0625, grad_norm=1.0).log_gain, 3)
+        -2.773
     """
 
     layer: str

@@ -153,7 +153,7 @@ class _Way(NamedTuple):
 
 
 def _summands(flow: Flow, stretch: Stretch) -> tuple[list[Edge], list[Edge], set[int]]:
-    """What a sum sends to the end of the stretch, what to elsewhere, and the sums within that were taken as one with it.
+    """What a sum sends to the end of the stretch, what to elsewhere, and the sums within that are one with it.
 
     Those are the inner ones of ``x + f(x) + g(x)``.
     """

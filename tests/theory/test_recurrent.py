@@ -103,6 +103,6 @@ def test_an_lstms_cell_passes_its_forget_gate(forget: float) -> None:
     with torch.no_grad():
         cell.bias_ih_l0[WIDTH : 2 * WIDTH] = forget
     with torch.backends.mkldnn.flags(enabled=False):  # else one operation for all steps
-        paths = {t.path: t for t in profile_of(Last(cell), torch.randn(steps, BATCH, WIDTH)).time_steps}
+        paths = {t.path: t for t in profile_of(Last(cell), torch.randn(steps, 4 * BATCH, WIDTH)).time_steps}
     passed = gaussian_mean(lambda z: SIGMOID.value(z + forget) ** 2)
     assert paths["cell"].gains == pytest.approx([passed] * (steps - 1), rel=0.03)
