@@ -105,4 +105,6 @@ def test_an_lstms_cell_passes_its_forget_gate(forget: float) -> None:
     with torch.backends.mkldnn.flags(enabled=False):  # else one operation for all steps
         paths = {t.path: t for t in profile_of(Last(cell), torch.randn(steps, 4 * BATCH, WIDTH)).time_steps}
     passed = gaussian_mean(lambda z: SIGMOID.value(z + forget) ** 2)
-    assert paths["cell"].gains == pytest.approx([passed] * (steps - 1), rel=0.03)
+    # The last gate made the state that the gradient comes to through tanh, so that the two are related.
+    assert paths["cell"].gains[0] == pytest.approx(passed, rel=0.1)
+    assert paths["cell"].gains[1:] == pytest.approx([passed] * (steps - 2), rel=0.03)
