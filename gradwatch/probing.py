@@ -114,7 +114,14 @@ class Probe:
             return BackwardProfile(nonfinite=nonfinite, notes=notes) if nonfinite or notes else None
         weights = {operation.weight.name: operation.weight for operation in self.operations if operation.weight}
         ways = flow(self.operations)
-        return BackwardProfile(spine(ways), time_steps(ways), nonfinite, notes=notes, weights=tuple(weights.values()))
+        return BackwardProfile(
+            spine(ways),
+            time_steps(ways),
+            nonfinite,
+            notes=notes,
+            weights=tuple(weights.values()),
+            half=recording.half,
+        )
 
     def close(self) -> None:
         """Remove the hooks and forget what they saw."""

@@ -225,6 +225,7 @@ class BackwardProfile:
         step: the optimizer step, -1 outside of a monitor.
         notes: what could not be seen, in sentences.
         weights: every matrix and kernel that was multiplied with, input first, those beside the spine among them.
+        half: whether any module gave float16, as under autocast.
 
     Example:
         >>> block = (Segment("act", "activation", "Sigmoid", 0.05, 1.0), Segment("fc", "weight", "Addmm", 2.0, 0.2))
@@ -239,6 +240,7 @@ class BackwardProfile:
     step: int = -1
     notes: tuple[str, ...] = field(default=())
     weights: tuple[Weight, ...] = ()
+    half: bool = False
 
     @property
     def log_gain(self) -> float:
