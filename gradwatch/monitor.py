@@ -22,6 +22,7 @@ from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
 from gradwatch.alert_log import AlertLog
 from gradwatch.capture import Arriving, Capture
+from gradwatch.clipping.check import check_model
 from gradwatch.faults import DROPPED, Faults, GradwatchWarning
 from gradwatch.history import History
 from gradwatch.layers import LayerTable
@@ -131,6 +132,8 @@ class Monitor:
         )
         default_rules.check(self._rules, self._table.names)
         self._clip = clip if clip is None else check_parts("clip", [clip], "clip_")[0]
+        if clip is not None:
+            check_model(clip, model, self._table.named_parameters())
         self._sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
         self._causes = list(diagnosis.default()) if diagnose else []
         self._every_n_steps = every_n_steps
