@@ -95,8 +95,8 @@ class AGC:
             after, clipped = math.nan, math.nan
         return ClipRecord("agc", total, after, math.nan, self.clip_factor, clipped=clipped)
 
-    def check(self, parameters: Mapping[str, Tensor]) -> None:
-        """Raise ValueError where a pattern of ``exclude`` matches no name of ``parameters``, or no rank has whole units."""
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where a pattern of ``exclude`` matches no name, or no rank has whole units."""
         names = list(parameters)
         self._excluded.check(names)
         _check_units_are_whole({names[i]: parameters[names[i]] for i in self._excluded.split(names)[-1]})

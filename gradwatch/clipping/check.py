@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from gradwatch.clipping.several import check
+from gradwatch.clipping.several import check_parameters
 from gradwatch.protocols import ClipPolicy
 
 
@@ -14,7 +14,7 @@ def check_model(policy: ClipPolicy, model: nn.Module, parameters: Mapping[str, T
     """Raise ValueError, with what to do instead, where ``policy`` cannot be right for ``model``.
 
     Args:
-        policy: asked by its ``check(parameters)``, where it has one.
+        policy: asked by its ``check_parameters(parameters)``, where it has one.
         model: refused where it keeps its gradients to itself.
         parameters: of the model, by their names.
 
@@ -31,4 +31,4 @@ def check_model(policy: ClipPolicy, model: nn.Module, parameters: Mapping[str, T
             f"clip={policy!r}: DeepSpeed keeps its gradients to itself and clips them itself: set gradient_clipping in "
             "its config instead"
         )
-    check(policy, parameters)
+    check_parameters(policy, parameters)

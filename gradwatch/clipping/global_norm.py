@@ -94,7 +94,7 @@ class GlobalNorm:
         coefficient = torch.where(torch.isfinite(total), coefficient, 1.0)
         return multiply_(gradients, stats, coefficient, self.max_norm, self._name)
 
-    def check(self, parameters: Mapping[str, Tensor]) -> None:
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise ValueError for ``norm_type=inf`` where one of ``parameters``, by their names, is sharded."""
         for name, p in parameters.items() if self.norm_type == inf else ():
             if is_flattened(p) or is_sharded(p):

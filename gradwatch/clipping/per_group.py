@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.names import Patterns, index, names_of
-from gradwatch.clipping.several import Several, check
+from gradwatch.clipping.several import Several, check_parameters
 from gradwatch.patterns import as_patterns, check_number
 from gradwatch.protocols import ClipPolicy
 from gradwatch.records import ClipRecord
@@ -77,12 +77,12 @@ class PerGroup(Several):
             "per_group", before, after, 1.0 if nothing else math.nan, math.nan, clipped=clipped, parts=parts
         )
 
-    def check(self, parameters: Mapping[str, Tensor]) -> None:
-        """Raise ValueError where a pattern matches no name of ``parameters`` that is left for it, or a policy says no."""
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where a pattern matches no name that is left for it, or its policy refuses the group."""
         names = list(parameters)
         self._check_patterns(names)
         for policy, group in zip(self.policies.values(), self._patterns.split(names)):
-            check(policy, {names[i]: parameters[names[i]] for i in group})
+            check_parameters(policy, {names[i]: parameters[names[i]] for i in group})
 
     def _check_patterns(self, names: Sequence[str]) -> None:
         self._patterns.check(names)

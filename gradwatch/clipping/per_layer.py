@@ -74,7 +74,7 @@ class PerLayer:
         after: Any = torch.linalg.vector_norm(norms * each)
         return ClipRecord("per_layer", total, after, math.nan, self.max_norm, clipped=clipped)
 
-    def check(self, parameters: Mapping[str, Tensor]) -> None:
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise ValueError where one of ``parameters``, by their names, holds many layers."""
         for name, p in parameters.items():
             if is_flattened(p) and name.endswith("_flat_param"):

@@ -33,10 +33,10 @@ class Several:
             raise ValueError(f"{argument} has one policy with a memory twice: make one for each")
         self.policies = dict(policies)
 
-    def check(self, parameters: Mapping[str, Tensor]) -> None:
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Raise ValueError where a policy cannot be right for the model of ``parameters``, by their names."""
         for policy in self.policies.values():
-            check(policy, parameters)
+            check_parameters(policy, parameters)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: self.policies[name].state_dict() for name in self._with("state_dict")}  # type: ignore[attr-defined]
@@ -51,7 +51,7 @@ class Several:
         return [name for name, policy in self.policies.items() if hasattr(policy, method)]
 
 
-def check(policy: ClipPolicy, parameters: Mapping[str, Tensor]) -> None:
+def check_parameters(policy: ClipPolicy, parameters: Mapping[str, Tensor]) -> None:
     """Raise ValueError where ``policy`` says that it cannot be right for ``parameters``, by their names."""
-    if hasattr(policy, "check"):
-        policy.check(parameters)
+    if hasattr(policy, "check_parameters"):
+        policy.check_parameters(parameters)
