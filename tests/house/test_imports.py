@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"tags"},
+            {"tags", "tfrecord"},
             {"records"},
             {"profile"},
             {"graph_nodes"},
@@ -51,11 +51,12 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     )
 )
 PLUGIN = "tensorboard_plugin"
-PLUGIN_MAY_IMPORT = {"records", "tags", PLUGIN}
+PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", PLUGIN}
 WITHOUT_TORCH = {
     "",
     "records",
     "tags",
+    "tfrecord",
     "patterns",
     "history",
     "verdict",
