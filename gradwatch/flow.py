@@ -16,10 +16,11 @@ SEEN_OUTSIDE = 1e-3
 
 
 class Edge(NamedTuple):
-    """What one operation sends to another: the index of that one, and the L2 norm."""
+    """What one operation sends to another: the index of that one, the L2 norm, and to which of its outputs."""
 
     to: int
     norm: float
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Flow:
         """Of each operation that is sent something, from which (in place of to which) and how much."""
         found: dict[int, list[Edge]] = {}
         for index, edges in self.sends.items():
-            for to, norm in edges:
-                found.setdefault(to, []).append(Edge(index, norm))
+            for to, norm, output in edges:
+                found.setdefault(to, []).append(Edge(index, norm, output))
         return found
 
     def to_the_deepest(self) -> Flow:
-        """What of it leads to the deepest operation: the one furthest from the top, by weights and then by operations."""
+        """What of it leads to the deepest operation: that furthest from the top, by weights and then by operations."""
         depths: dict[int, tuple[int, int]] = {}
         for index in sorted(self.sends, reverse=True):
             weights, steps = depths.setdefault(index, (0, 0))
@@ -73,7 +74,7 @@ def flow(operations: Sequence[Operation]) -> Flow:
 
     >>> relu = Operation(1, "Relu", "activation", "act", 0, ((0, 0),), 2.0)
     >>> flow((Operation(0, "Addmm", "weight", "fc", 0, (None,), 1.5), relu)).sends
-    {1: (Edge(to=0, norm=1.5),), 0: ()}
+    {1: (Edge(to=0, norm=1.5, output=0),), 0: ()}
     """
     inputs: dict[int, list[Edge]] = {}
     arrived: dict[int, list[float]] = {}
@@ -83,21 +84,24 @@ def flow(operations: Sequence[Operation]) -> Flow:
             inputs[o.index] = []
             for given, norm in zip(o.inputs, o.sent or (math.nan,) * len(o.inputs)):
                 if given is not None and operations[given[0]].calls:
-                    edge = Edge(given[0], operations[given[0]].grad_norm if math.isnan(norm) else norm)
+                    edge = Edge(given[0], operations[given[0]].grad_norm if math.isnan(norm) else norm, given[1])
                     inputs[o.index].append(edge)
                     arrived.setdefault(edge.to, []).append(edge.norm)
 
-    def origin(index: int) -> int:
-        while operations[index].name in PRESERVING and len(inputs[index]) == 1:
-            index = inputs[index][0].to
-        return index
+    def moves(index: int) -> bool:
+        return operations[index].name in PRESERVING and len(inputs[index]) == 1
 
-    sends = {
-        index: tuple(Edge(origin(e.to), e.norm) for e in edges)
-        for index, edges in inputs.items()
-        if origin(index) == index
+    def origin(edge: Edge) -> Edge:
+        while moves(edge.to):
+            edge = inputs[edge.to][0]._replace(norm=edge.norm)
+        return edge
+
+    sends = {index: tuple(map(origin, edges)) for index, edges in inputs.items() if not moves(index)}
+    tops = {
+        origin(Edge(index, math.nan)).to
+        for index in inputs
+        if _comes_from_outside(operations[index], arrived.get(index, ()))
     }
-    tops = {origin(index) for index in inputs if _comes_from_outside(operations[index], arrived.get(index, ()))}
     return Flow(operations, sends, frozenset(tops))
 
 

@@ -90,7 +90,7 @@ class Operation:
         derivative: of an element-wise activation.
         weight: the matrix or kernel that it multiplies with.
         source: file and line of the user's code, where that was recorded.
-        calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where no gradient came.
+        calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where nothing came.
         module_kind: class of that module, as ``"LayerNorm"``.
         outlet: whether the caller of the model has its output.
     """
@@ -141,6 +141,10 @@ class Segment:
         derivative: of an element-wise activation.
         weight: of a weight.
         source: file and line of the user's code, where that was recorded.
+
+    Example:
+        >>> round(Segment("act", "activation", "Sigmoid", gain=0.0625, grad_norm=1.0).log_gain, 3)
+        -2.773
     """
 
     layer: str

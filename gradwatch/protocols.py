@@ -30,7 +30,12 @@ class Rule(Protocol):
 
 @runtime_checkable
 class ClipPolicy(Protocol):
-    """Changes the gradients in place, on their device and without waiting for it."""
+    """Changes the gradients in place, on their device and without waiting for it.
+
+    It may have ``check_parameters(parameters)``, called once with the model's parameters by their names, which raises ValueError
+    where it cannot be right for them. An error of ``clip_`` is warned of and training goes on, but for a
+    :class:`gradwatch.faults.StopTraining`.
+    """
 
     def clip_(self, gradients: Sequence[Tensor], stats: Measured) -> ClipRecord:
         """Clip ``gradients``; ``stats`` holds the norms that were just measured, so none needs to be read twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def time_steps(flow: Flow) -> tuple[TimeSteps, ...]:
     """
     found = []
     for layer, states in _recurrent(flow):
-        steps = [_step(flow, after, before) for after, before in zip(states, states[1:])]
+        steps = [_step(flow, after, before) for after, before in pairwise(states)]
         found.append(_gains(flow, layer, states, steps, "hidden"))
         if cells := _cells(flow, states, steps):
             found.append(_gains(flow, layer, cells, steps, "cell"))
@@ -46,22 +47,26 @@ def _recurrent(flow: Flow) -> Iterator[tuple[str, list[int]]]:
 
 def _states(flow: Flow, places: Sequence[int]) -> list[int]:
     """What the operations at ``places`` multiply, which is what came of those before; [] of what is not recurrent."""
-    given = [flow.sends[place] for place in places[:-1]]  # the first state is given from elsewhere
-    if not given or any(len(edges) != 1 for edges in given):
+    found = [_state(flow, place, earlier) for place, earlier in pairwise(places)]
+    states = [state for state in found if state is not None]
+    if not states or len(states) < len(found):
         return []
-    states = [edges[0].to for edges in given]
     # None of them multiplies the last state, which is as far behind the last of them as others are behind theirs.
     last = places[0] + states[0] - places[1]
     states = [last, *states] if _are_alike(flow, (last, states[0])) else states
-    is_recurrent = (
-        len(states) > 1
-        and _are_alike(flow, states)
-        and all(
-            after > before and _sees_more(flow, _step(flow, after, before), before)
-            for after, before in zip(states, states[1:])
-        )
-    )
-    return states if is_recurrent else []
+    recurs = all(_sees_more(flow, _step(flow, after, before), before) for after, before in pairwise(states))
+    return states if len(states) > 1 and _are_alike(flow, states) and recurs else []
+
+
+def _state(flow: Flow, place: int, earlier: int) -> int | None:
+    """What the operation at ``place`` multiplies, alone or joined with something, that came of the one ``earlier``."""
+    queue = [e.to for e in flow.sends[place]]
+    for index in queue:  # it grows
+        if flow.operations[index].kind == "shape":
+            queue += [e.to for e in flow.sends[index]]
+        elif earlier in _step(flow, index, earlier - 1):
+            return index
+    return None
 
 
 def _step(flow: Flow, after: int, before: int) -> list[int]:
@@ -107,8 +112,8 @@ def _gains(flow: Flow, layer: str, states: Sequence[int], steps: Sequence[Sequen
 def _passed(flow: Flow, step: Iterable[int], before: int) -> float:
     """The norm of what ``step`` sends to the state before it: exact of one edge, or where nothing else arrives."""
     own = set(step)
-    inside = [norm for index, norm in flow.arrives[before] if index in own]
-    outside = [norm for index, norm in flow.arrives[before] if index not in own]
+    inside = [e.norm for e in flow.arrives[before] if e.to in own]
+    outside = [e.norm for e in flow.arrives[before] if e.to not in own]
     if len(inside) > 1 and not any(outside) and before not in flow.tops:
         return flow.norm(before)
     return math.hypot(*inside)

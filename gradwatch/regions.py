@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from gradwatch.flow import Flow
 
-STATISTICS = frozenset(
-    "LinalgVectorNorm Mean Norm Prod Rsqrt Std StdMean Sum Var VarMean".split(),
-)
+STATISTICS = frozenset({"LinalgVectorNorm", "Mean", "Norm", "Rsqrt", "Std", "StdMean", "Sum", "Var", "VarMean"})
 """Without a weight beside them these are of a norm that is written out: x * rsqrt(mean(x^2))."""
 
 

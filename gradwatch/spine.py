@@ -121,6 +121,9 @@ def _kind_of_one(operation: Operation) -> str:
 
 def _block(flow: Flow, stretch: Stretch, norm: float, nested: int) -> tuple[float, tuple[Branch, ...]] | None:
     """Of a residual block the squared gain of its skip, and the ways beside it; None of what is none."""
+    ends = {e.output for index in (stretch.begin, *stretch.inner) for e in flow.sends[index] if e.to == stretch.end}
+    if len(ends) > 1:
+        return None  # ways that lead to several tensors
     direct, others, sums = _summands(flow, stretch)
     inner = [index for index in stretch.inner if index not in sums]
     ways = [
@@ -150,7 +153,7 @@ class _Way(NamedTuple):
 
 
 def _summands(flow: Flow, stretch: Stretch) -> tuple[list[Edge], list[Edge], set[int]]:
-    """What a sum sends to the end of the stretch, what to elsewhere, and the sums within that were taken as one with it.
+    """What a sum sends to the end of the stretch, what to elsewhere, and the sums within that are one with it.
 
     Those are the inner ones of ``x + f(x) + g(x)``.
     """

@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"tags"},
+            {"tags", "tfrecord"},
             {"records"},
             {"profile"},
             {"graph_nodes"},
@@ -41,7 +41,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"reduction"},
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},
-            {"alert_log", "capture"},
+            {"alert_log", "clip_log", "capture"},
             {"monitor"},
             {"hooks"},
             {"integrations"},
@@ -51,15 +51,17 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     )
 )
 PLUGIN = "tensorboard_plugin"
-PLUGIN_MAY_IMPORT = {"records", "tags", PLUGIN}
+PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", PLUGIN}
 WITHOUT_TORCH = {
     "",
     "records",
     "tags",
+    "tfrecord",
     "patterns",
     "history",
     "verdict",
     "faults",
+    "clip_log",
     "rules",
     "diagnosis",
     "sinks",
