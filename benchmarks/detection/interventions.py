@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.detection.diagnosing import Told
-from benchmarks.detection.labels import SEEDS, Label, Remedy, gain_of, remedy_of, rounded
-from benchmarks.detection.remedies import NotApplicable, apply
+from benchmarks.detection.labels import SEEDS, Label, Remedy, gain_of, remedy_of
+from benchmarks.detection.remedies import NotApplicableError, apply
 from benchmarks.detection.scores import Share
 from benchmarks.detection.task import Program
 from gradwatch.records import Diagnosis
@@ -57,7 +54,7 @@ def intervene(program: Program, label: Label, told: Told) -> Intervention:
         return Intervention(rules)
     try:
         gains = [gain_of(apply(told.diagnoses[0], program, seed)) for seed in SEEDS]
-    except NotApplicable:
+    except NotApplicableError:
         return Intervention(rules, told.diagnoses)
     return Intervention(rules, told.diagnoses, remedy_of(label, gains))
 

@@ -18,6 +18,9 @@ Networks train to a depth of about 6 depth scales (Schoenholz et al., ICLR 2017)
 below it with SGD, and 2 of 20 above.
 """
 
+NOTABLE = 2.0
+"""Log gain of the squared gradient below which depth explains nothing: healthy networks vary as much."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -53,6 +56,11 @@ class Account:
     def is_cut(self) -> bool:
         """Whether the gradient becomes exactly zero on its way."""
         return bool(self.entries) and self.entries[-1].excess == -math.inf
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether it takes enough of the gradient away to be worth an explanation."""
+        return self.log_gain < -NOTABLE
 
     def of(self, fault: str) -> list[Entry]:
         """The entries that speak for ``fault``."""
