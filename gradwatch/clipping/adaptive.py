@@ -123,8 +123,8 @@ def _check_units_are_whole(parameters: Mapping[str, Tensor]) -> None:
             )
         for placement in _spread_units(p):
             raise ValueError(
-                f"AGC: {name}, of shape {tuple(p.shape)}, is sharded as {placement}, so that no rank has a whole unit: "
-                "leave it out by exclude="
+                f"AGC: {name}, of shape {tuple(p.shape)}, is sharded as {placement!r}, so that no rank has a whole "
+                "unit: leave it out by exclude="
             )
 
 

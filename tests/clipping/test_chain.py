@@ -53,7 +53,7 @@ def test_the_record_by_hand():
 
 
 def test_a_skipped_step_counts_for_nothing_in_those_behind():
-    """Not in the window of AutoClip, nor as a NaN that GlobalNorm would leave alone."""
+    """They are not asked."""
     chain = Chain(SkipNonFinite(), AutoClip(50))
     for value in (1.0, NAN, 3.0):
         gradient = torch.tensor([value])
@@ -62,7 +62,8 @@ def test_a_skipped_step_counts_for_nothing_in_those_behind():
     gradient = torch.tensor([INF, 1.0])
     record = chain.clip_([gradient], measure([gradient]))
     assert gradient.tolist() == [0.0, 0.0]
-    assert (record.coefficient, record.norm_after, float(record.parts[1].norm_before)) == (0.0, 0.0, 0.0)
+    assert (record.coefficient, record.norm_after, float(record.clipped)) == (0.0, 0.0, 1.0)
+    assert [part.policy for part in record.parts] == ["skip_non_finite"]
 
 
 def test_norms_are_measured_again_only_after_what_changed_them_one_by_one():
