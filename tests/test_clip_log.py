@@ -116,9 +116,16 @@ class TestSummaries:
         text = said(fed(norms, limit=0.1))
         ratio, median = 0.1 / np.median(norms), np.median(norms)
         assert f": max_norm 0.1 is {ratio:.2g} times their median norm {median:.2g}, so it acts as a smaller" in text
-        advised, share = text.partition("; max_norm ")[2].split(" would clip ")
+        advised, share = text.partition(", with SGD at")[0].partition("; max_norm ")[2].split(" would clip ")
         assert float(share.removesuffix("%")) / 100 == pytest.approx(np.mean(norms > float(advised)), abs=0.002)
         assert np.mean(norms > float(advised)) == pytest.approx(0.01, abs=0.005)
+
+    @pytest.mark.parametrize("spike", [1e2, 1e6, 1e300])
+    def test_spikes_do_not_raise_what_is_advised(self, spike):
+        norms = np.exp(np.random.default_rng(0).normal(0, 0.1, 1000))
+        norms[::30] *= spike
+        advised = float(said(fed(norms, limit=0.1)).partition("; max_norm ")[2].split(" ")[0])
+        assert 2.5 < advised < 3.5
 
     @pytest.mark.parametrize(
         ("norms", "limit", "words"),
@@ -164,7 +171,8 @@ class TestAlerts:
         assert step == ENOUGH - 1
         assert message == (
             "clipped 100% of 100 steps: max_norm 1 is 0.1 times their median norm 10, so it acts as a smaller learning "
-            "rate and not against spikes; max_norm 10 would clip 0%"
+            "rate and not against spikes; max_norm 10 would clip 0%, with SGD at 0.1 times the learning rate for steps "
+            "as large as now"
         )
 
     def test_and_again_after_it_was_seldom(self):
