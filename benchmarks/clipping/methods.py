@@ -77,7 +77,8 @@ class Ours(Clipping):
         self.monitor.step()
 
     def rate(self) -> float:
-        return self.monitor.report().clipping[0].rate
+        clip = self.monitor.report().clip
+        return 0.0 if clip is None else clip.rate
 
 
 POLICIES: dict[str, Callable[[Limits], ClipPolicy]] = {
