@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,8 +121,11 @@ and not against spikes; max_norm 99 would clip 1%, with SGD at 0.02 times the le
         tally.add(record.norm_before, _clipped(record))
         self._latest[path] = record  # keeps the whole before its parts
         parts = tuple([self._take(name, part) for name, part in _named_parts(path, record)])
-        self._latest[path] = record = replace(record, rate=tally.rate(), parts=parts)
-        return record
+        r = record
+        self._latest[path] = ClipRecord(
+            r.policy, r.norm_before, r.norm_after, r.coefficient, r.threshold, r.group, r.clipped, parts, tally.rate()
+        )
+        return self._latest[path]
 
 
 class _Tally:
