@@ -72,9 +72,9 @@ class AlertLog:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types that :meth:`load_state_dict` takes back."""
-        numbers = {"step": int, "severity": int, "value": float, "threshold": float}
+        plain = {"step": int, "severity": int, "value": float, "threshold": float, "layers": list}
         alerts = [
-            {name: numbers.get(name, lambda value: value)(value) for name, value in dataclasses.asdict(alert).items()}
+            {name: plain.get(name, lambda value: value)(value) for name, value in dataclasses.asdict(alert).items()}
             for alert in self.alerts
         ]
         return {"alerts": alerts, "repeated": [(rule, layer, int(s)) for rule, layer, s in self._repeated]}
@@ -86,7 +86,8 @@ class AlertLog:
         self.worst.clear()
         self._last_error.clear()
         for alert in state["alerts"]:
-            self._add(Alert(**{**alert, "severity": Severity(alert["severity"])}))
+            layers = tuple(alert.get("layers", ()))
+            self._add(Alert(**{**alert, "severity": Severity(alert["severity"]), "layers": layers}))
         self._repeated = {(rule, layer, Severity(severity)) for rule, layer, severity in state["repeated"]}
 
     def _related(self, alert: Alert) -> Alert:

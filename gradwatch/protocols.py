@@ -15,6 +15,7 @@ from gradwatch.records import Alert, ClipRecord, Diagnosis, Report
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gradwatch.profile import BackwardProfile
     from gradwatch.stats import Measured
 
 
@@ -45,7 +46,7 @@ class ClipPolicy(Protocol):
 class Cause(Protocol):
     """Explains alerts: called when there are new ones, and by ``monitor.report()``."""
 
-    def explain(self, history: History, probe: object, alerts: Sequence[Alert]) -> Diagnosis | None:
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         """The diagnosis, or None when this is not the cause. ``probe`` is None where no backward was probed."""
         ...
 

@@ -135,6 +135,7 @@ class Alert:
         threshold: the limit that it was judged against.
         message: one sentence with the numbers in it.
         follows: the rule of an earlier alert of which this one may be the consequence, as "exploding" of a "nonfinite".
+        layers: names of every layer concerned, input first, where one alert stands for many; else empty.
     """
 
     step: int
@@ -145,6 +146,7 @@ class Alert:
     threshold: float
     message: str
     follows: str = ""
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

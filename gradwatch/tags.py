@@ -18,11 +18,21 @@ CHUNK_STEPS = 4096
 """Steps under one tag. TensorBoard keeps a bounded sample of each tag and reads its metadata (the layer names) once,
 so a new tag per chunk keeps every step readable and lets the set of layers change."""
 
+OWN = f"{PLUGIN}/"
+"""How every tag begins that the plugin owns."""
 NORMS = "gradwatch/norms"
 SAMPLED = "gradwatch/sampled"
 UPDATE_RATIO = "gradwatch/update_ratio"
 NO_GRADIENT = -1.0
 """Stands for "no gradient" in the norms tensor, where NaN, inf and 0 keep their own meaning."""
+
+CLIP = "gradwatch/clip"
+CLIP_NUMBERS = ("norm_before", "norm_after", "coefficient", "clipped", "threshold")
+"""Of each record of what was clipped, in this order."""
+PROFILE = "gradwatch/profile"
+VERDICT = "gradwatch/verdict"
+
+ALERT_LOG = "gradwatch/alert_log"
 
 ALERTS = "gradwatch/alerts"
 REPORT = "gradwatch/report"
@@ -47,7 +57,7 @@ HISTOGRAM_EDGES = np.linspace(-16.0, 4.0, 81)
 """Edges in log10 |gradient|: 80 buckets of a quarter decade, the outermost taking what lies beyond them."""
 
 
-def chunk_tag(prefix: str, step: int, layers: Sequence[str]) -> str:
+def chunk_tag(prefix: str, step: int, layers: Sequence[str] = ()) -> str:
     """Tag of a tensor over all layers: one per chunk of steps and set of layers.
 
     The set goes in as a checksum of its names, so that a run that goes on in the same directory, maybe with another
@@ -62,6 +72,15 @@ def chunk_tag(prefix: str, step: int, layers: Sequence[str]) -> str:
 @lru_cache(maxsize=8)
 def _digest(layers: tuple[str, ...]) -> str:
     return f"{zlib.crc32(json.dumps(layers).encode()):08x}"  # names may hold any character that would separate them
+
+
+def block_tag(block: int, step: int) -> str:
+    """Tag of a block of alerts, the first of them at ``step``: a resumed run begins with a block of its own.
+
+    >>> block_tag(2, 5000)
+    'gradwatch/alert_log/000005000/000002'
+    """
+    return f"{ALERT_LOG}/{step:09d}/{block:06d}"
 
 
 def layer_tag(prefix: str, layer: str) -> str:

@@ -58,7 +58,7 @@ def test_state_goes_on_and_holds_plain_types() -> None:
     numpy_alert = Alert(np.int64(3), "own", "a", Severity.WARNING, np.float64(1.5), np.float32(2.0), "a")
     log.take([(OWN, [numpy_alert])])
     state = log.state_dict()
-    assert {type(value) for value in state["alerts"][0].values()} == {int, str, float}
+    assert {type(value) for value in state["alerts"][0].values()} == {int, str, float, list}
     again = AlertLog()
     again.load_state_dict(state)
     assert again.alerts == log.alerts

@@ -86,6 +86,7 @@ def test_a_report_as_a_dict() -> None:
             "threshold": 1e-4,
             "message": "fc0: gradient norm 1e-09 stayed below 0.0001",
             "follows": "",
+            "layers": [],
         }
     ]
     assert plain["diagnoses"][0]["layers"] == ["fc0", "fc1"]

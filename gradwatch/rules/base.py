@@ -223,8 +223,9 @@ class LayerRule(StepRule):
             text = self.describe(value, threshold)
         named = some_of([layers[worst], *(layers[i] for i in indices[::-1] if i != worst)])
         layer = layers[worst] if len(indices) == 1 else None
+        every = () if len(indices) == 1 else tuple(layers[i] for i in indices)
         when = step if found.step is None else int(found.step[worst])
-        return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}")
+        return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}", layers=every)
 
 
 def is_shallow(stats: StepStats) -> bool:

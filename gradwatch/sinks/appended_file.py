@@ -39,6 +39,11 @@ class AppendedFile:
         self._owner = os.getpid()
         self._has_links = os.fstat(self._descriptor).st_nlink > 0  # some file systems count none for any file
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process can append."""
+        return not self.closed and self._owner == os.getpid()
+
     def append(self, record: bytes) -> None:
         """Write ``record``.
 

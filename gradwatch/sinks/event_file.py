@@ -9,16 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import struct
 import time
 from contextlib import suppress
 from pathlib import Path
 
-import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from gradwatch.sinks.appended_file import AppendedFile
+from gradwatch.tfrecord import as_record
 
 _serial = itertools.count()
 
@@ -36,12 +35,12 @@ class EventFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether the next event goes to the file of the last one."""
-        return self._file is not None and not self._file.closed
+        """Whether the next event goes to the file of the last one; False in a forked process."""
+        return self._file is not None and self._file.is_open
 
     def add_summary(self, summary: Summary, step: int) -> None:
         """Write ``summary`` as one event. Raises OSError where that fails, RuntimeError in a forked process."""
-        if self._file is None or self._file.closed:  # is_open, in words that a type checker follows
+        if self._file is None or self._file.closed:  # a forked process goes on, and is told
             self._file = self._open()
         try:
             self._append(self._file, Event(wall_time=time.time(), step=step, summary=summary))
@@ -67,18 +66,3 @@ class EventFile:
     @staticmethod
     def _append(file: AppendedFile, event: Event) -> None:
         file.append(as_record(event.SerializeToString()))
-
-
-def as_record(data: bytes) -> bytes:
-    """``data`` framed as TFRecord does: length, checksum of the length, data, checksum of the data.
-
-    >>> len(as_record(b"event")) - len(b"event")
-    16
-    """
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import (
@@ -18,7 +19,10 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from gradwatch import tags
-from gradwatch.records import Alert, FloatArray, Report, StepStats
+from gradwatch.records import Alert, ClipRecord, FloatArray, Report, StepStats, to_plain
+
+if TYPE_CHECKING:
+    from gradwatch.profile import BackwardProfile
 
 SPECIAL = frozenset("\\`*_{}[]<>()#+-.!|~&'\":=")
 """Characters that mean something in markdown or HTML."""
@@ -53,6 +57,36 @@ def layer_tensor(tag: str, rows: Mapping[str, FloatArray], layers: Sequence[str]
         content = {"version": tags.FORMAT_VERSION, "stats": list(rows), "layers": list(layers)}
         value.metadata.CopyFrom(_metadata(tags.PLUGIN, json.dumps(content).encode()))
     return value
+
+
+def clip_rows(clip: ClipRecord) -> tuple[list[str], dict[str, FloatArray]]:
+    """The names of a record and of all its parts, the whole first, and what became of each.
+
+    >>> names, rows = clip_rows(ClipRecord("global_norm", 4.0, 1.0, 0.25, 1.0, clipped=1.0))
+    >>> names, {name: row.tolist() for name, row in rows.items()}["coefficient"]
+    (['global_norm'], [0.25])
+    """
+    records = [clip]
+    for record in records:  # grows while it is walked through
+        records += record.parts
+    names = [f"{record.policy} {record.group}".rstrip() for record in records]
+    return names, {name: np.array([getattr(record, name) for record in records]) for name in tags.CLIP_NUMBERS}
+
+
+def plain_text(tag: str, content: object, first: bool) -> Summary.Value:
+    """JSON for the Gradients tab; a non-finite number is the string "nan", "inf" or "-inf"."""
+    data = json.dumps(to_plain(content), separators=(",", ":")).encode()
+    tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[data])
+    value = Summary.Value(tag=tag, tensor=tensor)
+    if first:
+        value.metadata.CopyFrom(_metadata(tags.PLUGIN, json.dumps({"version": tags.FORMAT_VERSION}).encode()))
+    return value
+
+
+def profile_content(profile: BackwardProfile) -> dict[str, Any]:
+    """A backward profile, with what it comes down to."""
+    numbers = {name: getattr(profile, name) for name in ("log_gain", "gain_per_layer", "depth")}
+    return {**to_plain(profile), **numbers}
 
 
 def layer_histograms(stats: StepStats) -> list[Summary.Value]:

@@ -10,10 +10,12 @@ import numpy as np
 
 from gradwatch import tags
 from gradwatch.patterns import check_whole_number
-from gradwatch.records import Alert, FloatArray, Report, StepStats
+from gradwatch.records import Alert, ClipRecord, FloatArray, Report, StepStats
 from gradwatch.sinks import numbers
+from gradwatch.sinks.alert_blocks import AlertBlocks
 from gradwatch.sinks.counts import Counts
 from gradwatch.sinks.paths import writable_directory
+from gradwatch.sinks.verdicts import Verdicts
 
 try:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -31,7 +33,9 @@ class TensorBoard:
     norm, the least, median and largest layer norm and what was clipped; when they change also the alerts so far and the
     layers that are not finite. Every ``scalars_every`` steps also one scalar per layer, and on sampled steps a
     histogram of log10 |gradient| per layer. Alerts are one growing table under Text, and the Custom Scalars tab has a
-    layout. A process forked from the one that writes does not write.
+    layout. The Gradients tab and ``gradwatch report`` read the tensor, and what is written for them alone: alerts,
+    verdicts with their causes, clip records and backward profiles. A process forked from the one that writes does not
+    write.
 
     Args:
         logdir_or_writer: a directory, made if it is not there; or a ``SummaryWriter`` whose file is shared, since
@@ -72,6 +76,8 @@ class TensorBoard:
         self._layout = layout
         self._alerts: list[Alert] = []
         self._counts = Counts()
+        self._verdicts = Verdicts()
+        self._blocks = AlertBlocks()
         self._period = -1
         self._tags: set[str] = set()
 
@@ -79,7 +85,7 @@ class TensorBoard:
         if report.stats is None:
             return
         self._alerts += report.alerts
-        if self._file is not None and not self._file.is_open:
+        if self._writer is None and not self._is_open():
             self._tags.clear()  # each file says what its tensors hold, whatever becomes of the others
         counts = self._counts.due(report.stats.step, numbers.counts(report.stats, len(self._alerts)))
         values = self._values(report, report.stats) + summaries.scalars(counts.pop(report.stats.step, {}))
@@ -88,15 +94,25 @@ class TensorBoard:
         self._add(Summary(value=values), report.stats.step)
 
     def close(self) -> None:
-        """Close the file; a writer that was given is left open for its owner, but written out."""
-        if self._file is not None:
-            self._file.close()
-        elif self._writer is not None and self._owner == os.getpid() and not _is_closed(self._writer):
+        """Write the last verdict and close the file; a writer that was given is left open, but written out."""
+        try:
+            for verdict in self._verdicts.last() if self._is_open() else ():
+                self._add(Summary(value=[self._text(tags.VERDICT, verdict)]), verdict["step"])
+        finally:
+            if self._file is not None:
+                self._file.close()
+        if self._writer is not None and self._is_open():
             _running(self._writer)
             self._writer.flush()
 
+    def _is_open(self) -> bool:
+        """Whether an event can follow on the last one, from this process."""
+        if self._writer is None:
+            return self._file is not None and self._file.is_open
+        return self._owner == os.getpid() and not _is_closed(self._writer)
+
     def _values(self, report: Report, stats: StepStats) -> list[Any]:
-        values = self._tensors(stats)
+        values = self._tensors(stats, report.clip) + self._texts(report, stats)
         values += summaries.scalars(numbers.aggregates(stats, report.clip))
         if self._scalars_every:
             period = stats.step // self._scalars_every
@@ -112,7 +128,7 @@ class TensorBoard:
             values.append(summaries.layout())
         return values
 
-    def _tensors(self, stats: StepStats) -> list[Any]:
+    def _tensors(self, stats: StepStats, clip: ClipRecord | None) -> list[Any]:
         norms = np.where(stats.has_grad, stats.grad_norm, tags.NO_GRADIENT)
         values = [self._tensor(tags.NORMS, {"grad_norm": norms}, stats)]
         sampled = {name: getattr(stats, name) for name in ("max_abs", "zero_fraction", "nonfinite", "param_norm")}
@@ -120,13 +136,35 @@ class TensorBoard:
             values.append(self._tensor(tags.SAMPLED, sampled, stats))
         if stats.update_ratio is not None:
             values.append(self._tensor(tags.UPDATE_RATIO, {"update_ratio": stats.update_ratio}, stats))
+        if clip is not None:
+            names, numbers = summaries.clip_rows(clip)
+            tag = tags.chunk_tag(tags.CLIP, stats.step, names)
+            values.append(summaries.layer_tensor(tag, numbers, names, self._is_first(tag)))
         return values
 
     def _tensor(self, prefix: str, rows: Mapping[str, FloatArray], stats: StepStats) -> Any:
         tag = tags.chunk_tag(prefix, stats.step, stats.layers)
-        first = tag not in self._tags
+        return summaries.layer_tensor(tag, rows, stats.layers, self._is_first(tag))
+
+    def _texts(self, report: Report, stats: StepStats) -> list[Any]:
+        """What the Gradients tab reads as text: alerts, verdicts, backward profiles."""
+        values = [self._text(tag, block) for tag, block in self._blocks.add(report.alerts).items()]
+        values += [self._text(tags.VERDICT, verdict) for verdict in self._verdicts.due(report)]
+        if report.profile is not None:
+            values.append(
+                self._text(tags.chunk_tag(tags.PROFILE, stats.step), summaries.profile_content(report.profile))
+            )
+        return values
+
+    def _text(self, tag: str, content: object) -> Any:
+        return summaries.plain_text(tag, content, self._is_first(tag))
+
+    def _is_first(self, tag: str) -> bool:
+        """Whether nothing was written under ``tag`` in this file yet: what it holds is read once."""
+        if tag in self._tags:
+            return False
         self._tags.add(tag)
-        return summaries.layer_tensor(tag, rows, stats.layers, first)
+        return True
 
     def _add(self, summary: Summary, step: int) -> None:
         if self._writer is None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gradwatch as gw
-from gradwatch.tensorboard_plugin.tables import read_norms
 from tests.faults.training import KINDS, OWN, Training, assert_readable, total_norms, unwatched, warned
+from tests.norm_table import read_norms
 
 STEPS = 12
 

@@ -18,9 +18,9 @@ import torch
 
 import gradwatch as gw
 from gradwatch import capture
-from gradwatch.tensorboard_plugin.tables import read_norms
 from tests.faults.processes import posix, result, started
 from tests.faults.training import KINDS, OWN, Outcome, Training, assert_readable, total_norms, unwatched, warned
+from tests.norm_table import read_norms
 
 pytestmark = posix
 

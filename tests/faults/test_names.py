@@ -27,7 +27,7 @@ from gradwatch import tags
 from gradwatch.demo import screen
 from gradwatch.sinks import numbers, summaries
 from gradwatch.tags import printable
-from gradwatch.tensorboard_plugin.tables import read_norms
+from tests.norm_table import read_norms
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # TensorBoard's own, of what it brings along

@@ -18,8 +18,14 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"tags"},
+            {"tags", "tfrecord"},
             {"records"},
+            {"profile"},
+            {"graph_nodes"},
+            {"flow"},
+            {"regions"},
+            {"spine"},
+            {"recurrence"},
             {"patterns"},
             {"history"},
             {"verdict", "faults"},
@@ -27,7 +33,11 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"layers"},
             {"stats", "host_copy"},
             {"histograms"},
-            {"sampled", "closeup"},
+            {"sampled", "closeup", "readings"},
+            {"graph"},
+            {"finiteness"},
+            {"recording"},
+            {"probing"},
             {"reduction"},
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},
@@ -41,11 +51,12 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     )
 )
 PLUGIN = "tensorboard_plugin"
-PLUGIN_MAY_IMPORT = {"records", "tags", PLUGIN}
+PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", PLUGIN}
 WITHOUT_TORCH = {
     "",
     "records",
     "tags",
+    "tfrecord",
     "patterns",
     "history",
     "verdict",
@@ -54,6 +65,12 @@ WITHOUT_TORCH = {
     "rules",
     "diagnosis",
     "sinks",
+    "profile",
+    "graph_nodes",
+    "flow",
+    "regions",
+    "spine",
+    "recurrence",
     PLUGIN,
 }
 

@@ -1,0 +1,66 @@
+// Where a probed backward pass lost or gained: every operation on the gradient's way, by its kind.
+
+import {el, literal, visible} from './dom.js';
+import {axis, base} from './plot.js';
+import {short} from './numbers.js';
+
+// Okabe and Ito's colours, made for colour-blind readers, and hatching for the first three
+const LOOKS = {
+  activation: {colour: '#d55e00', shape: ''},
+  weight: {colour: '#0072b2', shape: '/'},
+  norm: {colour: '#009e73', shape: '\\'},
+  residual: {colour: '#cc79a7', shape: 'x'},
+  attention: {colour: '#e69f00', shape: '.'},
+};
+const OTHER = {colour: '#8c8c8c', shape: '-'};
+const look = (kind) => LOOKS[kind] ?? OTHER;
+
+/** Decades of the gradient's norm, from the natural logarithm of a squared gain. */
+const decades = (logGain) => (logGain === null ? null : logGain / (2 * Math.LN10));
+
+export function gainsFigure(profile, width, colours) {
+  const segments = [...profile.segments].reverse(); // recorded from the output back; drawn as all else, input first
+  const kinds = Object.keys(profile.by_kind);
+  const traces = kinds.map((kind) => {
+    const at = segments.map((_, i) => i).filter((i) => segments[i].kind === kind);
+    return {
+      type: 'bar',
+      name: kind,
+      x: at,
+      y: at.map((i) => decades(segments[i].log_gain)),
+      text: at.map((i) => `<b>${literal(segments[i].layer || 'outside of modules')}</b>, ${literal(segments[i].operation)}<br>${kind}: gradient norm ${factor(segments[i].log_gain)}`),
+      textposition: 'none',
+      hovertemplate: '%{text}<extra></extra>',
+      marker: {color: look(kind).colour, line: {width: 0}, pattern: {shape: look(kind).shape, size: 5, solidity: 0.2, fgcolor: '#fff'}},
+    };
+  });
+  const layout = {
+    ...base(colours, width, 230, {l: 52, r: 12, t: 8, b: 40}),
+    dragmode: false,
+    barmode: 'relative',
+    bargap: segments.length > 200 ? 0 : 0.2,
+    xaxis: axis(colours, {showgrid: false, tickvals: [], title: {text: 'operations, from the input to the output', standoff: 8}, range: [-1, segments.length]}),
+    yaxis: axis(colours, {zeroline: true, zerolinecolor: colours.muted, zerolinewidth: 1, title: {text: 'decades gained or lost', standoff: 8}}),
+  };
+  return {traces, layout};
+}
+
+const factor = (logGain) => (logGain === null ? 'not finite' : `times ${short(Math.exp(logGain / 2))}`);
+
+/** What each kind does over the whole way, in words. */
+export function gainsSummary(profile) {
+  const parts = Object.entries(profile.by_kind).map(([kind, logGain]) => {
+    const mark = el('span', {className: 'swatch', 'aria-hidden': 'true'});
+    mark.style.background = look(kind).colour;
+    return el('li', {}, mark, el('b', {textContent: kind}), ` ${factor(logGain)}`);
+  });
+  const chi = short(Math.sqrt(profile.gain_per_layer));
+  const whole = `All together the gradient norm arrives at the input ${factor(profile.log_gain)}`;
+  return el(
+    'div',
+    {},
+    el('p', {className: 'note', textContent: `${whole}: ${chi} per layer over ${profile.depth} layers, measured at step ${profile.step}.`}),
+    el('ul', {className: 'kinds'}, ...parts),
+    ...profile.notes.map((note) => el('p', {className: 'note', textContent: visible(note)})),
+  );
+}

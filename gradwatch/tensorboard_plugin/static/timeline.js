@@ -1,0 +1,152 @@
+// One run over time, everything on one axis: alerts, layers, the total norm, clipping.
+
+import {isOpen, laneTraces, onsetTrace, sick} from './alerts.js';
+import {coefficientTrace, totalAxis, totalTraces} from './clip.js';
+import {ending, literal} from './dom.js';
+import {cellAt, heatmapTrace, layerTicks} from './heatmap.js';
+import {markTraces} from './marks.js';
+import {edges} from './numbers.js';
+import {axis, base, caption, stack} from './plot.js';
+
+const LANE = 20;
+const GAP = 26;
+const TOTAL = 84;
+const COEFFICIENT = 56;
+const MARGIN = {t: 24, r: 12, b: 38};
+const CHARACTER = 6.7; // px of a letter beside the heatmap
+
+/** The layout that the figures of all runs share, so that they are aligned: heights, left margin, axes. */
+export function frame(every, rules, width) {
+  const layers = every.reduce((most, {layers}) => Math.max(most, layers.length), 1);
+  const heat = Math.round(Math.min(440, Math.max(170, 20 * layers)));
+  const characters = Math.min(width < 620 ? 16 : 30, longest(every, rules));
+  const clipped = every.some(({clip}) => clip);
+  const heights = [...(rules.length ? [LANE * rules.length] : []), heat, TOTAL, ...(clipped ? [COEFFICIENT] : [])];
+  const left = Math.ceil(24 + characters * CHARACTER);
+  return {heights, heat, characters, left, clipped, rules, width, plot: width - left - MARGIN.r, total: totalAxis(every)};
+}
+
+function longest(every, rules) {
+  const names = [...rules, ...every.flatMap(({layers}) => layers)];
+  return names.reduce((most, name) => Math.max(most, ending(name, 30).length), 6);
+}
+
+/** The figure: traces and layout for plotly. `shown` is {step, layer} of the cross-hair. */
+export function timeline(cells, found, shared, colourRange, colours, colour, shown) {
+  const {heights, heat, rules, left, width, plot} = shared;
+  const {domains, total} = stack(heights, GAP);
+  const x = edges(cells.steps, cells.ends);
+  const range = [x[0], x.at(-1)];
+  const [alertDomain, ...rest] = rules.length ? domains : [null, ...domains];
+  const [heatDomain, totalDomain, clipDomain] = rest;
+  const size = {width: plot, height: heat};
+  const layout = {
+    ...base(colours, width, total + MARGIN.t + MARGIN.b, {...MARGIN, l: left}),
+    xaxis: axis(colours, {
+      range,
+      fixedrange: false,
+      anchor: clipDomain ? 'y4' : 'y3',
+      showgrid: false,
+      ticks: 'outside',
+      tickcolor: colours.line,
+      tickformat: ',d',
+      nticks: Math.max(3, Math.floor(plot / 110)),
+      title: {text: 'step', standoff: 6},
+    }),
+    yaxis2: axis(colours, {
+      domain: heatDomain,
+      range: [cells.layers.length - 0.5, -0.5],
+      showgrid: false,
+      ...layerTicks(cells.layers, heat, shared.characters),
+      tickfont: {family: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace', size: 10.5, color: colours.ink},
+      ticklabelstandoff: 10,
+    }),
+    yaxis3: axis(colours, {domain: totalDomain, ...shared.total, ticklabelstandoff: 10}),
+    shapes: [...gutter(cells, found, plot, colours), ...onsets(found, range, colours)],
+    annotations: [
+      caption('Layers, input first', heatDomain[1], colours),
+      caption(cells.clip ? 'Total norm, and where it is clipped' : 'Total norm', totalDomain[1], colours),
+    ],
+  };
+  const traces = [
+    heatmapTrace(cells, x, colourRange, 'y2'),
+    ...markTraces({...cells, x}, size, colours, 'y2'),
+    onsetTrace(found, cells.row, heat / cells.layers.length, colours, 'y2'),
+    ...totalTraces(cells, colour, colours, 'y3'),
+  ];
+  if (alertDomain) {
+    layout.yaxis = axis(colours, {
+      domain: alertDomain,
+      range: [rules.length - 0.5, -0.5],
+      tickvals: rules.map((_, i) => i),
+      ticktext: rules.map((rule) => literal(rule.replaceAll('_', ' '))),
+      ticklabelstandoff: 10,
+    });
+    layout.annotations.push(caption('Alerts', alertDomain[1], colours));
+    traces.push(...laneTraces(found, rules, cells.hi, colours, 'y'));
+  }
+  if (clipDomain) {
+    layout.yaxis4 = axis(colours, {domain: clipDomain, range: [-0.05, 1.1], tickvals: [0, 0.5, 1], ticklabelstandoff: 10});
+    layout.annotations.push(caption('Clip coefficient, smallest', clipDomain[1], colours));
+    if (cells.clip) traces.push(coefficientTrace(cells, colour, 'y4'));
+  }
+  layout.shapes.push(...crossHair(cells, shown, colours));
+  return {traces, layout};
+}
+
+/** The chosen step and layer as thin lines. */
+export function crossHair(cells, {step, layer}, colours) {
+  const [i, j] = cellAt(cells, layer, step);
+  const line = {color: colours.ink, width: 1};
+  const inside = step >= cells.steps[0] && step <= cells.ends.at(-1);
+  const at = cells.steps[j] <= step && step <= cells.ends[j] ? cells.centres[j] : step;
+  return [
+    ...(inside ? [{type: 'line', name: 'step', xref: 'x', yref: 'paper', x0: at, x1: at, y0: 0, y1: 1, line}] : []),
+    ...(cells.row.has(layer)
+      ? [{type: 'rect', name: 'layer', xref: 'paper', yref: 'y2', x0: 0, x1: 1, y0: i - 0.5, y1: i + 0.5, line, fillcolor: 'rgba(0,0,0,0)'}]
+      : []),
+  ];
+}
+
+/** Beside the names, a bar for every layer that something is wrong with now. */
+function gutter(cells, found, plot, colours) {
+  const worst = sick(found);
+  const bars = [];
+  for (const [layer, i] of cells.row) {
+    const severity = worst.get(layer);
+    const last = bars.at(-1);
+    if (severity && last?.severity === severity && i <= last.to) last.to = i + 1;
+    else if (severity) bars.push({severity, from: i, to: i + 1});
+  }
+  return bars.map(({severity, from, to}) => ({
+    type: 'rect',
+    name: `sick: ${severity}`,
+    xref: 'paper',
+    yref: 'y2',
+    x0: -8 / plot,
+    x1: -3 / plot,
+    y0: from - 0.5,
+    y1: to - 0.5,
+    line: {width: 0},
+    fillcolor: colours[severity],
+  }));
+}
+
+/** Where each rule first found what is still wrong: a line through all rows of the figure. */
+function onsets(found, [first, last], colours) {
+  const seen = new Set();
+  return found
+    .filter((episode) => isOpen(episode) && episode.severity !== 'info' && episode.start >= first && episode.start <= last)
+    .filter(({rule}) => !seen.has(rule) && seen.add(rule))
+    .map(({start, severity}) => ({
+      type: 'line',
+      name: 'since',
+      xref: 'x',
+      yref: 'paper',
+      x0: start,
+      x1: start,
+      y0: 0,
+      y1: 1,
+      line: {color: colours[severity], width: 1.2, dash: 'dot'},
+    }));
+}

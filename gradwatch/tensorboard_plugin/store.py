@@ -1,0 +1,142 @@
+"""Store: the runs of a log directory through TensorBoard's own data server, read again only where they grew."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from tensorboard.data import provider
+
+from gradwatch import tags
+from gradwatch.tensorboard_plugin.series import Series, described, histogram_series
+from gradwatch.tensorboard_plugin.tables import Tables, tables
+
+ALL = 10**7
+"""Asks for every event that the data server kept: fewer would be a random sample."""
+
+BATCH = 8
+"""Tags that are read at once: an answer of the data server holds at most 256 MB."""
+
+RUNS = 4
+"""Runs that are kept in memory, the last used."""
+
+HISTOGRAMS = "histograms"
+
+
+class Listed(NamedTuple):
+    """A run as the list of runs shows it.
+
+    Args:
+        last: the last step.
+        layers: number of layers.
+        verdicts: the series of verdicts, None in a log from before they were written.
+    """
+
+    last: int
+    layers: int
+    verdicts: Series | None
+
+
+class Store:
+    """Reads runs and keeps the last used.
+
+    Args:
+        data: TensorBoard's data provider, whatever serves it.
+    """
+
+    def __init__(self, data: provider.DataProvider) -> None:
+        self._data = data
+        self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
+        self._lock = Lock()
+
+    def runs(self, context: Any, experiment: str) -> dict[str, Listed]:
+        """All runs in which gradwatch wrote norms, by name."""
+        listed = self._list(context, experiment, None)
+        chosen = provider.RunTagFilter(tags=[tags.VERDICT])
+        read = self._read(context, experiment, tags.PLUGIN, chosen)
+        found = {}
+        for run in sorted(listed):
+            norms = [
+                (series.max_step, content)
+                for tag, series in listed[run].items()
+                if tag.startswith(f"{tags.NORMS}/") and (content := described(series.plugin_content)) is not None
+            ]
+            if norms:
+                last, content = max(norms, key=lambda entry: entry[0])
+                data = read.get(run, {}).get(tags.VERDICT)
+                verdicts = _series({"version": tags.FORMAT_VERSION}, data) if data else None
+                found[run] = Listed(int(last), len(content["layers"]), verdicts)
+        return found
+
+    def tables(self, context: Any, experiment: str, run: str) -> Tables:
+        """The run of that name as it is now.
+
+        Raises:
+            KeyError: when there is none.
+            ValueError: when there are no norms in it.
+        """
+        listed = self._list(context, experiment, run).get(run)
+        if not listed:
+            raise KeyError(run)
+        with self._lock:  # one request reads, those that wait find what it has read
+            kept = self._runs.pop((experiment, run), None)
+            known = self._updated(context, experiment, run, listed, kept)
+            self._runs[experiment, run] = known
+            while len(self._runs) > RUNS:
+                self._runs.popitem(last=False)
+        return known.tables
+
+    def _updated(self, context: Any, experiment: str, run: str, listed: Mapping[str, Any], kept: _Run | None) -> _Run:
+        state = {tag: (series.max_step, series.max_wall_time) for tag, series in listed.items()}
+        if kept is not None and kept.state == state:
+            return kept
+        series = {tag: kept.series[tag] for tag in state if tag in kept.series} if kept is not None else {}
+        stale = sorted(tag for tag in state if kept is None or kept.state.get(tag) != state[tag])
+        for i in range(0, len(stale), BATCH):
+            chosen = provider.RunTagFilter(runs=[run], tags=stale[i : i + BATCH])
+            for tag, data in self._read(context, experiment, tags.PLUGIN, chosen).get(run, {}).items():
+                content = described(listed[tag].plugin_content)
+                if content is not None and data:
+                    series[tag] = _series(content, data)
+
+        def histogram(layer: str) -> Series:
+            tag = tags.layer_tag(tags.LAYER_HISTOGRAM, layer)
+            chosen = provider.RunTagFilter(runs=[run], tags=[tag])
+            data = self._read(context, experiment, HISTOGRAMS, chosen).get(run, {}).get(tag, ())
+            return histogram_series((d.step, d.wall_time, d.numpy[:, 1], d.numpy[:, 2]) for d in data)
+
+        return _Run(state, series, tables(series, histogram))
+
+    def _list(self, context: Any, experiment: str, run: str | None) -> Mapping[str, Any]:
+        chosen = provider.RunTagFilter(runs=[run]) if run is not None else None
+        found: Mapping[str, Any] = self._data.list_tensors(
+            context, experiment_id=experiment, plugin_name=tags.PLUGIN, run_tag_filter=chosen
+        )
+        return found
+
+    def _read(self, context: Any, experiment: str, plugin: str, chosen: provider.RunTagFilter) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._data.read_tensors(
+            context, experiment_id=experiment, plugin_name=plugin, downsample=ALL, run_tag_filter=chosen
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is known of a run: of each tag its last step and wall time when it was read, and what was read."""
+
+    state: Mapping[str, tuple[int, float]]
+    series: Mapping[str, Series]
+    tables: Tables
+
+
+def _series(content: dict[str, Any], data: Sequence[Any]) -> Series:
+    steps, written = np.array([d.step for d in data], np.int64), np.array([d.wall_time for d in data])
+    if "layers" not in content:
+        return Series(content, steps, written, texts=tuple(d.numpy.item() for d in data))
+    numbers = np.array([d.numpy for d in data], np.float32)
+    return Series(content, steps, written, numbers.reshape(len(data), len(content["stats"]), len(content["layers"])))
