@@ -33,9 +33,6 @@ PROFILE = "gradwatch/profile"
 VERDICT = "gradwatch/verdict"
 
 ALERT_LOG = "gradwatch/alert_log"
-BLOCK_ALERTS = 64
-"""Alerts under one tag. Each time one comes, all of its block are written again: whatever sample of a tag's events is
-kept, its last one is, so none is ever lost."""
 
 ALERTS = "gradwatch/alerts"
 REPORT = "gradwatch/report"

@@ -12,6 +12,7 @@ from gradwatch import tags
 from gradwatch.patterns import check_whole_number
 from gradwatch.records import Alert, ClipRecord, FloatArray, Report, StepStats
 from gradwatch.sinks import numbers
+from gradwatch.sinks.alert_blocks import AlertBlocks
 from gradwatch.sinks.counts import Counts
 from gradwatch.sinks.paths import writable_directory
 from gradwatch.sinks.verdicts import Verdicts
@@ -76,6 +77,7 @@ class TensorBoard:
         self._alerts: list[Alert] = []
         self._counts = Counts()
         self._verdicts = Verdicts()
+        self._blocks = AlertBlocks()
         self._period = -1
         self._tags: set[str] = set()
 
@@ -146,12 +148,7 @@ class TensorBoard:
 
     def _texts(self, report: Report, stats: StepStats) -> list[Any]:
         """What the Gradients tab reads as text: alerts, verdicts, backward profiles."""
-        size = tags.BLOCK_ALERTS
-        begun = (len(self._alerts) - len(report.alerts)) // size * size
-        values = []
-        for i in range(begun, len(self._alerts), size) if report.alerts else ():
-            block = self._alerts[i : i + size]
-            values.append(self._text(tags.block_tag(i // size, block[0].step), block))
+        values = [self._text(tag, block) for tag, block in self._blocks.add(report.alerts).items()]
         values += [self._text(tags.VERDICT, verdict) for verdict in self._verdicts.due(report)]
         if report.profile is not None:
             values.append(

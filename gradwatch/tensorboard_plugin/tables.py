@@ -298,7 +298,7 @@ def _alert(plain: Any) -> Alert | None:
     try:
         layer, severity = plain["layer"], Severity[plain["severity"].upper()]
         numbers = float(plain["value"]), float(plain["threshold"])
-        words = str(plain["message"]), str(plain.get("follows", ""))
+        words = str(plain["message"]), str(plain["follows"]), tuple(map(str, plain["layers"]))
         return Alert(
             int(plain["step"]), str(plain["rule"]), None if layer is None else str(layer), severity, *numbers, *words
         )

@@ -23,8 +23,8 @@ MAX_BYTES = 2_000_000
 """Of an answer; there are as few columns as that takes."""
 MAX_CELLS = 4096
 """Columns or rows at most, more than a screen has pixels."""
-MAX_ALERTS = 1000
-"""Sent with an answer at most, the worst and the first."""
+MAX_ALERT_BYTES = 400_000
+"""Of the alerts in an answer: the worst, and of those the first."""
 
 View = dict[str, Any]
 
@@ -66,7 +66,7 @@ def overview(
         "layers": _names(norms.layers, groups),
         "lo": int(norms.steps[begin]),
         "hi": int(norms.steps[end - 1]),
-        "alerts": [_alert(alert) for alert in _shown(tables.alerts, norms.steps[begin], norms.steps[end - 1])],
+        "alerts": _shown(tables.alerts, int(norms.steps[begin]), int(norms.steps[end - 1])),
         "alert_count": len(tables.alerts),
         "probes": [step for step, _ in tables.profiles],
         "layer_sets": [{"first": first, "layers": layers} for first, layers in norms.layer_sets],
@@ -99,7 +99,7 @@ def step(tables: Tables, step: int) -> View:
         "state": [_state(norm) for norm in row.tolist()],
         "total": _number(norms.total[place]),
         "clip": _clip_record(tables.clips.at(found)) if tables.clips is not None else None,
-        "alerts": [_alert(alert) for alert in tables.alerts if alert.step == found],
+        "alerts": _shown(tables.alerts, found, found),
         "sampled_step": None,
     }
     for name in ("max_abs", "zero_fraction", "nonfinite", "param_norm", "update_ratio"):
@@ -127,7 +127,7 @@ def layer(tables: Tables, layer: str, lo: int | None = None, hi: int | None = No
     alone = Norms((layer,), steps, (column[:, None],), tables.norms.total[begin:end], ())
     starts = edges(len(steps), min(columns, MAX_CELLS))
     pooled = pool(alone, starts, len(steps))
-    alerts = [alert for alert in tables.alerts if alert.layer == layer]
+    alerts = [alert for alert in tables.alerts if layer in (alert.layer, *alert.layers)]
     return {
         "layer": layer,
         **_columns(alone, starts, len(steps)),
@@ -138,7 +138,7 @@ def layer(tables: Tables, layer: str, lo: int | None = None, hi: int | None = No
         "band": _band(alerts),
         "update_ratio": _update_ratio(tables, layer, int(steps[0]), int(steps[-1])),
         "histogram": _histogram(tables, layer, int(steps[0]), int(steps[-1])),
-        "alerts": [_alert(alert) for alert in alerts[:MAX_ALERTS]],
+        "alerts": _shown(alerts, int(tables.norms.steps[0]), int(tables.norms.steps[-1])),
     }
 
 
@@ -317,13 +317,17 @@ def _histogram(tables: Tables, layer: str, lo: int, hi: int) -> View | None:
     }
 
 
-def _shown(alerts: Sequence[Alert], lo: int, hi: int) -> list[Alert]:
+def _shown(alerts: Sequence[Alert], lo: int, hi: int) -> list[View]:
     """Those of the steps from ``lo`` to ``hi``; of too many the worst, and of those the first."""
-    here = [alert for alert in alerts if lo <= alert.step <= hi]
-    if len(here) <= MAX_ALERTS:
-        return here
-    kept = set(sorted(range(len(here)), key=lambda i: (-here[i].severity, i))[:MAX_ALERTS])
-    return [alert for i, alert in enumerate(here) if i in kept]
+    here = [(i, alert) for i, alert in enumerate(alerts) if lo <= alert.step <= hi]
+    found, size = [], 0
+    for i, alert in sorted(here, key=lambda entry: (-entry[1].severity, entry[0])):
+        view = _alert(alert)
+        size += len(json.dumps(view))
+        if size > MAX_ALERT_BYTES:
+            break
+        found.append((i, view))
+    return [view for _, view in sorted(found, key=lambda entry: entry[0])]
 
 
 def _alert(alert: Alert) -> View:
