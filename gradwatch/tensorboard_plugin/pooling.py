@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,11 @@ class Pooled:
     least: Float32Array
     marks: NDArray[np.uint8]
 
-    def by_layers(self, edges: IntArray) -> Pooled:
+    def of(self, layers: Sequence[int]) -> Pooled:
+        """The same of some layers, by their places."""
+        return Pooled(self.largest[:, layers], self.least[:, layers], self.marks[:, layers])
+
+    def by_rows(self, edges: IntArray) -> Pooled:
         """The same in rows of several layers each, beginning at ``edges``."""
         return Pooled(
             np.maximum.reduceat(self.largest, edges, axis=1),

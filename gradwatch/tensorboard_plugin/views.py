@@ -53,20 +53,27 @@ def overview(
     columns: int = 1000,
     rows: int = 1000,
     least: bool = True,
+    match: str = "",
 ) -> View:
-    """Every layer over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+    """The layers whose names hold ``match`` over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
 
     Raises:
         NotRecordedError: when no step was recorded there.
     """
     norms = tables.norms
     begin, end = _window(norms, lo, hi)
-    groups = edges(len(norms.layers), min(rows, MAX_CELLS))
+    chosen = [i for i, name in enumerate(norms.layers) if match.lower() in name.lower()]
+    names = [norms.layers[i] for i in chosen]
+    groups = edges(len(names), min(rows, MAX_CELLS))
+    counts = np.diff(groups, append=len(names)).tolist()
     view: View = {
-        "layers": _names(norms.layers, groups),
+        "layers": [_row(names[i : i + count]) for i, count in zip(groups.tolist(), counts)],
+        "counts": counts,
+        "names": names,
+        "all_layers": len(norms.layers),
         "lo": int(norms.steps[begin]),
         "hi": int(norms.steps[end - 1]),
-        "alerts": _shown(tables.alerts, int(norms.steps[begin]), int(norms.steps[end - 1])),
+        "alerts": _shown(tables.alerts),
         "alert_count": len(tables.alerts),
         "probes": [step for step, _ in tables.profiles],
         "layer_sets": [{"first": first, "layers": layers} for first, layers in norms.layer_sets],
@@ -75,7 +82,7 @@ def overview(
     cell = 12 if least else 7  # bytes in base64: a mark, and one or two numbers
     fits = (MAX_BYTES - len(json.dumps(view))) // (cell * len(groups) + 80)
     starts = edges(end - begin, max(min(columns, MAX_CELLS, fits), 1), begin)
-    pooled = pool(norms, starts, end).by_layers(groups)
+    pooled = pool(norms, starts, end).of(chosen).by_rows(groups)
     return {
         **view,
         **_columns(norms, starts, end),
@@ -99,7 +106,7 @@ def step(tables: Tables, step: int) -> View:
         "state": [_state(norm) for norm in row.tolist()],
         "total": _number(norms.total[place]),
         "clip": _clip_record(tables.clips.at(found)) if tables.clips is not None else None,
-        "alerts": _shown(tables.alerts, found, found),
+        "alerts": _shown(alert for alert in tables.alerts if alert.step == found),
         "sampled_step": None,
     }
     for name in ("max_abs", "zero_fraction", "nonfinite", "param_norm", "update_ratio"):
@@ -138,7 +145,7 @@ def layer(tables: Tables, layer: str, lo: int | None = None, hi: int | None = No
         "band": _band(alerts),
         "update_ratio": _update_ratio(tables, layer, int(steps[0]), int(steps[-1])),
         "histogram": _histogram(tables, layer, int(steps[0]), int(steps[-1])),
-        "alerts": _shown(alerts, int(tables.norms.steps[0]), int(tables.norms.steps[-1])),
+        "alerts": _shown(alerts),
     }
 
 
@@ -228,9 +235,8 @@ def _columns(norms: Norms, starts: IntArray, end: int) -> View:
     return {"steps": norms.steps[starts].tolist(), "ends": norms.steps[ends].tolist()}
 
 
-def _names(layers: Sequence[str], groups: IntArray) -> list[str]:
-    after = np.append(groups[1:], len(layers))
-    return [layers[a] if b - a == 1 else f"{layers[a]} ... {layers[b - 1]} ({b - a})" for a, b in zip(groups, after)]
+def _row(layers: Sequence[str]) -> str:
+    return layers[0] if len(layers) == 1 else f"{layers[0]} ... {layers[-1]} ({len(layers)})"
 
 
 def _total(norms: Norms, starts: IntArray, end: int) -> View:
@@ -317,22 +323,16 @@ def _histogram(tables: Tables, layer: str, lo: int, hi: int) -> View | None:
     }
 
 
-def _shown(alerts: Sequence[Alert], lo: int, hi: int) -> list[View]:
-    """Those of the steps from ``lo`` to ``hi``; of too many the worst, and of those the first."""
-    here = [(i, alert) for i, alert in enumerate(alerts) if lo <= alert.step <= hi]
+def _shown(alerts: Iterable[Alert]) -> list[View]:
+    """All, or of too many the worst, and of those the first."""
     found, size = [], 0
-    for i, alert in sorted(here, key=lambda entry: (-entry[1].severity, entry[0])):
-        view = _alert(alert)
+    for i, alert in sorted(enumerate(alerts), key=lambda entry: (-entry[1].severity, entry[0])):
+        view: View = _finite(to_plain(alert))
         size += len(json.dumps(view))
         if size > MAX_ALERT_BYTES:
             break
         found.append((i, view))
     return [view for _, view in sorted(found, key=lambda entry: entry[0])]
-
-
-def _alert(alert: Alert) -> View:
-    plain: View = _finite(to_plain(alert))
-    return plain
 
 
 def _nearest(steps: IntArray, step: int) -> int:
