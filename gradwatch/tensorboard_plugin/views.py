@@ -53,20 +53,28 @@ def overview(
     columns: int = 1000,
     rows: int = 1000,
     least: bool = True,
+    match: str = "",
 ) -> View:
-    """Every layer over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+    """Every layer whose name holds ``match`` over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+
+    The alerts are those of the whole run: what began before these steps may still be going on in them.
 
     Raises:
         NotRecordedError: when no step was recorded there.
     """
     norms = tables.norms
     begin, end = _window(norms, lo, hi)
-    groups = edges(len(norms.layers), min(rows, MAX_CELLS))
+    kept = [i for i, layer in enumerate(norms.layers) if match.lower() in layer.lower()]
+    names = [norms.layers[i] for i in kept]
+    groups = edges(len(kept), min(rows, MAX_CELLS))
     view: View = {
-        "layers": _names(norms.layers, groups),
+        "layers": _names(names, groups),
+        "names": names,
+        "counts": np.diff([*groups, len(kept)]).tolist(),
+        "all_layers": len(norms.layers),
         "lo": int(norms.steps[begin]),
         "hi": int(norms.steps[end - 1]),
-        "alerts": _shown(tables.alerts, int(norms.steps[begin]), int(norms.steps[end - 1])),
+        "alerts": _shown(tables.alerts, int(norms.steps[0]), int(norms.steps[-1])),
         "alert_count": len(tables.alerts),
         "probes": [step for step, _ in tables.profiles],
         "layer_sets": [{"first": first, "layers": layers} for first, layers in norms.layer_sets],
@@ -75,7 +83,7 @@ def overview(
     cell = 12 if least else 7  # bytes in base64: a mark, and one or two numbers
     fits = (MAX_BYTES - len(json.dumps(view))) // (cell * len(groups) + 80)
     starts = edges(end - begin, max(min(columns, MAX_CELLS, fits), 1), begin)
-    pooled = pool(norms, starts, end).by_layers(groups)
+    pooled = pool(norms, starts, end).of_layers(kept).by_layers(groups)
     return {
         **view,
         **_columns(norms, starts, end),
