@@ -75,7 +75,7 @@ def page(runs: Mapping[str, Tables]) -> str:
 
 
 def _modules() -> dict[str, str]:
-    """Every module as a data: address. From there "./" leads nowhere: they import each other by the import map's names."""
+    """Every module as a data: address, where "./" leads nowhere: they import each other by names of the import map."""
     addresses = {}
     for path in sorted(STATIC.glob("*.js")):
         source = re.sub(r"""(from\s+['"])\./""", r"\1gradwatch/", path.read_text(encoding="utf-8"))
