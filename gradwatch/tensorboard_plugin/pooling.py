@@ -31,11 +31,13 @@ class Pooled:
     least: Float32Array
     marks: NDArray[np.uint8]
 
-    def of(self, layers: Sequence[int]) -> Pooled:
-        """The same of some layers, by their places."""
-        return Pooled(self.largest[:, layers], self.least[:, layers], self.marks[:, layers])
+    def of_layers(self, kept: Sequence[int]) -> Pooled:
+        """Only some layers."""
+        if len(kept) == self.largest.shape[1]:
+            return self
+        return Pooled(self.largest[:, kept], self.least[:, kept], self.marks[:, kept])
 
-    def by_rows(self, edges: IntArray) -> Pooled:
+    def by_layers(self, edges: IntArray) -> Pooled:
         """The same in rows of several layers each, beginning at ``edges``."""
         return Pooled(
             np.maximum.reduceat(self.largest, edges, axis=1),

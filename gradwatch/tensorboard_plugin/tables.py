@@ -298,10 +298,9 @@ def _alert(plain: Any) -> Alert | None:
     try:
         layer, severity = plain["layer"], Severity[plain["severity"].upper()]
         numbers = float(plain["value"]), float(plain["threshold"])
-        words = str(plain["message"]), str(plain["follows"]), tuple(map(str, plain["layers"]))
-        return Alert(
-            int(plain["step"]), str(plain["rule"]), None if layer is None else str(layer), severity, *numbers, *words
-        )
+        message, follows, layers = str(plain["message"]), str(plain["follows"]), tuple(map(str, plain["layers"]))
+        layer = None if layer is None else str(layer)
+        return Alert(int(plain["step"]), str(plain["rule"]), layer, severity, *numbers, message, follows, layers)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

@@ -28,6 +28,12 @@ MAX_ALERT_BYTES = 400_000
 
 View = dict[str, Any]
 
+WORDS = frozenset(
+    ("rule", "layer", "layers", "message", "follows", "policy", "group", "kind", "operation", "name", "source", "path")
+    + ("where", "module", "notes")
+)
+"""Keys of what is never a number: a layer may be called "nan"."""
+
 
 class NotRecordedError(ValueError):
     """What was asked for is not in the record, in a sentence."""
@@ -55,21 +61,22 @@ def overview(
     least: bool = True,
     match: str = "",
 ) -> View:
-    """The layers whose names hold ``match`` over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+    """Every layer whose name holds ``match`` over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+
+    The alerts are those of the whole run: what began before these steps may still be going on in them.
 
     Raises:
         NotRecordedError: when no step was recorded there.
     """
     norms = tables.norms
     begin, end = _window(norms, lo, hi)
-    chosen = [i for i, name in enumerate(norms.layers) if match.lower() in name.lower()]
-    names = [norms.layers[i] for i in chosen]
-    groups = edges(len(names), min(rows, MAX_CELLS))
-    counts = np.diff(groups, append=len(names)).tolist()
+    kept = [i for i, layer in enumerate(norms.layers) if match.lower() in layer.lower()]
+    names = [norms.layers[i] for i in kept]
+    groups = edges(len(kept), min(rows, MAX_CELLS))
     view: View = {
-        "layers": [_row(names[i : i + count]) for i, count in zip(groups.tolist(), counts)],
-        "counts": counts,
+        "layers": _names(names, groups),
         "names": names,
+        "counts": np.diff([*groups, len(kept)]).tolist(),
         "all_layers": len(norms.layers),
         "lo": int(norms.steps[begin]),
         "hi": int(norms.steps[end - 1]),
@@ -82,7 +89,7 @@ def overview(
     cell = 12 if least else 7  # bytes in base64: a mark, and one or two numbers
     fits = (MAX_BYTES - len(json.dumps(view))) // (cell * len(groups) + 80)
     starts = edges(end - begin, max(min(columns, MAX_CELLS, fits), 1), begin)
-    pooled = pool(norms, starts, end).of(chosen).by_rows(groups)
+    pooled = pool(norms, starts, end).of_layers(kept).by_layers(groups)
     return {
         **view,
         **_columns(norms, starts, end),
@@ -235,8 +242,9 @@ def _columns(norms: Norms, starts: IntArray, end: int) -> View:
     return {"steps": norms.steps[starts].tolist(), "ends": norms.steps[ends].tolist()}
 
 
-def _row(layers: Sequence[str]) -> str:
-    return layers[0] if len(layers) == 1 else f"{layers[0]} ... {layers[-1]} ({len(layers)})"
+def _names(layers: Sequence[str], groups: IntArray) -> list[str]:
+    after = np.append(groups[1:], len(layers))
+    return [layers[a] if b - a == 1 else f"{layers[a]} ... {layers[b - 1]} ({b - a})" for a, b in zip(groups, after)]
 
 
 def _total(norms: Norms, starts: IntArray, end: int) -> View:
@@ -373,9 +381,9 @@ def _sum(numbers: Iterable[float | None]) -> float | None:
 
 
 def _finite(plain: Any) -> Any:
-    """JSON in which a number that is not finite, a word in the record, is null."""
+    """JSON in which a number that is not finite, a word in the record, is null. What is words anyway stays."""
     if isinstance(plain, Mapping):
-        return {key: _finite(value) for key, value in plain.items()}
+        return {key: value if key in WORDS else _finite(value) for key, value in plain.items()}
     if isinstance(plain, list):
         return [_finite(value) for value in plain]
     return None if isinstance(plain, str) and plain in ("nan", "inf", "-inf") else plain
