@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import NamedTuple
 
 from gradwatch.records import Severity
@@ -13,7 +12,7 @@ from gradwatch.sinks.console import lines as alert_lines
 from gradwatch.tags import printable
 
 LAYERS = 20
-"""Rows of a table of layers at most: those with alerts, and others evenly spread."""
+"""Rows of a table of layers at most: those with alerts, NaN or inf, and others evenly spread."""
 ALERTS = 10
 """Lines of alerts at most, the first."""
 CHANGES = 12
@@ -61,17 +60,17 @@ def comparison(found: Comparison) -> list[Line]:
     return lines
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns as wide as they must be: the first to the left, numbers to the right, the last as it is.
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 3) -> list[str]:
+    """Columns as wide as they must be: the first to the left, so many ``numbers`` to the right, what follows to the left.
 
-    >>> print(*table(("layer", "norm", ""), [("fc", "0.5", "dead"), ("fc10", "12", "")]), sep="|")
-    layer  norm|fc      0.5  dead|fc10      12
+    >>> print(*table(("layer", "norm", ""), [("fc", "0.5", "dead"), ("fc10", "12", "")], numbers=1), sep="|")
+    layer  norm|fc      0.5  dead|fc10     12
     """
     cells = [header, *rows]
-    widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*cells)]
     return [
         "  ".join(
-            cell.ljust(width) if i in (0, len(row) - 1) else cell.rjust(width)
+            cell.rjust(width) if 0 < i <= numbers else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths))
         ).rstrip()
         for row in cells
@@ -114,9 +113,10 @@ def _layers(layers: Sequence[LayerSummary]) -> list[Line]:
 
 
 def chosen(layers: Sequence[LayerSummary], most: int = LAYERS) -> list[LayerSummary]:
-    """At most so many in their order: of those with alerts, then of the others, evenly spread ones."""
+    """At most so many in their order: evenly spread ones of those with alerts, NaN or inf, then of the others."""
     kept: set[int] = set()
-    for places in ([i for i, layer in enumerate(layers) if layer.alerts], [*range(len(layers))]):
+    sick = [i for i, layer in enumerate(layers) if layer.alerts or {"nan", "inf"} & layer.states.keys()]
+    for places in (sick, [*range(len(layers))]):
         left = [i for i in places if i not in kept]
         take = min(most - len(kept), len(left))
         kept.update(left[i * (len(left) - 1) // max(take - 1, 1)] for i in range(take))

@@ -16,7 +16,6 @@ from gradwatch import tags
 from gradwatch.records import Alert, ClipRecord, Report, Severity, StepStats
 from gradwatch.sinks.summaries import SPECIAL, alert_table, escape
 from gradwatch.tensorboard_plugin.events import runs
-from gradwatch.tfrecord import as_record
 from tests.norm_table import read_norms
 
 
@@ -190,16 +189,6 @@ def test_it_pickles_and_makes_no_file_before_the_first_step(tmp_path):
     unused = gw.sinks.TensorBoard(tmp_path / "unused")
     unused.close()
     assert list((tmp_path / "unused").iterdir()) == []
-
-
-def test_records_are_framed_as_tensorflow_frames_them():
-    # The CRC-32C of "123456789" is 0xE3069283 (RFC 3720); TFRecord rotates it right by 15 and adds 0xA282EAD8.
-    crc = 0xE3069283
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    record = as_record(b"123456789")
-    assert record[:8] == (9).to_bytes(8, "little")
-    assert record[12:21] == b"123456789"
-    assert record[21:] == masked.to_bytes(4, "little")
 
 
 def test_bytes_per_step_stay_small(tmp_path):
