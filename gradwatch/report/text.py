@@ -61,7 +61,7 @@ def comparison(found: Comparison) -> list[Line]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 3) -> list[str]:
-    """Columns as wide as they must be: the first to the left, so many ``numbers`` to the right, what follows to the left.
+    """Columns as wide as they must be: so many ``numbers`` after the first to the right, the others to the left.
 
     >>> print(*table(("layer", "norm", ""), [("fc", "0.5", "dead"), ("fc10", "12", "")], numbers=1), sep="|")
     layer  norm|fc      0.5  dead|fc10     12

@@ -184,12 +184,15 @@ def profile(tables: Tables, step: int) -> View:
         raise NotRecordedError("no backward pass of this run was probed")
     place = _at_or_before(np.array([at for at, _ in tables.profiles]), step)
     at, text = tables.profiles[place]
-    plain: View = _finite(json.loads(text))
     by_kind: dict[str, list[float | None]] = defaultdict(list)
-    for segment in plain["segments"]:
-        gain = segment["gain"]
-        segment["log_gain"] = math.log(gain) if gain is not None and gain > 0 else None
-        by_kind[segment["kind"]].append(segment["log_gain"])
+    try:
+        plain: View = _finite(json.loads(text))
+        for segment in plain["segments"]:
+            gain = segment["gain"]
+            segment["log_gain"] = math.log(gain) if gain is not None and gain > 0 else None
+            by_kind[segment["kind"]].append(segment["log_gain"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotRecordedError(f"the profile of step {at} cannot be read") from error
     return {**plain, "step": at, "by_kind": {kind: _sum(gains) for kind, gains in by_kind.items()}}
 
 
