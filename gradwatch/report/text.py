@@ -51,12 +51,12 @@ def comparison(found: Comparison) -> list[Line]:
     if rows:
         lines += [Line(""), *map(Line, table(("layer", "median before", "after", "factor"), rows))]
     hidden = len(found.changes) - len(rows)
-    for count, what in (
-        (hidden, "more layers in both, whose norms differ less or are not known"),
-        (len(found.only_before), f"layers only in {found.before.name}"),
-        (len(found.only_after), f"layers only in {found.after.name}"),
+    for count, more, where in (
+        (hidden, "more ", "in both: the norms differ less or are not known"),
+        (len(found.only_before), "", f"only in {found.before.name}"),
+        (len(found.only_after), "", f"only in {found.after.name}"),
     ):
-        lines += [Line(printable(f"{count:,} {what}"))] if count else []
+        lines += [Line(printable(f"{count:,} {more}layer{'s' * (count > 1)} {where}"))] if count else []
     return lines
 
 
