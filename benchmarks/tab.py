@@ -2,7 +2,7 @@
 
     python -m benchmarks.tab --docs docs/tensorboard.md
 
-writes 100,000 steps of 300 layers, and 5,000 of 3,000, with the sink, and asks a real TensorBoard what the page asks it.
+writes 100,000 steps of 300 layers, and 5,000 of 3,000, with the sink, and asks a real TensorBoard what the page asks.
 """
 
 from __future__ import annotations
