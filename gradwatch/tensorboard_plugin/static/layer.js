@@ -13,8 +13,8 @@ const HEIGHTS = {norm: 150, updates: 76, histogram: 130};
 /** The figure of a layer; `answers` are those to ./layer of one run or two, `runs` has {name, colour, dash} of each. */
 export function layerFigure(answers, runs, range, step, width, colours) {
   const [first] = answers;
-  const updates = answers.some(({update_ratio: {values}}) => values.some((value) => value > 0));
-  const histogram = first.histogram.steps.length > 0;
+  const updates = answers.some(({update_ratio: ratio}) => ratio?.values.some((value) => value > 0));
+  const histogram = first.histogram !== null && first.histogram.steps.length > 0;
   const names = ['norm', ...(updates ? ['updates'] : []), ...(histogram ? ['histogram'] : [])];
   const {domains, total} = stack(names.map((name) => HEIGHTS[name]), 26);
   const domain = Object.fromEntries(names.map((name, i) => [name, domains[i]]));
@@ -39,11 +39,11 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     alertTrace(answer, series[k], colours),
   ]);
   if (updates) {
-    const values = answers.map(({update_ratio: {values: all}}) => all.map((value) => (value > 0 ? Math.log10(value) : null)));
+    const values = answers.map(({update_ratio: ratio}) => (ratio?.values ?? []).map((value) => (value > 0 ? Math.log10(value) : null)));
     const span = padded(extent(values) ?? [-4, -2], 1);
     layout.yaxis2 = axis(colours, {domain: domain.updates, range: span, ...powerTicks(span, 3), ticklabelstandoff: 6});
     layout.annotations.push(caption('Change of the weights per step, relative to them', domain.updates[1], colours));
-    traces.push(...answers.map((answer, k) => updateTrace(answer.update_ratio.steps, values[k], runs[k])));
+    traces.push(...answers.map((answer, k) => updateTrace(answer.update_ratio?.steps ?? [], values[k], runs[k])));
   }
   if (histogram) {
     const {steps, edges: bounds, counts} = first.histogram;
