@@ -13,36 +13,44 @@ if TYPE_CHECKING:
     from gradwatch.history import History
     from gradwatch.hooks import watch
     from gradwatch.monitor import Monitor
+    from gradwatch.probing import probe
+    from gradwatch.profile import BackwardProfile, Segment
     from gradwatch.records import Alert, ClipRecord, Diagnosis, Layer, Report, Severity, StepStats
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Alert": "records",
+    "BackwardProfile": "profile",
     "ClipRecord": "records",
     "Diagnosis": "records",
     "Layer": "records",
     "Report": "records",
+    "Segment": "profile",
     "Severity": "records",
     "StepStats": "records",
     "History": "history",
     "Monitor": "monitor",
+    "probe": "probing",
     "watch": "hooks",
 }
 _SUBPACKAGES = ("clipping", "diagnosis", "rules", "sinks")
 
 __all__ = [
     "Alert",
+    "BackwardProfile",
     "ClipRecord",
     "Diagnosis",
     "History",
     "Layer",
     "Monitor",
     "Report",
+    "Segment",
     "Severity",
     "StepStats",
     "clipping",
     "diagnosis",
+    "probe",
     "rules",
     "sinks",
     "watch",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -45,6 +45,8 @@ class Arriving(NamedTuple):
     ndims: list[int] | None
     """Of each gradient; None when nobody looks closely."""
     clip: ClipRecord | None
+    clip_numbers: int
+    """Of ``clip``, how many are at the end of ``copy``: those that were tensors."""
     scaled: bool
     elements: Elements | None
     moved: Moved | None
@@ -58,9 +60,10 @@ class Arriving(NamedTuple):
         Raises:
             RuntimeError: when a rank could not measure its part.
         """
-        numbers, clip = self.copy.numpy(), None
-        if self.clip is not None:
-            numbers, clip = numbers[:-3], _with_numbers(self.clip, numbers[-3:])
+        numbers, clip = self.copy.numpy(), self.clip
+        if clip is not None and self.clip_numbers:
+            numbers, of_clip = np.split(numbers, [-self.clip_numbers])
+            clip = _in_floats(clip, iter(of_clip.tolist()))
         norms, rows, ndims, elements, moved = numbers, self.rows, self.ndims or [], self.elements, self.moved
         ranks: tuple[int, ...] = ()
         if self.reduction is not None:
@@ -95,6 +98,10 @@ class _Gathered:
 
     values: list[Tensor] = field(default_factory=list)
     """The gradients; of a sharded model the parts that this rank holds."""
+    parameters: list[Tensor] = field(default_factory=list)
+    """Whose gradients they are, where they are to be clipped."""
+    only: set[int] | None = None
+    """The ids of the parameters looked at, None for all."""
     rows: list[int] = field(default_factory=list)
     ndims: list[int] = field(default_factory=list)
     half: list[bool | None] = field(default_factory=list)
@@ -180,18 +187,24 @@ class Capture:
         if reduction is None:
             measured = Measured.together(gathered.measured)
             numbers = measured.norms
-        record = None if clip is None else self._clip(clip, gathered, measured)
+        record = (
+            None if clip is None else self._clip(clip, gathered, *self._to_clip(gathered, measured, reduction, numbers))
+        )
         if not due:
             return measured, None
+        of_clip = [] if record is None else _tensors_of(record)
+        if of_clip:
+            numbers = torch.cat([numbers, torch.stack([number.to(numbers) for number in of_clip])])
         arriving = Arriving(
             step,
             captured,
             self._table.names,
             _Sizes(self._table.numel, self._table.outputs),
-            HostCopy(numbers if record is None else torch.cat([numbers, _numbers(record, numbers)])),
+            HostCopy(numbers),
             gathered.rows,
             gathered.ndims if look else None,
             record,
+            len(of_clip),
             gathered.scaling is not None,
             Elements.together(gathered.elements),
             Moved.together([m for m in moved or [] if m is not None]),
@@ -206,6 +219,9 @@ class Capture:
     ) -> None:
         gathered = self._gathered
         gathered.scaling = scaling
+        if only is not None:
+            only = list(only)
+            gathered.only = {*(gathered.only or ()), *map(id, only)}
         found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
         sharding = self._table.sharding  # known after collect(), which follows the model
         if sharding is not None:
@@ -216,7 +232,9 @@ class Capture:
         if factor is not None:
             factor = factor.to(measured.norms.device, non_blocking=True)
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
-        gathered.values += found.values if everything else []  # kept to be clipped, else they may be freed
+        if everything:  # kept to be clipped, else they may be freed
+            gathered.values += found.values
+            gathered.parameters += found.parameters
         gathered.rows += found.rows
         gathered.measured.append(measured)
         if look:
@@ -291,9 +309,34 @@ class Capture:
             gathered.parts.sum_(gathered.values, reduction, vector, gathered.factor)
         return vector, reduction.measured(vector, gathered.parts.slots)
 
-    def _clip(self, clip: ClipPolicy, gathered: _Gathered, measured: Measured) -> ClipRecord | None:
+    def _to_clip(
+        self, gathered: _Gathered, measured: Measured, reduction: Reduction | None, vector: Tensor
+    ) -> tuple[list[Tensor], Measured]:
+        """The gradients for a policy, and what it may know of them.
+
+        Of a sharded model that is all parameters, so that every rank decides alike: where it holds nothing of a
+        gradient, one without elements is in its place.
+        """
+        scaled = gathered.scaling is not None
+        if reduction is None:
+            names = [self._table.paths[id(p)] for p in gathered.parameters]
+            given = (measured.norms, measured.total_norm, False, names, gathered.parameters, scaled)
+            return gathered.values, Measured(*given)
+        held = dict(zip(gathered.parts.slots, gathered.values))
+        every = enumerate(self._table.named_parameters().items())
+        found = [(slot, *named) for slot, named in every if gathered.only is None or id(named[1]) in gathered.only]
+        slots, names, parameters = ([*column] for column in zip(*found)) if found else ([], [], [])
+        values = [
+            held[slot] if slot in held else torch.zeros(0, dtype=p.dtype, device=vector.device)
+            for slot, p in zip(slots, parameters)
+        ]
+        return values, replace(reduction.measured(vector, slots), names=names, parameters=parameters, scaled=scaled)
+
+    def _clip(
+        self, clip: ClipPolicy, gathered: _Gathered, gradients: list[Tensor], measured: Measured
+    ) -> ClipRecord | None:
         part, consequence = f"clip {type(clip).__name__}", "this step is clipped in part or not at all"
-        given = (clip, gathered.values, measured, gathered.factor)
+        given = (clip, gradients, measured, gathered.factor)
         record = self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
         if record is not None:
             gathered.parts.put_back(gathered.values)
@@ -321,30 +364,48 @@ def _clip_unscaled(
         return _checked(clip.clip_(gradients, measured))
     true = [gradient / factor for gradient in gradients]
     before = [gradient.clone() for gradient in true]
+    whole = [p.grad for p in measured.parameters]
     record = _checked(clip.clip_(true, measured))
+    taken = [(p, grad) for p, grad in zip(measured.parameters, whole) if grad is not None and p.grad is None]
+    for p, grad in taken:  # the step is skipped; but a scaler that finds no gradient at all raises
+        p.grad = grad
     for gradient, old, new in zip(gradients, before, true):
         dense = gradient.layout is torch.strided
-        gradient.copy_(torch.where(new == old, gradient, new * factor) if dense else new * factor)
+        if taken:
+            gradient.zero_()
+        else:
+            gradient.copy_(torch.where(new == old, gradient, new * factor) if dense else new * factor)
     return record
 
 
 def _checked(record: Any) -> ClipRecord:
-    """What a policy gave, which may be the user's own."""
+    """What a policy gave, which may be the user's own: on the CPU with plain numbers."""
     if not isinstance(record, ClipRecord):
         raise TypeError(f"clip_() must give a ClipRecord, got {record!r}")
-    numbers: list[Any] = [record.norm_before, record.norm_after, record.coefficient, record.threshold]
-    for value in numbers:
+    for value in _numbers(record):
         if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
             raise TypeError(f"clip_() must give numbers in its ClipRecord, got {value!r}")
-    return record
+    for part in record.parts:
+        _checked(part)
+    return _in_floats(record)
 
 
-def _numbers(record: ClipRecord, like: Tensor) -> Tensor:
-    """The numbers of ``record``, to go to the host with the norms: a clip policy leaves them on the device."""
-    given = (record.norm_before, record.norm_after, record.coefficient)
-    return torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in given])
+def _numbers(record: ClipRecord) -> tuple[Any, ...]:
+    return record.norm_before, record.norm_after, record.coefficient, record.threshold, record.clipped
 
 
-def _with_numbers(record: ClipRecord, numbers: FloatArray) -> ClipRecord:
-    before, after, coefficient = numbers.tolist()
-    return ClipRecord(record.policy, before, after, coefficient, float(record.threshold))
+def _tensors_of(record: ClipRecord) -> list[Tensor]:
+    """What a policy left on the device of the numbers of ``record``, to go to the host with the norms."""
+    here = [value for value in _numbers(record) if isinstance(value, Tensor)]
+    return here + [tensor for part in record.parts for tensor in _tensors_of(part)]
+
+
+def _in_floats(record: ClipRecord, arrived: Iterator[float] | None = None) -> ClipRecord:
+    """``record`` with plain numbers: what was on the device as it ``arrived``, or while it has not left as it is."""
+    numbers: list[Any] = []
+    for value in _numbers(record):
+        waits = isinstance(value, Tensor) and value.device.type != "cpu"
+        numbers.append(float(value) if not waits else value if arrived is None else next(arrived))
+    parts = tuple([_in_floats(part, arrived) for part in record.parts])
+    before, after, coefficient, threshold, clipped = numbers
+    return ClipRecord(record.policy, before, after, coefficient, threshold, record.group, clipped, parts)

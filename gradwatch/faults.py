@@ -23,6 +23,10 @@ class GradwatchWarning(UserWarning):
     """Something in the monitor failed; training was not touched."""
 
 
+class StopTraining(RuntimeError):  # noqa: N818 - what it is for, as StopIteration
+    """Raised on purpose, by a policy whose user asked for it: no fault of the monitor, so nothing holds it back."""
+
+
 class Faults:
     """Runs what may fail.
 
@@ -45,7 +49,7 @@ class Faults:
         """The result of ``action(*args)``; when it raises, warn (once of a part that stays); return ``otherwise``."""
         try:
             return action(*args)
-        except GradwatchWarning:  # of a part within this one, by a user who has warnings raised
+        except (GradwatchWarning, StopTraining):  # a warning of a part within, by a user who has warnings raised
             raise
         except Exception as error:
             if self.strict:

@@ -57,6 +57,7 @@ class Node:
         data: whether it depends on the model's input; else it is part of a weight.
         inputs: (place of the node that made the input, which of its outputs), None where no gradient goes.
         consumers: of its output: operations, and the caller of the model.
+        outlet: whether the caller of the model is one.
         weight: the parameter that it multiplies with; its norm comes with ``weight_norm``.
         weight_norm: of that parameter.
     """
@@ -67,6 +68,7 @@ class Node:
     data: bool
     inputs: tuple[tuple[int, int] | None, ...] = ()
     consumers: int = 0
+    outlet: bool = False
     weight: Weight | None = None
     weight_norm: Reading = math.nan
 
@@ -115,6 +117,7 @@ class Graph:
         for key in map(_key, roots):
             if key in self._places:
                 self.nodes[self._places[key]].consumers += 1
+                self.nodes[self._places[key]].outlet = True
         return added
 
     def data_inputs(self, place: int) -> dict[int, int]:

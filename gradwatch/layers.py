@@ -87,6 +87,8 @@ class LayerTable:
         self._exclude = as_patterns("exclude", exclude)
         self.layers: tuple[Layer, ...] = ()
         self.names: tuple[str, ...] = ()
+        self.paths: dict[int, str] = {}
+        """The full name of each parameter that can have a gradient, watched or not, by its id."""
         self.sharding: Sharding | None = None
         """How the parameters are spread over ranks; None where every rank has the whole model."""
         self.numel: FloatArray = np.empty(0)
@@ -137,6 +139,12 @@ class LayerTable:
                 found.rows.append(row)
         return found
 
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Every parameter that can have a gradient, watched or not, by its full name, in the model's order."""
+        modules = [module for reference in self._modules if (module := reference()) is not None]
+        parameters = [p for module in modules for p in module._parameters.values()]
+        return {self.paths[id(p)]: p for p, row in zip(parameters, self._rows) if p is not None and row != _NONE}
+
     def watched_ids(self) -> set[int]:
         """The ids of the parameters watched, valid while the model holds them."""
         return {i for i, row in zip(self._structure, self._rows) if row >= 0}
@@ -166,6 +174,7 @@ class LayerTable:
             if name and self._watched(name)
         }
         rows: list[int] = []
+        self.paths = {}
         for place, names in named:
             for (key, p), name in zip(place.module._parameters.items(), names):
                 included = bool(name) and self._watched(name)
@@ -173,6 +182,7 @@ class LayerTable:
                     rows.append(_NONE)
                     continue
                 seen.add(id(p))
+                self.paths[id(p)] = _join(place.path, key)
                 if included:
                     kinds.setdefault(name, place.kind)
                     members.setdefault(name, []).append((_join(place.path, key), p))

@@ -22,6 +22,8 @@ from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
 from gradwatch.alert_log import AlertLog
 from gradwatch.capture import Arriving, Capture
+from gradwatch.clip_log import ClipLog
+from gradwatch.clipping.check import check_model
 from gradwatch.faults import DROPPED, Faults, GradwatchWarning
 from gradwatch.history import History
 from gradwatch.layers import LayerTable
@@ -131,6 +133,8 @@ class Monitor:
         )
         default_rules.check(self._rules, self._table.names)
         self._clip = clip if clip is None else check_parts("clip", [clip], "clip_")[0]
+        if clip is not None:
+            check_model(clip, model, self._table.named_parameters())
         self._sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
         self._causes = list(diagnosis.default()) if diagnose else []
         self._every_n_steps = every_n_steps
@@ -139,7 +143,7 @@ class Monitor:
         self._on_close: list[Callable[[], None]] = []
 
         self.history = History()
-        self._log = AlertLog()
+        self._log, self._clip_log = AlertLog(), ClipLog()
         self.closed = False
         self.stepped = False
         """Set by :meth:`step`, for a hook that would measure the same step again; the hook clears it."""
@@ -305,7 +309,15 @@ class Monitor:
         self.flush()
         verdict, severity = self._judge()
         diagnoses = self._diagnose([alert for alert in self.alerts if alert.severity > Severity.INFO])
-        return Report(verdict, severity, tuple(self.alerts), diagnoses, self.history.latest, self._last_clip)
+        return Report(
+            verdict,
+            severity,
+            tuple(self.alerts),
+            diagnoses,
+            self.history.latest,
+            self._last_clip,
+            clipping=self._clip_log.summaries(),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The state in plain types and tensors, so that ``torch.load(..., weights_only=True)`` takes it."""
@@ -318,6 +330,7 @@ class Monitor:
             "log": self._log.state_dict(),
             "rules": {name: part.state_dict() for name, part in _stateful(self._rules)},
             "clip": {name: part.state_dict() for name, part in _stateful([self._clip])},
+            "clip_log": self._clip_log.state_dict(),
         }
         plain: dict[str, Any] = _convert(state, np.ndarray, torch.from_numpy)
         return plain
@@ -336,6 +349,8 @@ class Monitor:
         self._recorded = int(state.get("recorded", self._next_step))
         self.history.load_state_dict(state["history"])
         self._log.load_state_dict(state["log"])
+        if "clip_log" in state:
+            self._clip_log.load_state_dict(state["clip_log"])
         for kind, parts in (("rules", self._rules), ("clip", [self._clip])):
             for name, part in _stateful(parts):
                 if name in state[kind]:
@@ -394,13 +409,14 @@ class Monitor:
             self._faults.run(part, consequence, self._record, arrived, otherwise=None)
 
     def _record(self, arrived: Arriving) -> None:
-        stats, self._last_clip = arrived.read()
+        stats, clip = arrived.read()
+        self._last_clip = self._clip_log.take(clip)
         before = self.history.latest
         # What did not step did not move, which says nothing of its steps; nor does one of LBFGS, which is many in one.
         if (before is not None and before.skipped) or any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers):
             stats = replace(stats, update_ratio=None, total_update=None)
         self.history.append(stats)
-        new = self._log.take(self._check())
+        new = self._log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
         verdict, severity = self._judge()
         diagnoses = self._diagnose([alert for alert in new if alert.severity > Severity.INFO])
         report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip)

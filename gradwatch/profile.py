@@ -90,8 +90,9 @@ class Operation:
         derivative: of an element-wise activation.
         weight: the matrix or kernel that it multiplies with.
         source: file and line of the user's code, where that was recorded.
-        calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where no gradient came.
+        calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where nothing came.
         module_kind: class of that module, as ``"LayerNorm"``.
+        outlet: whether the caller of the model has its output.
     """
 
     index: int
@@ -108,6 +109,7 @@ class Operation:
     source: str = ""
     calls: int = 1
     module_kind: str = ""
+    outlet: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,10 @@ class Segment:
         derivative: of an element-wise activation.
         weight: of a weight.
         source: file and line of the user's code, where that was recorded.
+
+    Example:
+        >>> round(Segment("act", "activation", "Sigmoid", gain=0.0625, grad_norm=1.0).log_gain, 3)
+        -2.773
     """
 
     layer: str
@@ -219,6 +225,7 @@ class BackwardProfile:
         step: the optimizer step, -1 outside of a monitor.
         notes: what could not be seen, in sentences.
         weights: every matrix and kernel that was multiplied with, input first, those beside the spine among them.
+        half: whether any module gave float16, as under autocast.
 
     Example:
         >>> block = (Segment("act", "activation", "Sigmoid", 0.05, 1.0), Segment("fc", "weight", "Addmm", 2.0, 0.2))
@@ -233,6 +240,7 @@ class BackwardProfile:
     step: int = -1
     notes: tuple[str, ...] = field(default=())
     weights: tuple[Weight, ...] = ()
+    half: bool = False
 
     @property
     def log_gain(self) -> float:

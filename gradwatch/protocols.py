@@ -15,6 +15,7 @@ from gradwatch.records import Alert, ClipRecord, Diagnosis, Report
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gradwatch.profile import BackwardProfile
     from gradwatch.stats import Measured
 
 
@@ -29,7 +30,12 @@ class Rule(Protocol):
 
 @runtime_checkable
 class ClipPolicy(Protocol):
-    """Changes the gradients in place, on their device and without waiting for it."""
+    """Changes the gradients in place, on their device and without waiting for it.
+
+    It may have ``check_parameters(parameters)``, called once with the model's parameters by their names, which raises ValueError
+    where it cannot be right for them. An error of ``clip_`` is warned of and training goes on, but for a
+    :class:`gradwatch.faults.StopTraining`.
+    """
 
     def clip_(self, gradients: Sequence[Tensor], stats: Measured) -> ClipRecord:
         """Clip ``gradients``; ``stats`` holds the norms that were just measured, so none needs to be read twice."""
@@ -40,7 +46,7 @@ class ClipPolicy(Protocol):
 class Cause(Protocol):
     """Explains alerts: called when there are new ones, and by ``monitor.report()``."""
 
-    def explain(self, history: History, probe: object, alerts: Sequence[Alert]) -> Diagnosis | None:
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         """The diagnosis, or None when this is not the cause. ``probe`` is None where no backward was probed."""
         ...
 

@@ -66,10 +66,12 @@ def slopes(sent: Tensor, arrived: Tensor, largest: float) -> list[Reading]:
     sent, arrived = _sampled(sent.detach(), arrived.detach())
     known = hardshrink(arrived, tiny)  # below, the quotient has no digits
     slope = (sent / known).nan_to_num_(0, 0, 0)
-    size = torch.linalg.vector_norm(slope)
+    size, counted = torch.linalg.vector_norm(slope), (known, slope, slope.abs() > SMALL * largest)
     if slope.is_cpu:  # where NumPy counts five times as fast
-        return [size.item(), *(float(np.count_nonzero(x)) for x in _flags(known.numpy(), slope.numpy(), largest))]
-    return [size, *(torch.count_nonzero(x) for x in _flags(known, slope, largest))]
+        elements, nonzero, passing = (float(np.count_nonzero(t.numpy())) for t in counted)
+        return [elements, size.item(), nonzero, passing]
+    on_device, nonzero_there, passing_there = map(torch.count_nonzero, counted)
+    return [on_device, size, nonzero_there, passing_there]
 
 
 def on_host(readings: Sequence[Reading]) -> list[float]:

@@ -65,6 +65,7 @@ class Recording:
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.notes: dict[str, None] = {}
         self.compiled = False
+        self.half = False
         self.calls: list[Call] = []
         self.heard: list[Heard] = []
         """Of each node of the graph."""
@@ -126,6 +127,7 @@ class Recording:
             return
         self._open.pop()
         outputs = [t for t in tensors_in(output) if t.grad_fn is not None]
+        self.half |= any(t.dtype is torch.float16 for t in outputs)
         # What is made of parameters alone is a weight still, as a module that rounds one does.
         if gives_data and not (args and all(id(argument) in self.graph.parameters for argument in args)):
             self.graph.outputs.update(number_of(t.grad_fn) for t in outputs)

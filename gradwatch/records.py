@@ -164,6 +164,8 @@ class ClipRecord:
         clipped: share of what the policy limits on its own that was beyond the limit: of a total norm 0 or 1, else a
             share of the layers, units or elements. NaN where the policy does not tell.
         parts: the records of the groups, or of the policies of a chain, in their order.
+        rate: share of the last 1,000 recorded steps of which anything was clipped, this one included; NaN where it is
+            not known.
     """
 
     policy: str
@@ -174,6 +176,33 @@ class ClipRecord:
     group: str = ""
     clipped: float = math.nan
     parts: tuple[ClipRecord, ...] = ()
+    rate: float = math.nan
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """What clipping did over the last steps, up to 1,000 that were recorded.
+
+    Args:
+        policy: as in :class:`ClipRecord`.
+        part: the group or the policy of a chain, "" for the whole.
+        steps: how many.
+        rate: share of the steps of which anything was clipped, or that were skipped.
+        share: what was clipped of a step, on average: as in :class:`ClipRecord`.
+        median_norm: median of the total norms before clipping.
+        threshold: the limit at the latest step.
+        message: one sentence with the numbers in it; of a ``max_norm`` that most steps are clipped by also which one
+            would not be.
+    """
+
+    policy: str
+    part: str
+    steps: int
+    rate: float
+    share: float
+    median_norm: float
+    threshold: float
+    message: str
 
 
 @dataclass(frozen=True)
@@ -210,6 +239,7 @@ class Report:
         clip: what was clipped at this step, None without a clip policy.
         profile: of the backward pass of this step, where it was probed; for ``monitor.report()``, of the last one that
             was.
+        clipping: of ``monitor.report()``, what clipping did over the last steps, with its parts.
 
     Example:
         >>> why = Diagnosis("dead_units", 0.5, ("fc",), ("1 of 2 layers receives nothing",), "look behind fc")
@@ -227,9 +257,12 @@ class Report:
     stats: StepStats | None = None
     clip: ClipRecord | None = None
     profile: BackwardProfile | None = None
+    clipping: tuple[ClipSummary, ...] = ()
 
     def sections(self) -> list[tuple[str, list[str]]]:
-        """Verdict, where causes were found Why, Evidence and Next, and Measured where that was after clipping."""
+        """Verdict, where causes were found Why, Evidence and Next, what Clipping did, and Measured where that was after
+        clipping.
+        """
         sections = [("Verdict", [self.verdict])]
         if self.diagnoses:
             sections += [
@@ -237,6 +270,8 @@ class Report:
                 ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
                 ("Next", [d.remedy for d in self.diagnoses]),
             ]
+        if self.clipping:
+            sections.append(("Clipping", [summary.message for summary in self.clipping]))
         if self.stats is not None and self.stats.captured == AFTER_CLIPPING:
             sections.append(("Measured", ["as the optimizer used them: after any clipping of your own"]))
         return [(title, [printable(line) for line in lines]) for title, lines in sections]

@@ -188,6 +188,17 @@ def _dtensor() -> Any:
     return getattr(module, "DTensor", None)
 
 
+def is_sharded(tensor: Any) -> bool:
+    """Whether a rank holds only some elements of ``tensor``, a DTensor."""
+    placements = getattr(tensor, "placements", ())
+    return any(not p.is_replicate() and tensor.device_mesh.size(i) > 1 for i, p in enumerate(placements))
+
+
+def is_flattened(parameter: Tensor) -> bool:
+    """Whether FullyShardedDataParallel has made ``parameter`` a piece of its flat one, or it is that."""
+    return bool(getattr(parameter, "_fsdp_flattened", False))
+
+
 def is_partial(tensor: Any) -> bool:
     """Whether every rank holds only a summand of ``tensor``."""
     return any(placement.is_partial() for placement in getattr(tensor, "placements", ()))

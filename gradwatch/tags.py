@@ -47,6 +47,8 @@ NONFINITE_LAYERS = "gradients/nonfinite_layers"
 ALERT_COUNT = "gradients/alerts"
 CLIP_COEFFICIENT = "gradients/clip_coefficient"
 CLIPPED_NORM = "gradients/total_norm_clipped"
+CLIP_RATE = "gradients/clip_rate"
+PART_CLIP_RATE = "clip_rate"
 
 LAYER_NORM = "grad_norm"
 LAYER_HISTOGRAM = "grad_log10_abs"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.finiteness import ForwardPass, first_nonfinite
-from gradwatch.probe import Probe
+from gradwatch.probing import Probe
 from gradwatch.profile import FirstNonFinite, Operation
 from tests.tensors import INF, NAN, normal
 

@@ -86,15 +86,17 @@ def test_each_node_comes_after_its_inputs() -> None:
     assert data(graph) == ["Addmm", "Tanh", "Addmm"]
 
 
+layers, ROWS = nn.Sequential, torch.ones(2, 4)
+
 DATA: dict[str, tuple[Callable[[], nn.Module], Tensor, list[str]]] = {
-    "a norm first": (lambda: nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 1)), torch.ones(2, 4), ["NativeLayerNorm", "Addmm"]),
+    "a norm first": (lambda: layers(nn.LayerNorm(4), nn.Linear(4, 1)), ROWS, ["NativeLayerNorm", "Addmm"]),
     "a convolution first": (lambda: nn.Conv1d(4, 2, 1), torch.ones(2, 4, 3), ["Convolution"]),
     "an embedding first": (lambda: nn.Embedding(4, 2), torch.ones(2, dtype=torch.long), ["Embedding"]),
     "weight_norm": (lambda: parametrizations.weight_norm(nn.Linear(4, 2)), torch.ones(2, 4), ["Addmm"]),
     "spectral_norm": (lambda: parametrizations.spectral_norm(nn.Linear(4, 2)), torch.ones(2, 4), ["Addmm"]),
-    "an input with a gradient": (lambda: nn.Linear(4, 2), torch.ones(2, 4, requires_grad=True), ["AccumulateGrad", "Addmm"]),
+    "an input with a gradient": (lambda: nn.Linear(4, 2), ROWS.clone().requires_grad_(), ["AccumulateGrad", "Addmm"]),
     "what was before": (lambda: nn.Linear(4, 2), torch.ones(2, 4, requires_grad=True) * 2, ["Addmm"]),
-    "a frozen layer": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2).requires_grad_(False)), torch.ones(2, 4), ["Addmm", "Addmm"]),
+    "a frozen layer": (lambda: layers(nn.Linear(4, 4), nn.Linear(4, 2).requires_grad_(False)), ROWS, ["Addmm"] * 2),
 }  # fmt: skip
 
 

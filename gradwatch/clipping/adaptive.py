@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from gradwatch.clipping.names import Patterns, names_of
 from gradwatch.clipping.scale import scale_each_
 from gradwatch.patterns import as_patterns, check_number
 from gradwatch.records import ClipRecord
-from gradwatch.sharding import local_part
+from gradwatch.sharding import is_flattened, local_part
 from gradwatch.stats import Measured, real_values
 
 
@@ -70,7 +70,7 @@ class AGC:
 
     @torch.no_grad()
     def clip_(self, gradients: Sequence[Tensor], stats: Measured) -> ClipRecord:
-        """Raises ValueError where ``stats`` are without parameters, RuntimeError where a unit is spread over ranks."""
+        """Raises ValueError where ``stats`` are without parameters, or a unit is spread over ranks."""
         total: Any = stats.total_norm
         if len(stats.parameters) != len(gradients):
             raise ValueError("AGC clips by the norms of the parameters, and Measured.parameters has none")
@@ -78,7 +78,8 @@ class AGC:
         if not included:
             return untouched(stats, self.clip_factor, "agc")
         if stats.sharded:
-            _check_units_are_whole(stats, included)
+            _check_units_are_whole({stats.names[i]: stats.parameters[i] for i in included})
+            included = [i for i in included if gradients[i].numel()]  # this rank may hold nothing
         here = [gradients[i] for i in included]
         norms = [_norms_of_units(g, stats.parameters[i]) for g, i in zip(here, included)]
         of_gradient, of_weight = (torch.cat([norm.to(total) for norm in one]) for one in zip(*norms))
@@ -94,9 +95,11 @@ class AGC:
             after, clipped = math.nan, math.nan
         return ClipRecord("agc", total, after, math.nan, self.clip_factor, clipped=clipped)
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise ValueError where a pattern of ``exclude`` matches none of ``names``."""
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where a pattern of ``exclude`` matches no name, or no rank has whole units."""
+        names = list(parameters)
         self._excluded.check(names)
+        _check_units_are_whole({names[i]: parameters[names[i]] for i in self._excluded.split(names)[-1]})
 
     def _split(self, stats: Measured) -> tuple[list[int], Sequence[int]]:
         """The indices of the parameters that are left out, and of the others."""
@@ -104,17 +107,20 @@ class AGC:
             return [], range(len(stats.norms))
         names = names_of(stats, "AGC: exclude")
         if names and not self._excluded.checked:
-            self.check_names(names)
+            self._excluded.check(names)
         *excluded, included = self._excluded.split(names)
         return sorted(i for group in excluded for i in group), included
 
 
-def _check_units_are_whole(stats: Measured, included: Sequence[int]) -> None:
-    for i in included:
-        p = stats.parameters[i]
+def _check_units_are_whole(parameters: Mapping[str, Tensor]) -> None:
+    for name, p in parameters.items():
+        if is_flattened(p):
+            raise ValueError(
+                f"AGC: {name} is cut to pieces by FullyShardedDataParallel, so that no rank has a whole unit: clip by "
+                "GlobalNorm or model.clip_grad_norm_(max_norm), or shard by fully_shard()"
+            )
         for placement in _spread_units(p):
-            name = stats.names[i] if stats.names else f"parameter {i}"
-            raise RuntimeError(
+            raise ValueError(
                 f"AGC: {name}, of shape {tuple(p.shape)}, is sharded as {placement}, so that no rank has a whole unit: "
                 "leave it out by exclude="
             )
@@ -140,7 +146,7 @@ def _norms_of_units(gradient: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor
         return _norms(gradient), _norms(weight)
     if gradient.sparse_dim() != 1:
         raise ValueError(
-            f"AGC: a sparse gradient must be sparse in dimension 0 alone, as Embedding's, not in {gradient.sparse_dim()}"
+            f"AGC: a sparse gradient must be sparse in dimension 0 alone, as Embedding's, got {gradient.sparse_dim()}"
         )
     stored = gradient.coalesce()
     return _norms(stored.values()), _norms(weight.index_select(0, stored.indices()[0]))

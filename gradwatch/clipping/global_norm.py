@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gradwatch.clipping.limit import multiply_, untouched
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
+from gradwatch.sharding import is_flattened, is_sharded
 from gradwatch.stats import Measured, real_values
 
 LARGE = 1 << 20
@@ -24,6 +25,11 @@ TOLERANCE = 1e-4
 
 EPSILON = 1e-6
 """In torch's formula, so that nothing is divided by zero."""
+
+ALL_ELEMENTS = (
+    "the largest element may be on another rank: use norm_type=2, or with FullyShardedDataParallel "
+    "model.clip_grad_norm_(max_norm, norm_type=float('inf'))"
+)
 
 _ROUNDED = {torch.float16, torch.bfloat16}
 """Of these alone torch's total and factor have 3 digits, so they are not asked for."""
@@ -83,10 +89,16 @@ class GlobalNorm:
         # On the CPU the norm is known for free, and what need not be read is not; elsewhere looking would wait.
         on_cpu = total.device.type == "cpu"
         if on_cpu and not self.max_norm < float(total) * (1 + TOLERANCE) + EPSILON < inf:
-            return untouched(stats, self.max_norm, "global_norm")
+            return untouched(stats, self.max_norm, self._name)
         coefficient = self._by_largest(gradients, stats) if self.norm_type == inf else self._by_l2(gradients, stats)
         coefficient = torch.where(torch.isfinite(total), coefficient, 1.0)
-        return multiply_(gradients, stats, coefficient, self.max_norm, "global_norm")
+        return multiply_(gradients, stats, coefficient, self.max_norm, self._name)
+
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError for ``norm_type=inf`` where one of ``parameters``, by their names, is sharded."""
+        for name, p in parameters.items() if self.norm_type == inf else ():
+            if is_flattened(p) or is_sharded(p):
+                raise ValueError(f"GlobalNorm: norm_type=inf: {name} is sharded, and {ALL_ELEMENTS}")
 
     def _by_l2(self, gradients: Sequence[Tensor], stats: Measured) -> Tensor:
         total = stats.total_norm
@@ -99,11 +111,13 @@ class GlobalNorm:
 
     def _by_largest(self, gradients: Sequence[Tensor], stats: Measured) -> Tensor:
         if stats.sharded:
-            raise RuntimeError(
-                "GlobalNorm: norm_type=inf needs all elements, of which a sharded model has a part on each rank: use 2"
-            )
+            raise RuntimeError(f"GlobalNorm: norm_type=inf: {ALL_ELEMENTS}")
         largest = torch.stack([_largest(g).to(stats.total_norm.device) for g in gradients]).max()
         return self._coefficient(largest.float() if largest.dtype in _ROUNDED else largest)
+
+    @property
+    def _name(self) -> str:
+        return "global_norm" if self.norm_type == 2 else "global_norm_inf"
 
     def _coefficient(self, total: Tensor) -> Tensor:
         """By torch's operations, to the last bit."""

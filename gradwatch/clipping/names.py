@@ -43,7 +43,7 @@ class Patterns:
 
     def check(self, names: Sequence[str]) -> None:
         """Raise ValueError where a pattern matches none of ``names``."""
-        check_patterns(self.argument, self.patterns, [*dict.fromkeys(map(layer_of, names)), *names])
+        check_patterns(self.argument, self.patterns, [*dict.fromkeys(filter(None, map(layer_of, names))), *names])
         self.checked = True
 
     def split(self, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradwatch.clipping.global_norm import GlobalNorm
 from gradwatch.clipping.names import Patterns, index, names_of
-from gradwatch.clipping.several import Several, check_names
+from gradwatch.clipping.several import Several, check_parameters
 from gradwatch.patterns import as_patterns, check_number
 from gradwatch.protocols import ClipPolicy
 from gradwatch.records import ClipRecord
@@ -60,15 +60,16 @@ class PerGroup(Several):
         """Raises ValueError where ``stats`` are without names, or a pattern matches nothing."""
         names = names_of(stats, "PerGroup")
         if names and not self._patterns.checked:
-            self.check_names(names)
+            self._check_patterns(names)
         *groups, others = self._patterns.split(names)
         parts = tuple(
             replace(policy.clip_([gradients[i] for i in group], part_of(stats, group)), group=pattern)
             for (pattern, policy), group in zip(self.policies.items(), groups)
+            if group  # else, as at the step of another optimizer, there is nothing to know either
         )
         left: Any = part_of(stats, others).total_norm
         after = (left * left + sum(part.norm_after * part.norm_after for part in parts)) ** 0.5
-        clipped = sum(part.clipped for part in parts) / len(parts)
+        clipped = sum(part.clipped for part in parts) / max(1, len(parts))
         before: Any = stats.total_norm
         # There is no one factor; on the CPU it is known for free that nothing was clipped.
         nothing = before.device.type == "cpu" and all(float(part.coefficient) == 1 for part in parts)
@@ -76,13 +77,18 @@ class PerGroup(Several):
             "per_group", before, after, 1.0 if nothing else math.nan, math.nan, clipped=clipped, parts=parts
         )
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise ValueError where a pattern matches none of ``names``, or only what one before it matches."""
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where a pattern matches no name that is left for it, or its policy refuses the group."""
+        names = list(parameters)
+        self._check_patterns(names)
+        for policy, group in zip(self.policies.values(), self._patterns.split(names)):
+            check_parameters(policy, {names[i]: parameters[names[i]] for i in group})
+
+    def _check_patterns(self, names: Sequence[str]) -> None:
         self._patterns.check(names)
-        for (pattern, policy), group in zip(self.policies.items(), self._patterns.split(names)):
+        for pattern, group in zip(self._patterns.patterns, self._patterns.split(names)):
             if not group:
                 raise ValueError(f"PerGroup: groups: all that {pattern!r} matches belongs to a pattern before it")
-            check_names(policy, [names[i] for i in group])
 
 
 def part_of(stats: Measured, group: tuple[int, ...]) -> Measured:

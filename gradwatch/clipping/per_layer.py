@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,7 @@ from gradwatch.clipping.names import index, layer_of
 from gradwatch.clipping.scale import scale_each_
 from gradwatch.patterns import check_number
 from gradwatch.records import ClipRecord
+from gradwatch.sharding import is_flattened
 from gradwatch.stats import Measured
 
 
@@ -72,6 +73,15 @@ class PerLayer:
         scale_each_(gradients, each[index(layer, each.device)].unbind())
         after: Any = torch.linalg.vector_norm(norms * each)
         return ClipRecord("per_layer", total, after, math.nan, self.max_norm, clipped=clipped)
+
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where one of ``parameters``, by their names, holds many layers."""
+        for name, p in parameters.items():
+            if is_flattened(p) and name.endswith("_flat_param"):
+                raise ValueError(
+                    f"PerLayer: {name} holds all layers of a FullyShardedDataParallel: make that with "
+                    "use_orig_params=True, or clip by GlobalNorm or model.clip_grad_norm_(max_norm)"
+                )
 
 
 @lru_cache(maxsize=64)

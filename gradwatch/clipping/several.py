@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from gradwatch.protocols import ClipPolicy
 
@@ -31,10 +33,10 @@ class Several:
             raise ValueError(f"{argument} has one policy with a memory twice: make one for each")
         self.policies = dict(policies)
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise ValueError where a pattern matches none of ``names``, those of all parameters of the model."""
+    def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where a policy cannot be right for the model of ``parameters``, by their names."""
         for policy in self.policies.values():
-            check_names(policy, names)
+            check_parameters(policy, parameters)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: self.policies[name].state_dict() for name in self._with("state_dict")}  # type: ignore[attr-defined]
@@ -49,7 +51,7 @@ class Several:
         return [name for name, policy in self.policies.items() if hasattr(policy, method)]
 
 
-def check_names(policy: ClipPolicy, names: Sequence[str]) -> None:
-    """Hold the patterns of ``policy``, where it has any, against the names of the parameters that it gets."""
-    if hasattr(policy, "check_names"):
-        policy.check_names(names)
+def check_parameters(policy: ClipPolicy, parameters: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where ``policy`` says that it cannot be right for ``parameters``, by their names."""
+    if hasattr(policy, "check_parameters"):
+        policy.check_parameters(parameters)

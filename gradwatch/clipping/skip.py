@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradwatch.faults import StopTraining
 from gradwatch.records import ClipRecord
 from gradwatch.stats import Measured
 
 
-class TooManySkipped(RuntimeError):  # noqa: N818 - what happened, as StopIteration
+class TooManySkipped(StopTraining):
     """Training has not moved for too many steps, and will not by itself."""
 
 

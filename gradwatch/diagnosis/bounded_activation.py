@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import MOST
 from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import changes, mean_gain, span
+from gradwatch.diagnosis.words import changes, mean_gain, place
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
@@ -41,26 +41,24 @@ class BoundedActivation:
     def __post_init__(self) -> None:
         check_number("BoundedActivation: min_share", self.min_share, above=0, at_most=1)
 
-    def explain(
-        self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]
-    ) -> Diagnosis | None:
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
         if not told(alerts, "vanishing") or whole is None or whole.log_gain >= 0:
             return None
         share, bounded = whole.share("bounded"), [e.segment for e in whole.of("bounded")]
         if share < self.min_share:
             return None
-        names = [s.layer for s in reversed(bounded)]
-        activation = bounded[0].operation
-        weights = [e.segment.log_gain for e in whole.of("weights")]
+        layers = list(dict.fromkeys(s.layer for s in reversed(bounded)))
+        activation, passes = bounded[0].operation, mean_gain([s.log_gain for s in bounded])
+        weights = mean_gain([e.segment.log_gain for e in whole.entries if e.segment.kind == "weight"])
         return Diagnosis(
             "bounded_activation",
             confidence=whole.confidence("bounded"),
-            layers=tuple(dict.fromkeys(names)),
+            layers=tuple(filter(None, layers)),
             evidence=(
-                f"{activation.lower()} passes {mean_gain([s.log_gain for s in bounded]):.2g} of the squared gradient per "
-                f"layer in {span(names)}, at best {MOST[activation]:.2g}; the weights pass {mean_gain(weights):.2g}; over "
-                f"{len(bounded)} layers the gradient {changes(whole.log_gain)}",
+                f"{activation.lower()} passes {passes:.2g} of the squared gradient per layer{place(layers)}, at best "
+                f"{MOST[activation]:.2g}; the weights pass {weights:.2g}; over {len(bounded)} layers the gradient "
+                f"{changes(whole.log_gain)}",
                 f"its bound makes up {share:.0%} of that, on a log scale",
             ),
             remedy=f"replace {activation} by ReLU with He initialisation; normalisation layers before the activations "

@@ -1,4 +1,4 @@
-"""Shrinks or grows with depth: the gradient changes by about the same factor at every layer."""
+"""Depth profile: without a probed step, how the layers' gradient norms change along depth."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis, FloatArray
 
 WINDOW = 20
 """Steps whose median makes the profile: enough to see through one bad batch."""
 
+AT_MOST = 0.4
+"""Confidence without a look into the backward pass: a profile along depth has many causes."""
+
 
 @dataclass(frozen=True)
 class DepthProfile:
-    """Fits the log of the layers' gradient norms against their depth, input first.
+    """Fits the log of the layers' gradient norms against their depth, input first, where no step was probed.
 
     A geometric profile is what repeated multiplication by the same activation derivative and weights leaves: vanishing
     when one layer passes less than 1, exploding when it passes more.
@@ -39,12 +47,11 @@ class DepthProfile:
     min_factor: float = 100.0
 
     def __post_init__(self) -> None:
-        if not self.min_factor > 1:
-            raise ValueError(f"DepthProfile: min_factor must be above 1, got {self.min_factor!r}")
+        check_number("DepthProfile: min_factor", self.min_factor, above=1)
 
-    def explain(self, history: History, probe: object, alerts: Sequence[Alert]) -> Diagnosis | None:
-        vanishing = [a for a in alerts if a.rule == "vanishing"]
-        if not vanishing and not any(a.rule == "exploding" for a in alerts):
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        vanishing = told(alerts, "vanishing")
+        if account(probe) is not None or not (vanishing or told(alerts, "exploding")):
             return None
         index, norms = profile(history)
         if len(index) < 3:
@@ -68,37 +75,34 @@ class DepthProfile:
             concerned = {a.layer for a in vanishing if a.layer}
             evidence.append(f"{len(concerned)} of {len(history.layers)} layers are below their limit")
         if share > 0.5:
-            return self._bottleneck(names, norms, gap, share, evidence[0])
+            return self._one_place(names, norms, gap, share, evidence[0])
         return Diagnosis(
             "shrinks_with_depth" if vanishing else "grows_with_depth",
-            confidence=round(float(straightness), 2),
+            confidence=round(AT_MOST * float(straightness), 2),
             layers=tuple(names),
-            evidence=tuple(evidence),
-            remedy=(
-                f"bring what each layer passes from {passed:.2g} to about 1: ReLU with He initialisation instead of "
-                "sigmoid or tanh, normalisation layers, or residual connections"
-                if vanishing
-                else f"bring what each layer passes from {passed:.2g} to about 1: divide the initial weights by "
-                f"{passed:.2g}, or add normalisation layers"
-            ),
+            evidence=(*evidence, PROBE_WOULD_TELL),
+            remedy=f"bring what each layer passes from {passed:.2g} to about 1 with a normalisation before each "
+            "activation (BatchNorm or LayerNorm)",
+            change="norm",
         )
 
     @staticmethod
-    def _bottleneck(names: list[str], norms: FloatArray, gap: int, share: float, evidence: str) -> Diagnosis:
+    def _one_place(names: list[str], norms: FloatArray, gap: int, share: float, evidence: str) -> Diagnosis:
         before, after = names[gap], names[gap + 1]
         lost = norms[gap + 1] / norms[gap]
         return Diagnosis(
-            "bottleneck",
-            confidence=round(share, 2),
+            "one_place",
+            confidence=round(AT_MOST * share, 2),
             layers=(before, after),
             evidence=(
                 evidence,
                 f"{share:.0%} of that (on a log scale) happens between {after} and {before}: "
                 f"{norms[gap + 1]:.2g} to {norms[gap]:.2g}, {max(lost, 1 / lost):.2g}-fold in one place",
+                PROBE_WOULD_TELL,
             ),
             remedy=f"look at what lies between {before} and {after}: a long recurrence, a saturated or dead "
-            "activation, a detached or strongly scaled branch; give the gradient a shorter way (gating, a residual "
-            "connection, orthogonal recurrent weights)",
+            "activation, a detached or strongly scaled branch; a skip connection around it gives the gradient a way",
+            change="residual",
         )
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import SEVERE
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import rescale
-from gradwatch.diagnosis.small_weights import CLEAR
+from gradwatch.diagnosis.rescaling import CLEAR, rescale
 from gradwatch.diagnosis.start import excess_of_weights, inputs, signal
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
@@ -38,8 +37,9 @@ class LargeWeights:
         >>> act = Segment("act", "activation", "Relu", 0.5, 1.0)
         >>> weights = tuple(Weight(f"fc{i}.weight", 64**0.5 * 3, 64, 64, 64) for i in range(6))
         >>> alerts = [Alert(1, "exploding", "fc0", 2, 1e4, 1e3, "")]
-        >>> print(LargeWeights().explain(History(), BackwardProfile((act,), weights=weights), alerts).remedy)
-        multiply the initial weights of fc0 ... fc5 by 0.471: the squared gain is then 2 per layer, as of He initialisation
+        >>> found = LargeWeights().explain(History(), BackwardProfile((act,), weights=weights), alerts)
+        >>> print(found.remedy.partition(":")[0])
+        multiply the initial weights of fc0 ... fc5 by 0.471
 
     Source: He et al., ICCV 2015, equation 14; Schoenholz et al., ICLR 2017, chi_1 above 1.
     """
@@ -63,14 +63,19 @@ class LargeWeights:
             return None
         reference = weight_reference(probe)
         gain = reference * mean_gain(list(off.values()))
-        evidence = [
-            f"at the first step the weights of {span(list(off))} have a squared gain of {gain:.3g} per layer; {reference:.2g} "
-            "would make up for the activations",
-            f"over {len(off)} layers signal and gradient each {changes(whole).replace('grows', 'grow')} by that",
-        ]
         given = inputs(history, probe)
-        unscaled = given is not None and given.are_unscaled
-        return Diagnosis("large_weights", 0.5 if unscaled else 0.9, tuple(off), tuple(evidence), rescale(off, reference), "init_scale")
+        return Diagnosis(
+            "large_weights",
+            confidence=0.5 if given is not None and given.are_unscaled else 0.9,
+            layers=tuple(off),
+            evidence=(
+                f"at the first step the weights of {span(list(off))} have a squared gain of {gain:.3g} per layer; "
+                f"{reference:.2g} would make up for the activations",
+                f"over {len(off)} layers signal and gradient each {changes(whole).replace('grows', 'grow')} by that",
+            ),
+            remedy=rescale(off, reference),
+            change="init_scale",
+        )
 
     def _by_signal(self, history: History) -> Diagnosis | None:
         sizes = signal(history)
@@ -82,7 +87,8 @@ class LargeWeights:
             confidence=0.5,
             layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known),
             evidence=(
-                f"at the first step the layers' inputs grow from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the output",
+                f"at the first step the layers' inputs grow from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the "
+                "output",
                 PROBE_WOULD_TELL,
             ),
             remedy=f"multiply the initial weights of every layer by {factor:.3g}",

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.diagnosis.account import SEVERE
 from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, largest_update
-from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.diagnosis.symptoms import UNSTABLE, layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -32,8 +32,9 @@ class LearningRate:
 
     Example:
         >>> from dataclasses import replace
-        >>> history = History.from_grad_norms(fc=[2.0], out=[1.0])
-        >>> history.append(replace(history.latest, step=1, total_update=1.2))
+        >>> history, stats = History(), History.from_grad_norms(fc=[2.0], out=[1.0]).latest
+        >>> history.append(stats)
+        >>> history.append(replace(stats, step=1, total_update=1.2))
         >>> alerts = [Alert(1, "update_ratio", None, 2, 1.2, 0.5, "")]
         >>> print(LearningRate().explain(history, None, alerts).remedy)
         divide the learning rate by 120
@@ -56,38 +57,52 @@ class LearningRate:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         first, largest = first_update(history), largest_update(history)
-        too_large = first > self.max_update or largest > self.throws
-        if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite"):
+        spikes = len(told(alerts, "spike"))
+        too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL
+        if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite", "spike"):
             return None
-        evidence = []
-        divisor = 10.0
+        evidence, remedy, divisor = [], "", 10.0
         if first > self.max_update:
             divisor = first / self.healthy_update
-            evidence.append(f"the first step moved the weights by {first:.2g} of their size; {self.healthy_update:g} is healthy")
-        if largest > self.throws:
+            evidence.append(
+                f"the first step moved the weights by {first:.2g} of their size; {self.healthy_update:g} is healthy"
+            )
+        if largest > max(first, self.throws):
             evidence.append(f"one step moved them by {largest:.2g} of their size")
-        growth = steady_growth(history)
+        if spikes >= SEVERAL:
+            evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it comes back")
+        growth, shock = steady_growth(history), steps_of_shock(history)
         if growth > 1:
             divisor = 1 + growth
             evidence.append(
-                f"the gradient grows {growth:.3g}-fold at every step: the learning rate is {1 + growth:.3g} times the inverse "
-                "of the loss's largest curvature, and 2 is the limit"
+                f"the gradient grows {growth:.3g}-fold at every step: the learning rate is {1 + growth:.3g} times the "
+                "inverse of the loss's largest curvature, and 2 is the limit"
             )
+        elif shock:
+            steps = f"{shock} step{'s' * (shock > 1)}"
+            evidence.append(f"only the first {steps} moved so far: the schedule begins too high, and is fine later")
+            remedy = f"divide the learning rate of the first {steps} by {divisor:.3g}"
         others = _others(history, probe)
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)
         return Diagnosis(
             "learning_rate",
-            confidence=0.3 if others else 0.6 if probe is None else 0.8,
-            layers=tuple(dict.fromkeys(a.layer for a in alerts if a.layer and a.rule in UNSTABLE)),
+            confidence=0.3 if others else 0.6 if probe is None or not first > self.max_update else 0.8,
+            layers=layers_of([a for a in alerts if a.rule in UNSTABLE]),
             evidence=(*evidence, *others),
-            remedy=f"divide the learning rate by {divisor:.3g}",
+            remedy=remedy or f"divide the learning rate by {divisor:.3g}",
             change="lr",
         )
 
 
+SEVERAL = 2
+"""Spikes that are no accident of one batch."""
+
 STEADY = 8
 """Steps over which a divergence is steady."""
+
+FALL = 30.0
+"""Ratio of a step's size to the next one's that only a schedule makes."""
 
 
 def steady_growth(history: History) -> float:
@@ -100,6 +115,21 @@ def steady_growth(history: History) -> float:
         return math.nan
     ratios = norms[1:] / norms[:-1]
     return float(np.median(ratios)) if ratios.max() < 1.1 * ratios.min() else math.nan
+
+
+def steps_of_shock(history: History) -> int:
+    """How many of the first steps were far larger than all that follow them; 0 where none was.
+
+    Measured against the gradients, as they are the learning rate's: a gradient that falls makes smaller steps as well.
+    """
+    updates, norms = history.total_update[1 : 1 + STEADY], history.total_norm[:STEADY]
+    with np.errstate(all="ignore"):
+        falls = updates[:-1] / updates[1:]
+        kept = norms[: len(falls)] / norms[1 : len(falls) + 1]
+    if history.count != len(history) or not len(falls) or not np.isfinite(updates).all():
+        return 0
+    at = np.flatnonzero((falls > FALL) & (kept < FALL))
+    return int(at[0]) + 1 if len(at) and updates[: at[0] + 1].min() > FALL * updates[at[0] + 1 :].max() else 0
 
 
 def _others(history: History, probe: BackwardProfile | None) -> list[str]:

@@ -10,6 +10,9 @@ from gradwatch.diagnosis.words import span
 ALIKE = 0.2
 """Factors that are within so much of each other are one."""
 
+CLEAR = 0.4
+"""Log squared gain by which a layer's weights are clearly off: one and a half times, or two thirds."""
+
 
 def rescale(excess: Mapping[str, float], reference: float) -> str:
     """The remedy for layers whose log squared gain is off by ``excess`` from that of ``reference``.

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import rescale
-from gradwatch.diagnosis.small_weights import CLEAR
+from gradwatch.diagnosis.rescaling import CLEAR, rescale
 from gradwatch.diagnosis.start import excess_of_weights, inputs
-from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
+from gradwatch.diagnosis.symptoms import layers_of, told
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, place, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+
+NORMALISE = "normalise the inputs of these activations, with LayerNorm or BatchNorm before each"
 
 
 @dataclass(frozen=True)
@@ -50,31 +51,33 @@ class Saturation:
         share = whole.share("saturation") if whole is not None and whole.log_gain < 0 else 0.0
         if not saturated and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
-        evidence = []
+        evidence, confidence = [], 0.3
         if saturated:
             worst = max(saturated, key=lambda a: a.value)
             evidence.append(f"{worst.value:.0%} of the outputs behind {worst.layer} have next to no derivative")
-        names = [a.layer for a in saturated if a.layer]
-        if probe is None or whole is None:
-            remedy = "normalise the inputs of these activations, with LayerNorm or BatchNorm before each"
-            return Diagnosis("saturation", 0.5, tuple(names), (*evidence, PROBE_WOULD_TELL), remedy, "norm")
-        flat = [e.segment for e in whole.of("saturation")]
-        if flat:
+            confidence = 0.9
+        flat = [e.segment for e in whole.of("saturation")[::-1]] if whole is not None else []
+        if whole is not None and flat:
+            passes, names = mean_gain([s.log_gain for s in flat]), [s.layer for s in flat]
             evidence.append(
-                f"{flat[0].operation.lower()} passes {mean_gain([s.log_gain for s in flat]):.2g} of the squared gradient per "
-                f"layer in {span([s.layer for s in reversed(flat)])}; the gradient {changes(whole.log_gain)} over {len(flat)} "
-                "layers"
+                f"{flat[0].operation.lower()} passes {passes:.2g} of the squared gradient per layer{place(names)}; "
+                f"over {len(flat)} layers the gradient {changes(whole.log_gain)}"
             )
-        given, off = inputs(history, probe), excess_of_weights(history, probe)
-        off = {layer: e for layer, e in off.items() if e > CLEAR}
-        names = names or list(dict.fromkeys(s.layer for s in reversed(flat)))
-        confidence = 0.9 if saturated else whole.confidence("saturation")
+            confidence = 0.9 if saturated else whole.confidence("saturation")
+        if probe is None:
+            evidence.append(PROBE_WOULD_TELL)
+            confidence = 0.5
+        given = inputs(history, probe)
         if given is not None and given.are_unscaled:
             confidence /= 2
-        if not off:
-            remedy = "normalise the inputs of these activations, with LayerNorm or BatchNorm before each"
-            return Diagnosis("saturation", confidence, tuple(names), tuple(evidence), remedy, "norm")
+        off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e > CLEAR}
+        layers = layers_of(saturated) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
+        if not off or probe is None:
+            return Diagnosis("saturation", confidence, layers, tuple(evidence), NORMALISE, "norm")
         reference = weight_reference(probe)
         gain = reference * mean_gain(list(off.values()))
-        evidence.append(f"the initial weights of {span(list(off))} have a squared gain of {gain:.3g} per layer, {reference:.2g} is what they need")
-        return Diagnosis("saturation", confidence, tuple(names), tuple(evidence), rescale(off, reference), "init_scale")
+        evidence.append(
+            f"the initial weights of {span(list(off))} have a squared gain of {gain:.3g} per layer; {reference:.2g} "
+            "is what they need"
+        )
+        return Diagnosis("saturation", confidence, layers, tuple(evidence), rescale(off, reference), "init_scale")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.account import SEVERE, account
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import rescale
+from gradwatch.diagnosis.rescaling import CLEAR, rescale
 from gradwatch.diagnosis.start import excess_of_weights, signal
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
@@ -36,7 +37,7 @@ class SmallWeights:
         >>> alerts = [Alert(7, "vanishing", "fc", 2, 1e-9, 1e-4, "")]
         >>> found = SmallWeights().explain(History(), BackwardProfile(layer * 12), alerts)
         >>> found.confidence, found.evidence[0]
-        (1.0, 'the weights of fc pass 0.33 of the squared gradient per layer; 2 would make up for the activations')
+        (0.9, 'the weights of fc pass 0.33 of the squared gradient per layer; 2 would make up for the activations')
 
     Source: He et al., ICCV 2015, equation 14; Schoenholz et al., ICLR 2017, chi_1 below 1.
     """
@@ -54,23 +55,46 @@ class SmallWeights:
         if not told(alerts, "vanishing"):
             return None
         whole = account(probe)
-        if probe is None or whole is None:
+        if probe is None:
             return self._by_signal(history)
-        weights = [e.segment for e in whole.of("weights")]
-        if whole.log_gain >= 0 or whole.share("weights") < self.min_share or not weights:
+        if whole is None or whole.is_cut:
+            return self._by_size(history, probe)
+        weights = whole.of("weights")[::-1]
+        share = whole.share("weights")
+        if whole.log_gain >= 0 or share < self.min_share or not weights:
             return None
-        reference, gain = weight_reference(probe), mean_gain([s.log_gain for s in weights])
-        seen = {s.layer: e.excess for s, e in zip(reversed(weights), reversed(whole.of("weights")))}
+        reference, gain = weight_reference(probe), mean_gain([e.segment.log_gain for e in weights])
+        seen = {e.segment.layer: e.excess for e in weights}
         off = {layer: e for layer, e in (excess_of_weights(history, probe) or seen).items() if e < -CLEAR} or seen
         return Diagnosis(
             "small_weights",
-            confidence=whole.confidence("weights"),
+            confidence=round(0.9 * whole.confidence("weights"), 2),
+            layers=tuple(filter(None, off)),
+            evidence=(
+                f"the weights of {span(list(seen))} pass {gain:.2g} of the squared gradient per layer; "
+                f"{reference:.2g} would make up for the activations",
+                f"over {len(weights)} layers the gradient {changes(whole.log_gain)}; too small weights make up "
+                f"{share:.0%} of that, on a log scale",
+            ),
+            remedy=rescale(off, reference),
+            change="init_scale",
+        )
+
+    def _by_size(self, history: History, probe: BackwardProfile) -> Diagnosis | None:
+        """Where no gradient is left to look at, by what the weights were at the first step."""
+        off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e < -CLEAR}
+        whole = math.fsum(off.values())
+        if whole > -SEVERE:
+            return None
+        reference, gain = weight_reference(probe), mean_gain(list(off.values()))
+        return Diagnosis(
+            "small_weights",
+            confidence=0.8,
             layers=tuple(off),
             evidence=(
-                f"the weights of {span(list(seen))} pass {gain:.2g} of the squared gradient per layer; {reference:.2g} would "
-                "make up for the activations",
-                f"over {len(weights)} layers the gradient {changes(whole.log_gain)}; too small weights make up "
-                f"{whole.share('weights'):.0%} of that, on a log scale",
+                f"at the first step the weights of {span(list(off))} have a squared gain of {gain * reference:.3g} per "
+                f"layer; {reference:.2g} would make up for the activations",
+                f"over {len(off)} layers signal and gradient each {changes(whole).replace('shrinks', 'shrink')} by that",
             ),
             remedy=rescale(off, reference),
             change="init_scale",
@@ -86,14 +110,10 @@ class SmallWeights:
             confidence=0.5,
             layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known),
             evidence=(
-                f"at the first step the layers' inputs shrink from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the "
-                f"output, {factor:.2g}-fold per layer, and the gradient on its way back",
+                f"at the first step the layers' inputs shrink from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to "
+                f"the output, {factor:.2g}-fold per layer, and the gradient on its way back",
                 PROBE_WOULD_TELL,
             ),
             remedy=f"multiply the initial weights of every layer by {factor:.3g}",
             change="init_scale",
         )
-
-
-CLEAR = 0.4
-"""Log squared gain by which a layer's weights are clearly off: one and a half times, or two thirds."""

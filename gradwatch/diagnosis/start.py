@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.reference import is_normalised, weight_reference
+from gradwatch.diagnosis.reference import beside, is_normalised, weight_reference
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile, Weight
-from gradwatch.records import FloatArray
+from gradwatch.records import FloatArray, StepStats
 
 UNSCALED = 3.0
 """Root mean square of a layer's input features from which they are in large units; standardised ones have 1."""
@@ -35,10 +35,11 @@ class Inputs:
 def inputs(history: History, probe: BackwardProfile | None) -> Inputs | None:
     """By the first step's gradients: that of a weight is that of the bias times the input. None where that is unknown.
 
-    A layer of several matrices, as a recurrent one, adds up inputs of another kind.
+    So it is of a layer of several matrices, as a recurrent one, which adds up inputs of another kind, and of a single
+    layer, whose bias may have next to no gradient when the targets' mean is zero.
     """
     first, weights = history.first, [] if probe is None else single_weights(probe)
-    if first is None or first.input_size is None or not weights or probe is None or not probe.weights:
+    if first is None or first.input_size is None or not weights or probe is None or len(signal(history)) < 2:
         return None
     layer, weight = weights[0]
     if weight is not probe.weights[0] or layer not in first.layers:
@@ -60,20 +61,48 @@ def initial_gains(history: History, probe: BackwardProfile) -> dict[str, float]:
     Of two sizes the smaller one counts: what was measured at the first step holds the bias as well, and later steps may
     have blown the weights up.
     """
-    found = {layer: weight.isotropic for layer, weight in single_weights(probe)}
-    first = history.first
-    if first is not None and first.param_norm is not None:
-        norms = dict(zip(first.layers, first.param_norm.tolist()))
-        for layer, weight in single_weights(probe):
-            if layer in norms and weight.outputs:
-                found[layer] = float(np.fmin(found[layer], norms[layer] ** 2 / weight.outputs))
+    norms = _initial_norms(history.first)
+    found = {}
+    for layer, weight in single_weights(probe):
+        then = norms.get(layer, math.nan) ** 2 / weight.outputs if weight.outputs else math.nan
+        found[layer] = float(np.fmin(weight.isotropic, then))
     return {layer: gain for layer, gain in found.items() if 0 < gain < math.inf}
 
 
-def excess_of_weights(history: History, probe: BackwardProfile | None) -> dict[str, float]:
-    """By how much the log of each layer's initial squared gain is off; {} where nothing is known or layers are normalised.
+def initial_biases(history: History, probe: BackwardProfile) -> dict[str, float]:
+    """The root mean square of the biases that each layer started with, where its weights have not moved since.
 
-    Normalisation takes the size of weights out again.
+    It is what the first step's size of all parameters has beyond that of the weights.
+    """
+    norms, found = _initial_norms(history.first), {}
+    for layer, weight in single_weights(probe):
+        rest = norms.get(layer, math.nan) ** 2 - weight.norm**2
+        if rest > BEYOND_ROUNDING * weight.norm**2 and weight.outputs:
+            found[layer] = math.sqrt(rest / weight.outputs)
+    return found
+
+
+BEYOND_ROUNDING = 1e-3
+"""Share of a layer's squared size that its biases need to be told from rounding and small steps of the weights."""
+
+
+def initial_norm_weights(history: History, probe: BackwardProfile) -> dict[str, float]:
+    """The root mean square of the weights that each normalisation layer started with, its biases being zero."""
+    first, found = history.first, {}
+    if first is None or first.numel is None:
+        return {}
+    elements = dict(zip(first.layers, first.numel.tolist()))
+    norms = _initial_norms(first)
+    for segment in (*beside(probe)[::-1], *probe.segments[::-1]):
+        if segment.kind == "norm" and norms.get(segment.layer, 0.0) > 0 and elements[segment.layer] > 1:
+            found[segment.layer] = norms[segment.layer] / math.sqrt(elements[segment.layer] / 2)
+    return found
+
+
+def excess_of_weights(history: History, probe: BackwardProfile | None) -> dict[str, float]:
+    """By how much the log of each layer's initial squared gain is off; {} where nothing is known.
+
+    Nor is it where layers are normalised, which takes the size of weights out again.
     """
     if probe is None or is_normalised(probe):
         return {}
@@ -90,12 +119,21 @@ def signal(history: History) -> FloatArray:
 
 def first_update(history: History) -> float:
     """``|step| / |parameters|`` that the first step made, NaN where it was not measured or is out of the window."""
-    measured = history.total_update[:FIRST] if history.count == len(history) else np.empty(0)
-    known = measured[np.isfinite(measured)]
+    known = first_updates(history)
     return float(known[0]) if len(known) else math.nan
+
+
+def first_updates(history: History) -> FloatArray:
+    """The same of the first steps, those that were measured."""
+    measured = history.total_update[:FIRST] if history.count == len(history) else np.empty(0)
+    return measured[np.isfinite(measured)]
 
 
 def largest_update(history: History) -> float:
     """The largest in the window; NaN of none."""
     known = history.total_update[np.isfinite(history.total_update)]
     return float(known.max()) if len(known) else math.nan
+
+
+def _initial_norms(first: StepStats | None) -> dict[str, float]:
+    return {} if first is None or first.param_norm is None else dict(zip(first.layers, first.param_norm.tolist()))

@@ -17,3 +17,12 @@ def told(alerts: Sequence[Alert], *rules: str) -> list[Alert]:
     []
     """
     return [a for a in alerts if a.rule in rules and not a.follows and a.severity > Severity.INFO]
+
+
+def layers_of(alerts: Sequence[Alert]) -> tuple[str, ...]:
+    """The layers that they name, each once.
+
+    >>> layers_of([Alert(3, "dead", name, Severity.ERROR, 0.0, 0.0, "") for name in ("fc0", None, "fc0")])
+    ('fc0',)
+    """
+    return tuple(dict.fromkeys(a.layer for a in alerts if a.layer))

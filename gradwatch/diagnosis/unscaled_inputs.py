@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.start import inputs
+from gradwatch.diagnosis.start import UNSCALED, inputs
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+
+SYMPTOMS = (*UNSTABLE, "saturated", "nonfinite", "overflow", "spike")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class UnscaledInputs:
         >>> from dataclasses import replace
         >>> import numpy as np
         >>> from gradwatch.profile import Weight
-        >>> history = History.from_grad_norms(fc=[900.0])
-        >>> history.first = replace(history.first, input_size=np.array([800.0]))
+        >>> history = History.from_grad_norms(fc=[900.0], out=[1.0])
+        >>> history.first = replace(history.first, input_size=np.array([800.0, 90.0]))
         >>> probe = BackwardProfile(weights=(Weight("fc.weight", 8.0, 64, 64, 64),))
         >>> found = UnscaledInputs().explain(history, probe, [Alert(1, "exploding", "fc", 2, 900.0, 50.0, "")])
         >>> print(found.evidence[0])
@@ -40,7 +42,7 @@ class UnscaledInputs:
     Source: LeCun et al., Efficient BackProp, 1998, section 4.3.
     """
 
-    min_rms: float = 3.0
+    min_rms: float = UNSCALED
     # Standardised features have 1, pixels between 0 and 1 less; raw measurements in small units begin at about 4.
 
     def __post_init__(self) -> None:
@@ -48,18 +50,18 @@ class UnscaledInputs:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         given = inputs(history, probe)
-        if not told(alerts, *UNSTABLE, "saturated", "nonfinite", "overflow") or given is None or given.rms <= self.min_rms:
+        if not told(alerts, *SYMPTOMS) or given is None or given.rms <= self.min_rms:
             return None
         features = round((given.norm / given.rms) ** 2)
         return Diagnosis(
             "unscaled_inputs",
-            confidence=0.95 if given.rms > 3 * self.min_rms else 0.8,
+            confidence=0.95 if given.rms > 3 * self.min_rms else 0.85,
             layers=(given.layer,),
             evidence=(
-                f"the inputs of {given.layer} have a norm of {given.norm:.3g} over {features} features: {given.rms:.3g} in the "
-                "root mean square, standardised ones have 1",
+                f"the inputs of {given.layer} have a norm of {given.norm:.3g} over {features} features: "
+                f"{given.rms:.3g} in the root mean square, standardised ones have 1",
             ),
-            remedy="standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "
-            f"training data); dividing all inputs of {given.layer} by {given.rms:.3g} is the least",
+            remedy="standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of "
+            f"the training data); dividing all inputs of {given.layer} by {given.rms:.3g} is the least",
             change="data_scaling",
         )

@@ -11,11 +11,20 @@ PROBE_WOULD_TELL = "a probed step would settle it: no backward pass was looked i
 def span(names: Sequence[str]) -> str:
     """The first and the last of some layers.
 
-    >>> span(["fc0", "fc1", "fc2"]), span(["fc0", "fc1"]), span(["fc0"])
-    ('fc0 ... fc2', 'fc0 and fc1', 'fc0')
+    >>> span(["fc0", "fc1", "fc2"]), span(["fc0", "fc1"]), span(["fc0"]), span([])
+    ('fc0 ... fc2', 'fc0 and fc1', 'fc0', 'the model')
     """
-    distinct = list(dict.fromkeys(names))
-    return (" ... " if len(distinct) > 2 else " and ").join(distinct[:1] + distinct[1:][-1:])
+    distinct = list(dict.fromkeys(filter(None, names)))
+    return (" ... " if len(distinct) > 2 else " and ").join(distinct[:1] + distinct[1:][-1:]) or "the model"
+
+
+def place(names: Sequence[str]) -> str:
+    """Where, as the end of a phrase; nothing where no layer has a name.
+
+    >>> place(["fc0", "fc1"]), place([""])
+    (' in fc0 and fc1', '')
+    """
+    return f" in {span(names)}" if any(names) else ""
 
 
 def changes(log_gain: float) -> str:

@@ -29,6 +29,9 @@ def aggregates(stats: StepStats, clip: ClipRecord | None) -> dict[str, float]:
     if clip is not None:
         numbers[tags.CLIPPED_NORM] = clip.norm_after
         numbers[tags.CLIP_COEFFICIENT] = clip.coefficient
+        rates = {tags.CLIP_RATE: clip.rate}
+        rates |= {tags.layer_tag(tags.PART_CLIP_RATE, part.group or part.policy): part.rate for part in clip.parts}
+        numbers |= {tag: rate for tag, rate in rates.items() if not math.isnan(rate)}
     return numbers
 
 

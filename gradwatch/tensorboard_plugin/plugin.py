@@ -20,7 +20,6 @@ from gradwatch import tags
 from gradwatch.tensorboard_plugin import views
 from gradwatch.tensorboard_plugin.assets import NO_PLOTLY, STATIC, plotly_js
 from gradwatch.tensorboard_plugin.store import Store
-from gradwatch.tensorboard_plugin.tables import Tables
 
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 DAY = 86_400
@@ -119,17 +118,16 @@ class GradientsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return _json(request, {"runs": runs, "plotly": self._library is not None})
 
     def _view(self, route: Route, request: Request) -> Response:
-        found = {name: parameter.parse(name, request.args.get(name)) for name, parameter in route.parameters.items()}
-        run = Name().parse("run", request.args.get("run")) or ""
-        given = {name: value for name, value in found.items() if value is not None}
-        return _json(request, {"run": run, **route.view(self._tables(request, run), **given)})
-
-    def _tables(self, request: Request, run: str) -> Tables:
+        parameters = {"run": Name(), **route.parameters}
+        given = {name: parameter.parse(name, request.args.get(name)) for name, parameter in parameters.items()}
+        run = str(given.pop("run"))
+        context, experiment = _place(request)
         try:
-            context, experiment = _place(request)
-            return self._store.tables(context, experiment, run)
+            tables = self._store.tables(context, experiment, run)
         except (KeyError, ValueError) as error:
             raise views.NotRecordedError(f"there is no run {_short(run)} with gradients") from error
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return _json(request, {"run": run, **route.view(tables, **chosen)})
 
     def _plotly(self, request: Request) -> Response:
         if self._library is None:

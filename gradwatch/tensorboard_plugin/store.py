@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -96,12 +98,13 @@ class Store:
             return kept
         series = {tag: kept.series[tag] for tag in state if tag in kept.series} if kept is not None else {}
         stale = sorted(tag for tag in state if kept is None or kept.state.get(tag) != state[tag])
-        for i in range(0, len(stale), BATCH):
-            chosen = provider.RunTagFilter(runs=[run], tags=stale[i : i + BATCH])
-            for tag, data in self._read(context, experiment, tags.PLUGIN, chosen).get(run, {}).items():
-                content = described(listed[tag].plugin_content)
-                if content is not None and data:
-                    series[tag] = _series(content, data)
+        batches = [provider.RunTagFilter([run], stale[i : i + BATCH]) for i in range(0, len(stale), BATCH)]
+        with ThreadPoolExecutor(2) as pool:  # one waits for the data server while the other unpacks
+            for found in pool.map(partial(self._read, context, experiment, tags.PLUGIN), batches):
+                for tag, data in found.get(run, {}).items():
+                    content = described(listed[tag].plugin_content)
+                    if content is not None and data:
+                        series[tag] = _series(content, data)
 
         def histogram(layer: str) -> Series:
             tag = tags.layer_tag(tags.LAYER_HISTOGRAM, layer)

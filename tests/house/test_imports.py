@@ -20,6 +20,12 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"tags", "tfrecord"},
             {"records"},
+            {"profile"},
+            {"graph_nodes"},
+            {"flow"},
+            {"regions"},
+            {"spine"},
+            {"recurrence"},
             {"patterns"},
             {"history"},
             {"verdict", "faults"},
@@ -27,21 +33,27 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"layers"},
             {"stats", "host_copy"},
             {"histograms"},
-            {"sampled", "closeup"},
+            {"sampled", "closeup", "readings"},
+            {"graph"},
+            {"finiteness"},
+            {"recording"},
+            {"probing"},
             {"reduction"},
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},
-            {"alert_log", "capture"},
+            {"alert_log", "clip_log", "capture"},
             {"monitor"},
             {"hooks"},
             {"integrations"},
+            {"tensorboard_plugin"},
+            {"report"},
             {"demo"},
             {"cli"},
         ),
     )
 )
 PLUGIN = "tensorboard_plugin"
-PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", PLUGIN}
+PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", "clip_log", PLUGIN}
 WITHOUT_TORCH = {
     "",
     "records",
@@ -51,9 +63,16 @@ WITHOUT_TORCH = {
     "history",
     "verdict",
     "faults",
+    "clip_log",
     "rules",
     "diagnosis",
     "sinks",
+    "profile",
+    "graph_nodes",
+    "flow",
+    "regions",
+    "spine",
+    "recurrence",
     PLUGIN,
 }
 
@@ -142,7 +161,7 @@ def test_an_optional_package_is_imported_only_where_it_is_needed(file: Path) -> 
         "lightning": {"integrations"},
         "pytorch_lightning": {"integrations"},
         "sklearn": {"demo"},
-        "rich": {"sinks", "demo", "cli"},
+        "rich": {"sinks", "report", "demo", "cli"},
     }
     for name in imports(file):
         assert room(file) in homes.get(name.split(".")[0], {room(file)}), name

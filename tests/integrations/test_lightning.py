@@ -459,7 +459,9 @@ def test_a_resumed_run_continues_baselines_and_steps(package, tmp_path):
     trainer.fit(regression(package), ckpt_path=tmp_path / "last.ckpt")
     assert second.monitor.history.steps.tolist() == list(range(12))
     np.testing.assert_array_equal(second.monitor.history.grad_norm, whole.monitor.history.grad_norm)
-    assert _plain(second.state_dict()) == _plain(whole.state_dict())
+    expected = whole.state_dict()
+    expected["history"]["total_update"][6] = torch.nan  # how far the step before moved the weights, nobody saw
+    assert _plain(second.state_dict()) == _plain(expected)
 
 
 def _plain(state: Any) -> Any:

@@ -30,12 +30,16 @@ def expected(sigma_w: float, sigma_u: float) -> list[float]:
 @pytest.mark.parametrize("sigma_w", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("module", ["RNN", "RNNCell"])
 def test_each_time_step_passes_what_theory_says(module: str, sigma_w: float) -> None:
+    """The mean of two initialisations, as for layers."""
     torch.manual_seed(0)
-    cell = getattr(nn, module)(WIDTH, WIDTH)
-    draw(cell, sigma_w, 0.5)
-    found = time_steps(Last(cell) if module == "RNN" else Loop(cell))
-    assert found.gains == pytest.approx(expected(sigma_w, 0.5), rel=0.03)
-    assert found.gain_per_step == pytest.approx(math.exp(found.log_gain / (STEPS - 1)))
+    gains = []
+    for _ in range(2):
+        cell = getattr(nn, module)(WIDTH, WIDTH)
+        draw(cell, sigma_w, 0.5)
+        found = time_steps(Last(cell) if module == "RNN" else Loop(cell))
+        gains.append(found.gains)
+        assert found.gain_per_step == pytest.approx(math.exp(found.log_gain / (STEPS - 1)))
+    assert np.mean(gains, axis=0) == pytest.approx(expected(sigma_w, 0.5), rel=0.03)
 
 
 def test_a_loss_at_every_step_hides_vanishing_from_norms_and_not_from_gains() -> None:
@@ -85,15 +89,22 @@ def test_relu_with_the_identity_remembers() -> None:
     assert found.gains == pytest.approx([1.0] * (STEPS - 1), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
 @pytest.mark.parametrize("forget", [0.0, 1.0, 3.0])
 def test_an_lstms_cell_passes_its_forget_gate(forget: float) -> None:
-    """E[f^2] of a gate sigmoid(forget + z): without recurrent weights there is no other way."""
+    """E[f^2] of a gate sigmoid(forget + z): without recurrent weights there is no other way.
+
+    Of a few steps: each unit has a gradient of its own, and after many steps that of a few is nearly all.
+    """
+    steps = 8
     torch.manual_seed(0)
     cell = nn.LSTM(WIDTH, WIDTH)
     draw(cell, 0.0, 1.0)
     with torch.no_grad():
         cell.bias_ih_l0[WIDTH : 2 * WIDTH] = forget
     with torch.backends.mkldnn.flags(enabled=False):  # else one operation for all steps
-        paths = {t.path: t for t in profile_of(Last(cell), torch.randn(STEPS, BATCH, WIDTH)).time_steps}
+        paths = {t.path: t for t in profile_of(Last(cell), torch.randn(steps, 4 * BATCH, WIDTH)).time_steps}
     passed = gaussian_mean(lambda z: SIGMOID.value(z + forget) ** 2)
-    assert paths["cell"].gains == pytest.approx([passed] * (STEPS - 1), rel=0.03)
+    # The last gate made the state that the gradient comes to through tanh, so that the two are related.
+    assert paths["cell"].gains[0] == pytest.approx(passed, rel=0.1)
+    assert paths["cell"].gains[1:] == pytest.approx([passed] * (steps - 2), rel=0.03)

@@ -11,12 +11,14 @@ from dataclasses import replace
 from torch import nn
 
 from gradwatch.finiteness import first_nonfinite
+from gradwatch.flow import flow
 from gradwatch.graph import can_number
 from gradwatch.graph_nodes import UNSEEN
 from gradwatch.profile import BackwardProfile, Derivative, Operation
 from gradwatch.readings import on_host
 from gradwatch.recording import OUTSIDE, Call, Recording
-from gradwatch.spine import spine, time_steps
+from gradwatch.recurrence import time_steps
+from gradwatch.spine import spine
 
 COMPILED = "the model is compiled: what it is made of could not be seen"
 NO_GRADIENT = "no gradient came while it was watched"
@@ -111,8 +113,15 @@ class Probe:
         if not any(operation.calls for operation in self.operations):
             return BackwardProfile(nonfinite=nonfinite, notes=notes) if nonfinite or notes else None
         weights = {operation.weight.name: operation.weight for operation in self.operations if operation.weight}
-        segments, times = spine(self.operations), time_steps(self.operations)
-        return BackwardProfile(segments, times, nonfinite, notes=notes, weights=tuple(weights.values()))
+        ways = flow(self.operations)
+        return BackwardProfile(
+            spine(ways),
+            time_steps(ways),
+            nonfinite,
+            notes=notes,
+            weights=tuple(weights.values()),
+            half=recording.half,
+        )
 
     def close(self) -> None:
         """Remove the hooks and forget what they saw."""
@@ -158,6 +167,7 @@ def operations(recording: Recording) -> tuple[Operation, ...]:
                 replace(node.weight, norm=weight_norm) if node.weight else None,
                 calls=calls,
                 module_kind=call.kind,
+                outlet=node.outlet,
             )
         )
     return tuple(found)

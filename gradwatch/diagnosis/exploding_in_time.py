@@ -1,0 +1,80 @@
+"""Exploding through time: a recurrent layer that multiplies the gradient at each time step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwatch.diagnosis.clip_at import norm_of_a_calm_step, usual_norm
+from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.diagnosis.words import changes
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class ExplodingInTime:
+    """A recurrent layer's gradient explodes now and then, at whatever learning rate: clipping bounds each step.
+
+    Args:
+        factor: times the run's median norm to clip at.
+        calm: ``|step| / |parameters|`` that a clipped step may have.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from gradwatch.profile import TimeSteps
+        >>> profile = BackwardProfile(time_steps=(TimeSteps("rnn", np.full(19, 1.5), np.full(20, 1.0)),))
+        >>> history = History.from_grad_norms(rnn=[0.5] * 30 + [500.0])
+        >>> alerts = [Alert(30, "exploding", "rnn", 2, 500.0, 50.0, "")]
+        >>> print(ExplodingInTime().explain(history, profile, alerts).remedy)
+        clip at 1.5: 3 times this run's median norm
+
+    Source: Pascanu, Mikolov and Bengio, ICML 2013, section 3.2.
+    """
+
+    factor: float = 3.0
+    calm: float = 0.01
+    # The update that a healthy first step has.
+
+    def __post_init__(self) -> None:
+        check_number("ExplodingInTime: factor", self.factor, above=1)
+        check_number("ExplodingInTime: calm", self.calm, above=0)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        found, times = told(alerts, *UNSTABLE, "spike", "nonfinite"), () if probe is None else probe.time_steps
+        if not found or not times:
+            return None
+        worst = max(times, key=lambda t: np.nan_to_num(t.log_gain, nan=-math.inf, posinf=math.inf))
+        usual, calm = usual_norm(history), norm_of_a_calm_step(history, self.calm)
+        totals = history.total_norm[np.isfinite(history.total_norm)]
+        peak = float(totals.max()) if len(totals) else math.nan
+        if calm < self.factor * usual or not usual > 0:
+            limit, why = calm, f"a step then moves the weights by {self.calm:.0%}"
+        else:
+            limit, why = self.factor * usual, f"{self.factor:g} times this run's median norm"
+        if not 0 < limit < math.inf:
+            limit, why = 1.0, "no step of this run was finite, so that it cannot tell"
+        evidence = [f"the total gradient norm reached {peak:.3g}, its median is {usual:.3g}"] if usual > 0 else []
+        if math.isfinite(worst.log_gain):
+            evidence.append(
+                f"each of {len(worst.gains) + 1} time steps of {worst.layer} passes {worst.gain_per_step:.3g} of the "
+                f"squared gradient on: over all of them it {changes(worst.log_gain)}"
+            )
+        else:
+            evidence.append(f"{worst.layer} is recurrent: its weights count once for each of its time steps")
+        return Diagnosis(
+            "exploding_in_time",
+            confidence=0.85,
+            layers=(worst.layer,) if worst.layer else (),
+            evidence=tuple(evidence),
+            remedy=f"clip at {limit:.3g}: {why}",
+            change="clipping",
+        )

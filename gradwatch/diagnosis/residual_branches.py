@@ -1,0 +1,73 @@
+"""Residual branches that accumulate: each block adds more than it is given, so that blocks multiply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.account import SEVERE, account
+from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.diagnosis.words import changes, mean_gain, span
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class ResidualBranches:
+    """The gradient explodes in residual blocks: each multiplies it by 1 + b, where b is its branch's squared gain.
+
+    Over L blocks that is (1 + b)^L, which stays below e where b is 1/L at most.
+
+    Args:
+        min_share: least share of the total log gain that is worth a diagnosis.
+        min_log_gain: least log squared gain of all blocks together.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> from gradwatch.profile import Branch, Segment
+        >>> block = Segment("block", "residual", "Add", 101.0, 1.0, skip=1.0, branches=(Branch(100.0),))
+        >>> alerts = [Alert(0, "exploding", "block", 2, 1e4, 1e3, "")]
+        >>> found = ResidualBranches().explain(History(), BackwardProfile((block,) * 4), alerts)
+        >>> print(found.remedy.partition(";")[0])
+        multiply the output of each residual branch in block by 0.05, so that all 4 blocks together pass e
+
+    Source: Hayou et al., AISTATS 2021, stable ResNets; Zhang et al., ICLR 2019 (Fixup).
+    """
+
+    min_share: float = 0.5
+    min_log_gain: float = SEVERE
+
+    def __post_init__(self) -> None:
+        check_number("ResidualBranches: min_share", self.min_share, above=0, at_most=1)
+        check_number("ResidualBranches: min_log_gain", self.min_log_gain, above=0)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        whole = account(probe)
+        if not told(alerts, *UNSTABLE) or whole is None or whole.is_cut:
+            return None
+        blocks = [e.segment for e in whole.of("residual")[::-1]]
+        grown = math.fsum(s.log_gain for s in blocks)
+        if grown < self.min_log_gain or grown < self.min_share * whole.log_gain:
+            return None
+        branch = mean_gain([math.log(max(s.gain - 1, 1e-6)) for s in blocks])
+        names = list(dict.fromkeys(s.layer for s in blocks if s.layer))
+        factor = min(1.0, math.sqrt(1 / (len(blocks) * branch)))
+        return Diagnosis(
+            "residual_branches",
+            confidence=0.9,
+            layers=tuple(names),
+            evidence=(
+                f"each of {len(blocks)} residual blocks multiplies the squared gradient by "
+                f"{mean_gain([s.log_gain for s in blocks]):.3g}, its branches pass {branch:.3g} where the skip "
+                "passes 1",
+                f"in all blocks together the gradient {changes(grown)}",
+            ),
+            remedy=f"multiply the output of each residual branch in {span(names)} by {factor:.2g}, so that all "
+            f"{len(blocks)} blocks together pass e; or normalise the input of each branch (pre-norm)",
+            change="init_scale",
+        )
