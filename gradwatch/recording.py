@@ -20,6 +20,9 @@ from gradwatch.graph_nodes import LARGEST_SLOPE
 from gradwatch.layers import places
 from gradwatch.readings import Reading, norm, slopes
 
+FAILED = "a look at the gradient failed"
+"""How the note begins that tells of it."""
+
 OUTSIDE = -1
 """In place of a call: no module's."""
 
@@ -202,7 +205,7 @@ class _Hook:
         try:
             self._hear(*self._given, *args)
         except Exception as error:
-            self._notes[f"a look at the gradient failed: {type(error).__name__}: {error}"] = None
+            self._notes[f"{FAILED}: {type(error).__name__}: {error}"] = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A callable of the standard library that takes anything: the file can be read where gradwatch is not."""
