@@ -46,6 +46,12 @@ def in_backward() -> bool:
     return task is not None and task() != -1
 
 
+def in_transform() -> bool:
+    """Whether a transform of torch.func is running, whose tensors stand for others."""
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
+
+
 @dataclass(slots=True)
 class Node:
     """What is remembered of an autograd node before any gradient came.
