@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradwatch.graph_nodes import FACTORS, NORMALISED, PRESERVING, TRANSPOSING, base_name, kind_of
 from gradwatch.profile import Weight
-from gradwatch.readings import Reading, norm
+from gradwatch.readings import Reading, weight_norm
 
 AutogradNode: TypeAlias = Any
 """torch's ``Node``, of which its stubs know little."""
@@ -176,7 +176,7 @@ class Graph:
         if leaf is None or name is None or leaf.ndim < 2:
             return
         if name not in self._norms:
-            self._norms[name] = norm(leaf)
+            self._norms[name] = weight_norm(leaf.detach())
         remembered.weight_norm = self._norms[name]
         if hasattr(node, "_saved_stride"):
             remembered.weight = _kernel(name, leaf, node)

@@ -62,7 +62,7 @@ class Weight:
 
     Args:
         name: full name of the parameter, as in ``named_parameters()``.
-        norm: its L2 norm.
+        norm: its L2 norm, of a large one estimated from some of its rows.
         fan_in: inputs of one output.
         fan_out: outputs that one input reaches, as torch.nn.init counts them.
         outputs: its features or channels on the way out; of a transposed convolution, times the stride.
