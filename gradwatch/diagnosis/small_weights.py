@@ -94,7 +94,7 @@ class SmallWeights:
             evidence=(
                 f"at the first step the weights of {span(list(off))} have a squared gain of {gain * reference:.3g} per "
                 f"layer; {reference:.2g} would make up for the activations",
-                f"over {len(off)} layers signal and gradient each {changes(whole).replace('shrinks', 'shrink')} by that",
+                f"by that alone the signal {changes(whole)} over {len(off)} layers, and so does the gradient",
             ),
             remedy=rescale(off, reference),
             change="init_scale",

@@ -69,13 +69,14 @@ MONITOR = {
     "sinks": None,
     "every_n_steps": 1,
     "histogram_every_n_steps": 100,
+    "probe_every_n_steps": 0,
     "granularity": "layer",
     "include": None,
     "exclude": None,
     "diagnose": True,
     "strict": False,
 }
-MONITOR_MEMBERS = "step flush close layers report state_dict load_state_dict clip_grad_norm_ __enter__ __exit__"
+MONITOR_MEMBERS = "step probe flush close layers report state_dict load_state_dict clip_grad_norm_ __enter__ __exit__"
 HISTORY_MEMBERS = "steps layers grad_norm total_norm from_grad_norms append state_dict load_state_dict"
 
 
