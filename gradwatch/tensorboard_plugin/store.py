@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -18,8 +20,8 @@ from gradwatch.tensorboard_plugin.tables import Tables, tables
 ALL = 10**7
 """Asks for every event that the data server kept: fewer would be a random sample."""
 
-BATCH = 8
-"""Tags that are read at once: an answer of the data server holds at most 256 MB."""
+BATCH = 2**27
+"""Bytes that are read at once, by estimate: an answer of the data server holds at most 256 MB."""
 
 RUNS = 4
 """Runs that are kept in memory, the last used."""
@@ -96,12 +98,15 @@ class Store:
             return kept
         series = {tag: kept.series[tag] for tag in state if tag in kept.series} if kept is not None else {}
         stale = sorted(tag for tag in state if kept is None or kept.state.get(tag) != state[tag])
-        for i in range(0, len(stale), BATCH):
-            chosen = provider.RunTagFilter(runs=[run], tags=stale[i : i + BATCH])
-            for tag, data in self._read(context, experiment, tags.PLUGIN, chosen).get(run, {}).items():
-                content = described(listed[tag].plugin_content)
-                if content is not None and data:
-                    series[tag] = _series(content, data)
+        batches = [
+            provider.RunTagFilter([run], batch) for batch in _batches({tag: _size(listed[tag]) for tag in stale})
+        ]
+        with ThreadPoolExecutor(2) as pool:  # one waits for the data server while the other unpacks
+            for found in pool.map(partial(self._read, context, experiment, tags.PLUGIN), batches):
+                for tag, data in found.get(run, {}).items():
+                    content = described(listed[tag].plugin_content)
+                    if content is not None and data:
+                        series[tag] = _series(content, data)
 
         def histogram(layer: str) -> Series:
             tag = tags.layer_tag(tags.LAYER_HISTOGRAM, layer)
@@ -132,6 +137,30 @@ class _Run:
     state: Mapping[str, tuple[int, float]]
     series: Mapping[str, Series]
     tables: Tables
+
+
+def _size(listed: Any) -> int:
+    """Of what is under a tag, in bytes, at most; of a text a guess."""
+    content = described(listed.plugin_content) or {}
+    layers, stats = len(content.get("layers", ())), len(content.get("stats", ()))
+    return 4 * layers * stats * tags.chunk_steps(layers) or tags.CHUNK_BYTES // 64
+
+
+def _batches(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The tags in as few lists as hold at most BATCH bytes each, or one tag.
+
+    >>> _batches({"a": BATCH // 2, "b": BATCH // 2, "c": 3 * BATCH, "d": 1})
+    [['a', 'b'], ['c'], ['d']]
+    """
+    batches: list[list[str]] = []
+    left = 0
+    for tag, size in sizes.items():
+        if not batches or size > left:
+            batches.append([])
+            left = BATCH
+        batches[-1].append(tag)
+        left -= size
+    return batches
 
 
 def _series(content: dict[str, Any], data: Sequence[Any]) -> Series:

@@ -1,7 +1,7 @@
 // The tab. TensorBoard imports this file and calls render(). From the state to answers to pictures, one way only.
 
 import {episodeList, episodes, lanes, sick} from './alerts.js';
-import {clipSentence} from './clip.js';
+import {clipSentence, stepSentence} from './clip.js';
 import {el, message, visible} from './dom.js';
 import {Embedded} from './embedded.js';
 import {gainsFigure, gainsSummary} from './gains.js';
@@ -23,6 +23,7 @@ import {verdictCard} from './verdict.js';
 const LEAST_HEIGHT = 50; // px: TensorBoard squashes the frames of tabs that are not shown
 const LABELS = 240; // px beside the heatmap, at most
 const SIDE_BY_SIDE = 900; // px that two figures need
+const FACTS = 24; // px of the sentence above the depth profile
 
 export async function render() {
   const embedded = document.getElementById('gradwatch-data');
@@ -60,7 +61,7 @@ class Tab {
     const ill = sick(found).keys().next().value;
     const known = cells.row.has(this.#values.layer);
     return {
-      step: this.#values.step ?? this.#runs.find(({name}) => name === this.#shown[0].name).last,
+      step: this.#values.step ?? cells.hi,
       layer: known ? this.#values.layer : cells.row.has(ill) ? ill : cells.names[0],
     };
   }
@@ -137,7 +138,7 @@ class Tab {
     const answers = await Promise.all(
       names.map(async (name) => {
         const [answer, report] = await Promise.all([
-          this.#source.get('overview', {run: name, lo, hi, columns, rows: 440, match: find}),
+          this.#source.get('overview', {run: name, lo, hi, columns, rows: 440, least: 0, match: find}),
           this.#source.get('report', {run: name}),
         ]);
         return {name, report, cells: cellsOf(answer), found: episodes(answer.alerts)};
@@ -186,9 +187,10 @@ class Tab {
     this.#drawTable();
     try {
       await loadPlotly();
-    } catch {
-      page.figures.replaceChildren();
+    } catch (error) {
       page.content.classList.add('without-plots');
+      if (page.notice.hidden) this.#notice(`No pictures: ${error.message}.`);
+      page.root.dataset.drawn = String(1 + Number(page.root.dataset.drawn ?? 0));
       return;
     }
     await this.#drawTimelines();
@@ -200,7 +202,11 @@ class Tab {
     const every = this.#shown.map(({cells}) => cells);
     const rules = lanes(this.#shown.map(({found}) => found));
     const shared = frame(every, rules, this.#figureWidth(this.#shown.length));
-    this.page.legend.replaceChildren(legend(this.#range, every));
+    const clipped = this.#shown.filter(({cells}) => cells.clip && cells.steps.length);
+    this.page.legend.replaceChildren(
+      ...legend(this.#range, every),
+      ...clipped.map(({cells, name}) => clipSentence(cells, this.#shown.length > 1 ? name : null)),
+    );
     for (const {name, cells, found, figure: {plot, title}, colour} of this.#shown) {
       title.textContent = visible(name);
       title.hidden = this.#shown.length < 2;
@@ -215,8 +221,6 @@ class Tab {
       listen(plot, this.#handlers(plot));
       plot.setAttribute('aria-label', `${visible(name)}: ${count(cells.all_layers, 'layer')} over steps ${cells.lo} to ${cells.hi}`);
     }
-    const clipped = this.#shown.filter(({cells}) => cells.clip);
-    this.page.legend.append(...clipped.map(({cells}) => clipSentence(cells)));
   }
 
   async #drawPanels() {
@@ -225,27 +229,32 @@ class Tab {
     const width = this.#panelWidth();
     const one = this.#details.map(({step}) => step);
     page.step.title.textContent = `Step ${whole(one[0].step)}`;
-    const profile = depthProfile(one, this.#shown, chosen.layer, width, this.#colours);
-    await draw(page.step.plot, profile.traces, profile.layout);
-    listen(page.step.plot, {click: ({points: [point]}) => this.#state.set({layer: one[point.curveNumber >> 1].layers[Math.round(point.x)]})});
-
+    page.step.facts.textContent = this.#shown.map(({name}, i) => `${this.#shown.length > 1 ? `${visible(name)}: ` : ''}${stepSentence(one[i])}`).join(' ');
     const have = this.#details.map(({layer}, i) => ({answer: layer, run: this.#shown[i]})).filter(({answer}) => answer?.steps.length);
-    page.layer.title.textContent = visible(chosen.layer);
+    page.layer.title.textContent = `Layer ${visible(chosen.layer)}`;
+    let height = 0;
     if (have.length) {
       const {cells} = this.#shown[0];
       const {traces, layout} = layerFigure(have.map(({answer}) => answer), have.map(({run}) => run), [cells.lo, cells.hi], chosen.step, width, this.#colours);
       await draw(page.layer.plot, traces, layout);
       listen(page.layer.plot, {click: ({points: [point]}) => this.#state.set({step: Math.round(point.x)})});
+      height = layout.height;
     }
 
-    const probed = this.#details.find(({profile: found}) => found)?.profile;
-    page.gains.root.hidden = !probed;
-    if (probed) {
-      page.gains.title.textContent = 'Where the gradient is lost on its way back';
-      page.gains.summary.replaceChildren(gainsSummary(probed));
-      const {traces, layout} = gainsFigure(probed, this.page.root.clientWidth - 64, this.#colours);
+    const probed = this.#details.findIndex(({profile}) => profile);
+    page.gains.root.hidden = probed < 0;
+    if (probed >= 0) {
+      const {profile} = this.#details[probed];
+      const whose = this.#shown.length > 1 ? `${visible(this.#shown[probed].name)}: ` : '';
+      page.gains.title.textContent = `${whose || 'Backward pass: '}where the gradient is lost or grows`;
+      page.gains.summary.replaceChildren(gainsSummary(profile));
+      const {traces, layout} = gainsFigure(profile, width, this.#colours);
       await draw(page.gains.plot, traces, layout);
     }
+
+    const {traces, layout} = depthProfile(one, this.#shown, chosen.layer, [width, probed < 0 && this.#width >= SIDE_BY_SIDE ? height - FACTS : 0], this.#colours);
+    await draw(page.step.plot, traces, layout);
+    listen(page.step.plot, {click: ({points: [point]}) => this.#state.set({layer: this.#details[point.curveNumber >> 1].step.layers[Math.round(point.x)]})});
   }
 
   #drawTable() {
@@ -268,7 +277,7 @@ class Tab {
     page.alerts.plot.replaceChildren(
       ...every.flatMap(({name, found}) => [
         ...(this.#shown.length > 1 ? [el('h3', {textContent: visible(name)})] : []),
-        episodeList([...found].sort((a, b) => a.start - b.start), (one) => this.#go(one)),
+        episodeList([...found].sort((a, b) => a.start - b.start), (one) => this.#go(one), {messages: true}),
       ]),
     );
   }
@@ -345,8 +354,8 @@ class Tab {
     const {lo, hi} = this.#values;
     page.zoomOut.hidden = lo === null && hi === null;
     page.zoomOut.textContent = `Steps ${whole(this.#shown[0].cells.lo)} to ${whole(this.#shown[0].cells.hi)} ×`;
-    const {steps, layers, last} = this.#runs.find(({name}) => name === this.#values.run);
-    page.size.textContent = `${count(steps, 'step')}, ${count(layers, 'layer')}, latest ${whole(last)}`;
+    const {layers, last} = this.#runs.find(({name}) => name === this.#values.run);
+    page.size.textContent = `${count(layers, 'layer')}, latest step ${whole(last)}`;
   }
 
   async #copyLink() {
@@ -369,7 +378,7 @@ class Tab {
   }
 
   #figureWidth(figures) {
-    const room = this.page.root.clientWidth - 64;
+    const room = this.page.root.clientWidth - 68; // px of paddings and borders
     return Math.max(300, figures > 1 && room >= SIDE_BY_SIDE ? Math.floor((room - 24) / 2) : room);
   }
 

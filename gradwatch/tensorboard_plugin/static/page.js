@@ -35,7 +35,7 @@ export function skeleton() {
   const notice = el('div', {className: 'notice', role: 'status', hidden: true});
   const live = el('div', {className: 'unseen', role: 'status', 'aria-live': 'polite'});
   const verdicts = el('section', {className: 'verdicts', 'aria-label': 'Verdict'});
-  const legend = el('div');
+  const legend = el('div', {className: 'legend'});
   const figures = el('div', {className: 'figures'});
   const keys = el('p', {
     className: 'note keys',
@@ -50,9 +50,11 @@ export function skeleton() {
   gains.root.insertBefore(gains.summary, gains.plot);
   const table = panel('table');
   const alerts = panel('alerts');
-  const details = el('div', {className: 'details'}, step.root, layer.root);
+  step.facts = el('p', {className: 'note'});
+  step.root.insertBefore(step.facts, step.plot);
+  const details = el('div', {className: 'details'}, el('div', {className: 'column'}, step.root, gains.root), layer.root);
   const tip = el('div', {className: 'tip', hidden: true, 'aria-hidden': 'true'});
-  const content = el('div', {className: 'content'}, verdicts, overview, details, gains.root, table.root, alerts.root);
+  const content = el('div', {className: 'content'}, verdicts, overview, details, table.root, alerts.root);
   const messages = el('div', {className: 'messages'});
   const root = el('main', {className: 'gradwatch'}, bar, notice, messages, content, live, tip);
   return {

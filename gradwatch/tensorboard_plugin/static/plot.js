@@ -64,6 +64,8 @@ export function caption(text, y, colours, x = 0) {
     xanchor: 'left',
     yanchor: 'bottom',
     showarrow: false,
+    bgcolor: colours.surface, // lines that cross the whole figure pass behind it
+    borderpad: 1,
     font: {size: 11, color: colours.muted},
   };
 }

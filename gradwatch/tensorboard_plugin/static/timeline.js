@@ -82,7 +82,7 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
       ticktext: rules.map((rule) => literal(rule.replaceAll('_', ' '))),
       ticklabelstandoff: 10,
     });
-    layout.annotations.push(caption('Alerts', alertDomain[1], colours));
+    layout.annotations.push(caption(found.length ? 'Alerts' : 'Alerts: none', alertDomain[1], colours));
     traces.push(...laneTraces(found, rules, cells.hi, colours, 'y'));
   }
   if (clipDomain) {
