@@ -4,7 +4,7 @@ import {columnOf, extent, fromLog, power, rows} from './numbers.js';
 import {el, ending, literal, visible} from './dom.js';
 import {MARKS, present} from './marks.js';
 
-export const SCALE = 'Viridis'; // perceptually even, and told apart by colour-blind readers
+const SCALE = 'Viridis'; // perceptually even, and told apart by colour-blind readers
 const VIRIDIS = ['#440154', '#482878', '#3e4989', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6ece58', '#b5de2b', '#fde725'];
 
 const ALWAYS = [-4, 2]; // decades: what a healthy run's norms are about, so that its noise is no picture of a fault

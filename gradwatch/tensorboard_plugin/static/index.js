@@ -61,7 +61,7 @@ class Tab {
     const ill = sick(found).keys().next().value;
     const known = cells.row.has(this.#values.layer);
     return {
-      step: this.#values.step ?? this.#runs.find(({name}) => name === this.#shown[0].name).last,
+      step: this.#values.step ?? cells.hi,
       layer: known ? this.#values.layer : cells.row.has(ill) ? ill : cells.names[0],
     };
   }
@@ -187,9 +187,10 @@ class Tab {
     this.#drawTable();
     try {
       await loadPlotly();
-    } catch {
-      page.figures.replaceChildren();
+    } catch (error) {
       page.content.classList.add('without-plots');
+      if (page.notice.hidden) this.#notice(`No pictures: ${error.message}.`);
+      page.root.dataset.drawn = String(1 + Number(page.root.dataset.drawn ?? 0));
       return;
     }
     await this.#drawTimelines();
@@ -251,7 +252,7 @@ class Tab {
       await draw(page.gains.plot, traces, layout);
     }
 
-    const {traces, layout} = depthProfile(one, this.#shown, chosen.layer, [width, probed < 0 ? height - FACTS : 0], this.#colours);
+    const {traces, layout} = depthProfile(one, this.#shown, chosen.layer, [width, probed < 0 && this.#width >= SIDE_BY_SIDE ? height - FACTS : 0], this.#colours);
     await draw(page.step.plot, traces, layout);
     listen(page.step.plot, {click: ({points: [point]}) => this.#state.set({layer: this.#details[point.curveNumber >> 1].step.layers[Math.round(point.x)]})});
   }

@@ -3,7 +3,6 @@
 import {symbol} from './alerts.js';
 import {fade} from './clip.js';
 import {literal, visible} from './dom.js';
-import {SCALE} from './heatmap.js';
 import {MARKS} from './marks.js';
 import {edges, extent, fromLog, padded, power, powerTicks, rows, vector} from './numbers.js';
 import {axis, base, caption, stack} from './plot.js';
@@ -51,7 +50,7 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     layout.yaxis3 = axis(colours, {domain: domain.histogram, ...occupied(bounds, filled), ticklabelstandoff: 6});
     const whose = answers.length > 1 ? ` of ${visible(runs[0].name)}` : '';
     layout.annotations.push(caption(literal(`Elements of the gradient by magnitude${whose}`), domain.histogram[1], colours));
-    traces.push(histogramTrace(steps, bounds, filled));
+    traces.push(histogramTrace(steps, bounds, filled, [colours.plot, runs[0].colour]));
   }
   return {traces, layout};
 }
@@ -66,7 +65,7 @@ function seriesOf(answer) {
   };
 }
 
-function normTraces({steps, ends}, {centres, largest, least, median}, {name, colour, dash}) {
+function normTraces({steps, ends}, {centres, largest, least, median}, {name, colour}) {
   const shared = {type: 'scatter', mode: 'lines', x: centres, connectgaps: false};
   return [
     {...shared, name: 'least', y: least, line: {width: 0, color: colour}, hoverinfo: 'skip'},
@@ -75,7 +74,7 @@ function normTraces({steps, ends}, {centres, largest, least, median}, {name, col
       ...shared,
       name: visible(name),
       y: median,
-      line: {width: 1.6, color: colour, dash},
+      line: {width: 1.6, color: colour},
       text: steps.map((step, j) =>
         step === ends[j] ? `step ${step}<br>norm ${fromLog(largest[j])}` : `steps ${step} to ${ends[j]}<br>norm ${fromLog(least[j])} to ${fromLog(largest[j])}`,
       ),
@@ -158,7 +157,7 @@ function occupied(bounds, filled) {
 }
 
 /** Of every sampled step the share of elements in each bucket of magnitude; columns meet halfway between the steps. */
-function histogramTrace(steps, bounds, filled) {
+function histogramTrace(steps, bounds, filled, [none, most]) {
   const shares = filled.map((row) => {
     const all = row.reduce((sum, value) => sum + value, 0);
     return Array.from(row, (value) => (value > 0 ? value / all : null));
@@ -171,7 +170,7 @@ function histogramTrace(steps, bounds, filled) {
     z: bounds.slice(1).map((_, b) => shares.map((row) => row[b])),
     text: bounds.slice(1).map((_, b) => steps.map((step) => `step ${step}<br>${power(bounds[b])} to ${power(bounds[b + 1])}`)),
     hovertemplate: '%{text}<br>%{z:.1%} of the elements<extra></extra>',
-    colorscale: SCALE,
+    colorscale: [[0, none], [1, most]],
     showscale: false,
     hoverongaps: false,
     yaxis: 'y3',
