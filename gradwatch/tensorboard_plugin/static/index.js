@@ -42,7 +42,8 @@ class Tab {
   #shown = []; // of each run on the screen: name, cells, found (its episodes), report, figure, colour, dash
   #details = null;
   #colours = null;
-  #range = null;
+  #range = null; // of the colours: kept while the reader zooms
+  #rescale = true;
   #width = 0;
 
   constructor(source, state) {
@@ -106,14 +107,14 @@ class Tab {
       if (this.#values.run !== null && !exists(this.#values.run)) this.#notice(`There is no run ${visible(this.#values.run)} here.`);
       this.#state.values.run = exists(this.#values.run) ? this.#values.run : worstRun(runs).name;
       if (!exists(this.#values.other)) this.#state.values.other = null;
-      this.#range = null;
+      this.#rescale = true;
       await this.#loadOverview();
     });
   }
 
   #changed(changed) {
     if (!this.#runs.length) return;
-    if (changed.has('run') || changed.has('other') || changed.has('find')) this.#range = null;
+    if (changed.has('run') || changed.has('other') || changed.has('find')) this.#rescale = true;
     const overview = ['run', 'other', 'lo', 'hi', 'find'].some((name) => changed.has(name));
     this.#attempt(() => (overview ? this.#loadOverview() : this.#loadDetails()));
   }
@@ -147,7 +148,9 @@ class Tab {
     if (ticket !== this.#ticket.overview) return;
     this.#shown = answers.map((answer, i) => ({...answer, figure: this.#shown[i]?.figure ?? this.#figure(i), dash: i ? 'dash' : 'solid'}));
     this.page.figures.replaceChildren(...this.#shown.map(({figure: {root}}) => root));
-    this.#range ??= colourRange(this.#shown.map(({cells}) => cells));
+    this.#details = null;
+    if (this.#rescale) this.#range = colourRange(this.#shown.map(({cells}) => cells));
+    this.#rescale = false;
     this.page.messages.replaceChildren();
     this.page.content.hidden = false;
     this.#controls();
@@ -182,20 +185,26 @@ class Tab {
     this.#drawAlerts();
     if (!this.#shown[0].cells.names.length) {
       page.figures.replaceChildren(message('No such layer', `No layer's name holds "${this.#values.find}".`));
-      return;
+      return this.#done();
     }
+    if (!this.#details) return null; // on their way
     this.#drawTable();
     try {
       await loadPlotly();
     } catch (error) {
       page.content.classList.add('without-plots');
       if (page.notice.hidden) this.#notice(`No pictures: ${error.message}.`);
-      page.root.dataset.drawn = String(1 + Number(page.root.dataset.drawn ?? 0));
-      return;
+      return this.#done();
     }
     await this.#drawTimelines();
     await this.#drawPanels();
-    page.root.dataset.drawn = String(1 + Number(page.root.dataset.drawn ?? 0));
+    return this.#done();
+  }
+
+  /** Counts the drawings, for whoever waits for one. */
+  #done() {
+    const {root} = this.page;
+    root.dataset.drawn = String(1 + Number(root.dataset.drawn ?? 0));
   }
 
   async #drawTimelines() {
