@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench bench-detection clean
+.PHONY: demo test lint bench bench-clipping bench-detection clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test              run the whole test suite"
 	@echo "make lint              ruff and mypy"
 	@echo "make bench             what watching costs, beside its peers (15 minutes)"
+	@echo "make bench-clipping    what each clip policy does when something goes wrong (10 minutes)"
 	@echo "make bench-detection   whether the rules are right, beside others' rules (15 minutes)"
 
 $(VENV)/demo.stamp: pyproject.toml setup.cfg constraints.txt
@@ -38,6 +39,9 @@ $(VENV)/bench.stamp: pyproject.toml setup.cfg constraints.txt
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -W ignore -m benchmarks --readme --json benchmarks/cost.json
+
+bench-clipping: $(VENV)/demo.stamp
+	$(BIN)/python -W ignore -m benchmarks.clipping --docs --json benchmarks/clipping.json
 
 # The labels, an hour of training, are in benchmarks/detection/labels.json: python -m benchmarks.detection label
 bench-detection: $(VENV)/demo.stamp

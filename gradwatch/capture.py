@@ -383,7 +383,8 @@ def _checked(record: Any) -> ClipRecord:
     if not isinstance(record, ClipRecord):
         raise TypeError(f"clip_() must give a ClipRecord, got {record!r}")
     for value in _numbers(record):
-        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+        number = value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, (float, Real))  # Real is slow
+        if not number:
             raise TypeError(f"clip_() must give numbers in its ClipRecord, got {value!r}")
     for part in record.parts:
         _checked(part)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,8 +22,13 @@ ENOUGH = 100
 FEW = 20
 """Steps from which there is a summary."""
 
-ADVISED = 99
-"""Percentile of the norms that is advised as a limit: what is clipped is then the exception."""
+ADVISED, FACTOR, Z = 99, 3.0, 4.0
+"""Percentile of the norms that is advised as a limit: what is clipped is then the exception. But no more than FACTOR
+times the median, or in noisy runs exp(Z robust standard deviations of the log norms) times it: beyond are spikes,
+however many."""
+
+MAD_TO_STD = 1.4826
+"""The standard deviation of a normal distribution, in units of its median absolute deviation."""
 
 COUNTED = {
     "value": "of the elements",
@@ -49,7 +53,7 @@ class ClipLog:
         0.99
         >>> print(log.summaries()[0].message)
         clipped 99% of 100 steps: max_norm 1 is 0.02 times their median norm 50, so it acts as a smaller learning rate \
-and not against spikes; max_norm 99 would clip 1%
+and not against spikes; max_norm 99 would clip 1%, with SGD at 0.02 times the learning rate for steps as large as now
     """
 
     name: ClassVar[str] = "clipped"
@@ -117,8 +121,11 @@ and not against spikes; max_norm 99 would clip 1%
         tally.add(record.norm_before, _clipped(record))
         self._latest[path] = record  # keeps the whole before its parts
         parts = tuple([self._take(name, part) for name, part in _named_parts(path, record)])
-        self._latest[path] = record = replace(record, rate=tally.rate(), parts=parts)
-        return record
+        r = record
+        self._latest[path] = ClipRecord(
+            r.policy, r.norm_before, r.norm_after, r.coefficient, r.threshold, r.group, r.clipped, parts, tally.rate()
+        )
+        return self._latest[path]
 
 
 class _Tally:
@@ -163,7 +170,9 @@ def _named_parts(path: str, record: ClipRecord) -> Iterator[tuple[str, ClipRecor
 
 def _clipped(record: ClipRecord) -> float:
     """The share that was clipped; of a policy that does not tell, 1 where its factor is below 1."""
-    return record.clipped if not math.isnan(record.clipped) else float(record.coefficient < 1) + 0 * record.coefficient
+    if not math.isnan(record.clipped):
+        return record.clipped
+    return math.nan if math.isnan(record.coefficient) else float(record.coefficient < 1)
 
 
 def _said(path: str, record: ClipRecord, tally: _Tally) -> str:
@@ -192,12 +201,22 @@ def _of_limit(record: ClipRecord, norms: FloatArray) -> str:
     words = f": max_norm {limit:.3g} is {limit / median:.2g} times their median norm {median:.2g}"
     if record.rate < SELDOM:
         return words
-    if record.rate >= OFTEN:
+    often = record.rate >= OFTEN
+    if often:
         words += ", so it acts as a smaller learning rate and not against spikes"
     if len(norms) < ENOUGH:
         return words
-    better = float(f"{np.percentile(norms, ADVISED):.2g}")
-    return f"{words}; max_norm {better:g} would clip {_percent(float(np.mean(norms > better)))}"
+    logs = np.log(norms)
+    spread = MAD_TO_STD * float(np.median(np.abs(logs - np.median(logs))))
+    normal = median * max(FACTOR, math.exp(min(Z * spread, 300.0)))
+    better = float(f"{min(float(np.percentile(norms, ADVISED)), normal):.2g}")
+    words += f"; max_norm {better:g} would clip {_percent(float(np.mean(norms > better)))}"
+    # The median step is as long as the limit now, and would be as long as the median norm.
+    return (
+        f"{words}, with SGD at {limit / median:.2g} times the learning rate for steps as large as now"
+        if often
+        else words
+    )
 
 
 def _percent(share: float) -> str:

@@ -20,6 +20,7 @@ SAYS = {
     "exploding_weights.py": "(7 of 7 layers); exploding: ",
     "rnn_through_time.py": "Verdict   vanishing: encoder (1 of 3 layers)",
     "custom_rule.py": "dominant: ",
+    "clipping.py": "so it acts as a smaller learning rate and not against spikes",
 }
 
 

@@ -75,24 +75,26 @@ class AGC:
         if len(stats.parameters) != len(gradients):
             raise ValueError("AGC clips by the norms of the parameters, and Measured.parameters has none")
         excluded, included = self._split(stats)
-        if not included:
-            return untouched(stats, self.clip_factor, "agc")
+        # Of a sharded model there are only this rank's units here, and what is recorded must be the same on all.
+        unknown = ClipRecord("agc", total, math.nan, math.nan, self.clip_factor)
         if stats.sharded:
             _check_units_are_whole({stats.names[i]: stats.parameters[i] for i in included})
-            included = [i for i in included if gradients[i].numel()]  # this rank may hold nothing
+            included = [i for i in included if gradients[i].numel()]  # it may hold none
+        if not included:
+            return unknown if stats.sharded else untouched(stats, self.clip_factor, "agc")
         here = [gradients[i] for i in included]
         norms = [_norms_of_units(g, stats.parameters[i]) for g, i in zip(here, included)]
         of_gradient, of_weight = (torch.cat([norm.to(total) for norm in one]) for one in zip(*norms))
         each = factors(of_gradient, self.clip_factor * of_weight.clamp(min=self.eps))
         clipped: Any = (each < 1).to(total.dtype).mean()
         if total.device.type == "cpu" and not clipped > 0:
-            return untouched(stats, self.clip_factor, "agc")
+            return unknown if stats.sharded else untouched(stats, self.clip_factor, "agc")
         for g, factor in zip(here, torch.split(each, [len(of_g) for of_g, _ in norms])):
             _scale_units_(g, factor)
+        if stats.sharded:
+            return unknown
         others = [stats.norms[i : i + 1] for i in excluded]
         after: Any = torch.linalg.vector_norm(torch.cat([of_gradient * each, *others]))
-        if stats.sharded:  # there are only this rank's units here
-            after, clipped = math.nan, math.nan
         return ClipRecord("agc", total, after, math.nan, self.clip_factor, clipped=clipped)
 
     def check_parameters(self, parameters: Mapping[str, Tensor]) -> None:
@@ -121,8 +123,8 @@ def _check_units_are_whole(parameters: Mapping[str, Tensor]) -> None:
             )
         for placement in _spread_units(p):
             raise ValueError(
-                f"AGC: {name}, of shape {tuple(p.shape)}, is sharded as {placement}, so that no rank has a whole unit: "
-                "leave it out by exclude="
+                f"AGC: {name}, of shape {tuple(p.shape)}, is sharded as {placement!r}, so that no rank has a whole "
+                "unit: leave it out by exclude="
             )
 
 

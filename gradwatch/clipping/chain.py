@@ -22,7 +22,7 @@ class Chain(Several):
 
     As ``Chain(SkipNonFinite(), GlobalNorm(1.0))``. The norms after one factor follow from it, but for the rounding of
     the gradients; after a policy that has no one factor the gradients are measured again, on the CPU only where it
-    changed something. To those behind a policy that skips a step its norms are zero.
+    changed something. Those behind a policy that skips a step are not asked.
 
     The record's parts are those of the policies; its share of what was clipped is the largest of theirs.
 
@@ -55,6 +55,8 @@ class Chain(Several):
             if parts:
                 stats = _measured_after(parts[-1], gradients, stats, name)
             parts.append(policy.clip_(gradients, stats))
+            if _skipped(parts[-1]):
+                break
         clipped: Any = 0.0
         for part in parts:
             clipped = where(part.clipped > clipped, part.clipped, clipped)
@@ -62,7 +64,7 @@ class Chain(Several):
             "chain",
             parts[0].norm_before,
             parts[-1].norm_after,
-            math.prod(part.coefficient for part in parts),
+            0.0 if _skipped(parts[-1]) else math.prod(part.coefficient for part in parts),
             math.nan,
             clipped=clipped,
             parts=tuple(parts),
@@ -73,7 +75,7 @@ def _measured_after(record: ClipRecord, gradients: Sequence[Tensor], stats: Meas
     """What is true of ``gradients`` after ``record``, for the policy of that name."""
     factor: Any = record.coefficient
     if isinstance(factor, Tensor) or not math.isnan(factor):
-        return replace(stats, norms=_times(stats.norms, factor), total_norm=_times(stats.total_norm, factor))
+        return replace(stats, norms=stats.norms * factor, total_norm=stats.total_norm * factor)
     if stats.sharded:
         raise RuntimeError(
             f"Chain: policy {name} comes after {record.policy}, which has no one factor: of a sharded model the "
@@ -83,6 +85,6 @@ def _measured_after(record: ClipRecord, gradients: Sequence[Tensor], stats: Meas
     return replace(stats, norms=again.norms, total_norm=again.total_norm)
 
 
-def _times(norms: Tensor, factor: float | Tensor) -> Tensor:
-    """Zero, NaN included, of a step that was skipped."""
-    return torch.zeros_like(norms) if isinstance(factor, float) and factor == 0 else norms * factor
+def _skipped(record: ClipRecord) -> bool:
+    """Whether the step is skipped: those that skip have looked, also on an accelerator."""
+    return isinstance(record.coefficient, float) and record.coefficient == 0

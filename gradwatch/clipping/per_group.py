@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class PerGroup(Several):
         >>> [(part.group, float(part.norm_before)) for part in record.parts]
         [('encoder.*', 5.0), ('*', 8.0)]
     """
+
+    together: ClassVar[bool] = False
 
     def __init__(self, groups: Mapping[str, float | ClipPolicy]) -> None:
         if not isinstance(groups, Mapping):
@@ -87,7 +89,7 @@ class PerGroup(Several):
     def _check_patterns(self, names: Sequence[str]) -> None:
         self._patterns.check(names)
         for pattern, group in zip(self._patterns.patterns, self._patterns.split(names)):
-            if not group:
+            if not group and pattern != "*":  # of what is left there may be nothing
                 raise ValueError(f"PerGroup: groups: all that {pattern!r} matches belongs to a pattern before it")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Several:
         TypeError: when one is no policy.
         ValueError: when there are none, or one with a memory is there twice.
     """
+
+    together: ClassVar[bool] = True
+    """Whether each policy gets all gradients."""
 
     def __init__(self, argument: str, policies: Mapping[str, ClipPolicy]) -> None:
         if not policies:
@@ -49,6 +52,13 @@ class Several:
 
     def _with(self, method: str) -> list[str]:
         return [name for name, policy in self.policies.items() if hasattr(policy, method)]
+
+
+def remembers(policy: ClipPolicy) -> bool:
+    """Whether ``policy`` goes by what it saw at the steps before, all of it together."""
+    if isinstance(policy, Several):
+        return policy.together and any(map(remembers, policy.policies.values()))
+    return hasattr(policy, "state_dict")
 
 
 def check_parameters(policy: ClipPolicy, parameters: Mapping[str, Tensor]) -> None:

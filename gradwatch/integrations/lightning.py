@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
@@ -13,6 +13,7 @@ import torch
 
 from gradwatch import sinks as gradwatch_sinks
 from gradwatch.amp import scaling
+from gradwatch.clipping.several import remembers
 from gradwatch.faults import Faults
 from gradwatch.layers import check_granularity
 from gradwatch.monitor import Monitor, check_parts
@@ -54,7 +55,8 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
     Raises:
         TypeError: when an argument has the wrong type.
         ValueError: when an argument is out of range; when a fit starts, also for a pattern that matches no layer, and
-            for ``clip`` together with the Trainer's or the module's own clipping.
+            for ``clip`` together with the Trainer's or the module's own clipping, with DeepSpeed, or for one with a
+            memory where several optimizers take turns.
 
     Example:
         >>> from pytorch_lightning import LightningModule, Trainer
@@ -125,6 +127,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._close()
+        _refuse_to_mix(self._settings["clip"], trainer.optimizers)
         self._last_step = None
         sinks = self._sinks_of(trainer)
         self.monitor = Monitor(pl_module, sinks=sinks, **self._settings)
@@ -266,7 +269,21 @@ def _sink(logger: Any, trainer: Any) -> Sink | None:
     return None
 
 
+def _refuse_to_mix(clip: ClipPolicy | None, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    if len(optimizers) > 1 and clip is not None and remembers(clip):
+        raise ValueError(
+            f"clip={clip!r}: {len(optimizers)} optimizers take turns, and their norms would be mixed in one memory; "
+            f"give each its own, by the names of what it updates: PerGroup({{'generator.*': {type(clip).__name__}(...), "
+            "...})"
+        )
+
+
 def _refuse_to_clip_twice(clip: ClipPolicy, trainer: Any, pl_module: Any) -> None:
+    if any(base.__name__ == "DeepSpeedStrategy" for base in type(trainer.strategy).__mro__):
+        raise ValueError(
+            f"clip={clip!r}: DeepSpeed keeps its gradients to itself and clips them itself: use "
+            "Trainer(gradient_clip_val=...), which becomes gradient_clipping in its config"
+        )
     if trainer.gradient_clip_val:
         raise ValueError(
             f"clip={clip!r}: the Trainer clips too, gradient_clip_val={trainer.gradient_clip_val!r}; "

@@ -100,3 +100,11 @@ def test_of_a_sharded_model_the_norm_after_is_not_known():
     record = Value(1.0).clip_([gradient], Measured(whole[None], whole, sharded=True))
     assert gradient.tolist() == [1.0, 0.5]
     assert np.isnan(float(record.norm_after))
+
+
+def test_elsewhere_than_on_the_cpu_nothing_waits():
+    gradients = [torch.ones(3, device="meta"), torch.ones(2, device="meta", dtype=torch.complex64)]
+    norms = torch.ones(2, device="meta")
+    record = Value(1.0).clip_(gradients, Measured(norms, torch.linalg.vector_norm(norms)))
+    assert record.norm_after.is_meta
+    assert record.clipped.is_meta

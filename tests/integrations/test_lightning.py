@@ -19,8 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 import gradwatch as gw
+from gradwatch.clipping.several import check_parameters
 from gradwatch.faults import GradwatchWarning
 from gradwatch.integrations.lightning import GradientMonitor
+from gradwatch.stats import Measured, measure
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 BATCHES = torch.randn(6, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -240,6 +242,99 @@ def test_two_optimizers_are_records_of_their_own(package):
     assert history.layers == ("generator", "critic")
     assert history.steps.tolist() == list(range(12))
     assert history.has_grad.tolist() == [[True, False], [False, True]] * 6
+
+
+GAN_CLIPS = {
+    "global_norm": lambda: gw.clipping.GlobalNorm(0.1),
+    "per_layer": lambda: gw.clipping.PerLayer(0.1),
+    "agc": lambda: gw.clipping.AGC(0.02),
+    "memories": lambda: gw.clipping.PerGroup(
+        {"generator": gw.clipping.AutoClip(30), "critic": gw.clipping.AutoClip(60)}
+    ),
+}
+
+
+@pytest.mark.parametrize("make", GAN_CLIPS.values(), ids=GAN_CLIPS)
+def test_two_optimizers_are_clipped_each_by_its_own_gradients(package, make):
+    module, plain = gan(package), gan(package)
+    callback = GradientMonitor(clip=make(), sinks=())
+    fit(package, callback, module)
+    clip = make()
+    check_parameters(clip, dict(plain.named_parameters()))
+    for batch in BATCHES:
+        for part, sign in ((plain.generator, 1), (plain.critic, -1)):
+            part.zero_grad()
+            (sign * plain.critic(plain.generator(batch)).mean()).backward()
+            names = [name for name, p in plain.named_parameters() if any(p is own for own in part.parameters())]
+            gradients = [p.grad for p in part.parameters()]
+            found = measure(gradients)
+            clip.clip_(gradients, Measured(found.norms, found.total_norm, names=names, parameters=[*part.parameters()]))
+            sgd(part).step()
+    assert same(weights(module), weights(plain))
+    assert callback.monitor.report().clip.rate > 0
+
+
+def test_a_memory_that_two_optimizers_would_share_is_refused(package):
+    callback = GradientMonitor(clip=gw.clipping.AutoClip(), sinks=())
+    with pytest.raises(
+        ValueError, match=r"clip=AutoClip\(.*2 optimizers take turns, .* PerGroup\(\{'generator.\*': AutoClip"
+    ):
+        fit(package, callback, gan(package))
+
+
+def test_clip_is_refused_with_deepspeed(package):
+    strategy = type("DeepSpeedStrategy", (), {})()
+    trainer = SimpleNamespace(strategy=strategy, gradient_clip_val=None)
+    callback = GradientMonitor(clip=gw.clipping.GlobalNorm(1.0))
+    with pytest.raises(
+        ValueError, match=r"DeepSpeed keeps its gradients to itself .*: use Trainer\(gradient_clip_val=...\)"
+    ):
+        callback.setup(trainer, regression(package), "fit")
+
+
+MEMORIES = {
+    "autoclip": lambda: gw.clipping.AutoClip(30),
+    "chain": lambda: gw.clipping.Chain(gw.clipping.SkipNonFinite(), gw.clipping.AutoClip(20)),
+    "per_group": lambda: gw.clipping.PerGroup({"net.0": gw.clipping.SpikeClip(warmup=2, factor=1.0, z=0.0), "*": 0.1}),
+}
+
+
+@pytest.mark.parametrize("make", MEMORIES.values(), ids=MEMORIES)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_fit_that_resumes_clips_as_the_uninterrupted_one(package, make, accumulate, tmp_path):
+    ours, whole = regression(package), regression(package)
+    settings = {"accumulate_grad_batches": accumulate}
+    fit(package, GradientMonitor(clip=make(), sinks=()), whole, max_epochs=2, **settings)
+    first = fit(package, GradientMonitor(clip=make(), sinks=()), **settings)
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = GradientMonitor(clip=make(), sinks=())
+    trainer = package.Trainer(**{**SILENT, "max_epochs": 2}, callbacks=resumed, **settings)
+    trainer.fit(ours, ckpt_path=tmp_path / "last.ckpt")
+    assert same(weights(ours), weights(whole))
+    assert len(resumed.monitor.history) == 12 // accumulate
+    assert not same(weights(ours), weights(fit(package, [], max_epochs=2, **settings).lightning_module))
+
+
+def test_a_second_fit_begins_with_an_empty_memory(package):
+    callback = GradientMonitor(clip=gw.clipping.AutoClip(30), sinks=())
+    first, second = regression(package), regression(package)
+    fit(package, callback, first)
+    fit(package, callback, second)
+    assert same(weights(first), weights(second))
+
+
+def test_too_many_skipped_steps_stop_the_fit(package):
+    def loss(net: nn.Module, batch: Tensor, index: int) -> Tensor:
+        return loss_of(net, batch) * float("nan" if index >= 2 else 1)
+
+    callback = GradientMonitor(clip=gw.clipping.SkipNonFinite(max_consecutive=1), sinks=())
+    module = regression(package, loss=loss)
+    with pytest.raises(
+        gw.clipping.TooManySkipped, match=r"not finite for 2 steps in a row, .*: net.0.weight, net.0.bias"
+    ):
+        fit(package, callback, module)
+    assert callback.monitor.closed
+    assert all(w.isfinite().all() for w in weights(module))
 
 
 def test_every_second_step_is_not_always_the_same_optimizers(package):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from torch import Tensor
 
+from gradwatch.clipping import Chain, SkipNonFinite
 from gradwatch.histograms import MANTISSA_BITS
+from gradwatch.stats import Measured, measure
 from gradwatch.tags import HISTOGRAM_EDGES
 from tests.matrix.one_process import (
     assert_close,
@@ -22,6 +25,7 @@ from tests.matrix.one_process import (
 )
 from tests.matrix.ranks import Ranks
 from tests.matrix.table import Group
+from tests.matrix.workers import policies
 from tests.matrix.workers.placements import GRADIENTS, MAX_NORM, OVERFLOWING, full
 from tests.matrix.workers.training import TRAININGS
 from tests.models import as_float64
@@ -611,3 +615,95 @@ def test_one_rank_measures_a_step_less(ranks: Ranks) -> None:
     assert 2 < alone["waited"][1] < 10  # the timeout is 3 s
     assert alone["waited"][2] < 1
     assert [len(messages) for messages in warned(ranks, "rank_1_measures_one_step_less")] == [1, 0]
+
+
+# -- clip policies ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def clipped_in_one_process(policy: str) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """The records of each step and the parameters after the last: one process, whole batches, float64."""
+    model = policies.NET.model().double()
+    clip, optimizer = Chain(SkipNonFinite(), policies.POLICIES[policy]()), policies.NET.optimizer(model)
+    names, parameters = zip(*model.named_parameters())
+    records = []
+    for step in range(policies.STEPS):
+        optimizer.zero_grad()
+        (policies.scale(step) * policies.NET.losses(step)[0](model)).backward()
+        gradients = [p.grad for p in parameters]
+        found = measure(gradients)
+        stats = Measured(found.norms, found.total_norm, names=names, parameters=parameters)
+        records.append(clip.clip_(gradients, stats))
+        optimizer.step()
+    return records, {name: as_float64(p.detach()).reshape(-1) for name, p in zip(names, parameters)}
+
+
+SPREAD = {
+    DDP: ("policies_ddp", 2),
+    "FSDP2, uneven and empty shards, 2 ranks": ("policies_fsdp2", 2),
+    "FSDP2, uneven and empty shards, 4 ranks": ("policies_fsdp2", 4),
+    "HSDP, 2 x 2": ("policies_hsdp", 4),
+    "tensor parallelism, other parameters plain": ("policies_tp", 2),
+    "tensor parallelism by sequence, Partial gradients": ("policies_tp_by_sequence", 2),
+    "FSDP1, use_orig_params=True, ranks that hold nothing of a layer": ("policies_fsdp1", 2),
+}
+
+
+def a_row_for_each_spread(test: Callable[..., None]) -> Callable[..., None]:
+    for title in SPREAD:
+        cell(
+            f"clip policies with a spike and a NaN on the way: parameters after {policies.STEPS} steps, {title}",
+            within=1e-5,
+        )(test)
+    return test
+
+
+@a_row_for_each_spread
+@pytest.mark.parametrize(("case", "world"), SPREAD.values(), ids=[f"{case}-{world}" for case, world in SPREAD.values()])
+def test_every_policy_clips_as_in_one_process(ranks: Ranks, case: str, world: int) -> None:
+    by_rank = ranks(world)[case]
+    assert_same_on_all_ranks(by_rank)
+    for policy, result in by_rank[0].items():
+        records, parameters = clipped_in_one_process(policy)
+        assert_parameters(result, parameters, within=1e-5)
+        for ours, theirs in zip(result["clips"], records, strict=True):
+            before, wanted = (float(r) for r in (ours["norm_before"], theirs.norm_before))
+            np.testing.assert_allclose(before, wanted, rtol=1e-4)
+            for mine, part in zip(ours["parts"], theirs.parts, strict=True):
+                if mine["clipped"] != "nan":  # what AGC clips on other ranks is not known
+                    assert mine["clipped"] == pytest.approx(float(part.clipped))
+        skipped = [clip["coefficient"] == 0 for clip in result["clips"]]
+        assert skipped[policies.BAD]
+        assert skipped[policies.SPIKE] == (policy == "skip_spike")
+
+
+@cell("AGC where no rank has whole units, PerLayer of flat parameters, the largest element of a sharded model: refused")
+def test_what_cannot_be_right_is_refused(ranks: Ranks) -> None:
+    by_rank = ranks(2)["policies_refused"]
+    assert by_rank[0] == by_rank[1]
+    said = by_rank[0]
+    assert sorted(said) == [
+        "agc of matrices, flat",
+        "agc of matrices, fsdp1",
+        "agc of matrices, tp",
+        "agc, flat",
+        "agc, fsdp1",
+        "agc, fsdp2",
+        "agc, tp",
+        "inf, flat",
+        "inf, fsdp1",
+        "inf, fsdp2",
+        "inf, tp",
+        "per_layer, flat",
+    ]
+    assert "model.clip_grad_norm_(max_norm" in said["agc, fsdp1"]
+    assert "use_orig_params=True" in said["per_layer, flat"]
+    assert "is sharded as Shard(dim=1)" in said["agc of matrices, tp"]
+
+
+@cell("SkipNonFinite with NaN in one rank's shard: every rank stops at the same step")
+def test_a_policy_stops_all_ranks(ranks: Ranks) -> None:
+    first, second = ranks(2)["policies_stop_all_ranks"]
+    assert first == second
+    assert first["step"] == 2
+    assert "not finite for 3 steps in a row, max_consecutive=2 may be skipped: inp.weight (1 of" in first["said"]

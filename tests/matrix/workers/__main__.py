@@ -23,7 +23,7 @@ import torch._dynamo  # noqa: F401  (else every rank imports it, in its first ba
 import torch.distributed as dist
 
 from gradwatch.faults import GradwatchWarning
-from tests.matrix.workers import faults, placements, replicas, sharded  # noqa: F401  (they note their cases)
+from tests.matrix.workers import faults, placements, policies, replicas, sharded  # noqa: F401  (they note their cases)
 from tests.matrix.workers.registry import CASES, start_group
 
 SILENCE = 40
