@@ -86,8 +86,8 @@ class Monitor:
 
     Raises:
         TypeError: when an argument has the wrong type.
-        ValueError: when an argument is out of range, a pattern matches no layer, the model has no parameters or the
-            optimizer shares none with it.
+        ValueError: when an argument is out of range, a pattern matches no layer, the model has no parameters, the
+            optimizer shares none with it, or ``clip`` cannot be right for it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -207,8 +207,9 @@ class Monitor:
     def probe(self) -> None:
         """Look into the forward and backward pass of the coming step: how each operation passes the gradient on.
 
-        The step's report has the profile, see :func:`gradwatch.probe`. A step is also probed after an alert, to say why,
-        and early in a run. Of accumulated gradients the first backward pass is seen. A probed step waits for the device.
+        The step's report has the profile, see :func:`gradwatch.probe`. A step is also probed after an alert, to say
+        why, and early in a run. Of accumulated gradients the first backward pass is seen. A probed step waits for the
+        device.
         """
         self._probes.ask()
         self._get_ready(self._next_step - 1)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from gradwatch.layers import LayerTable
 from gradwatch.probing import Probe
 from gradwatch.profile import BackwardProfile
-from gradwatch.records import Alert, Severity
 from gradwatch.recording import FAILED
+from gradwatch.records import Alert, Severity
 
 EARLY = 1
-"""Recorded steps before the one that is probed in every run, so that a healthy one knows its margins too. Not 0: a model
-that is compiled with hooks in place is compiled once more when they are gone."""
+"""Recorded steps before the one that is probed in every run, so that a healthy one knows its margins too. Not 0: a
+model that is compiled with hooks in place is compiled once more when they are gone."""
 
 AGAIN = 1000
 """Steps after which an alert of a rule is worth another look, when one of the same rule and severity has had one."""
