@@ -59,6 +59,8 @@ class PlainDepth:
         sign = 1 if told(alerts, "exploding") else -1 if told(alerts, "vanishing") else 0
         if probe is None or whole is None or sign * whole.log_gain <= SEVERE / 2:
             return None
+        if whole.is_cut and told(alerts, "dead"):
+            return None
         recurrent = {t.layer for t in through_time(probe)}
         deep = [s for s in reversed(probe.segments) if s.kind in DEEP and s.layer not in recurrent]
         weights = [s.weight for s in deep if s.weight is not None]

@@ -11,6 +11,7 @@ LEAST = 8
 def through_time(probe: BackwardProfile | None) -> list[TimeSteps]:
     """Those of ``probe`` that are long enough.
 
+    >>> import numpy as np
     >>> steps = [TimeSteps(name, np.ones(n - 1), np.ones(n)) for name, n in (("rnn", 30), ("shared", 4))]
     >>> [found.layer for found in through_time(BackwardProfile(time_steps=tuple(steps)))]
     ['rnn']
