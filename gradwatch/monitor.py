@@ -86,8 +86,8 @@ class Monitor:
 
     Raises:
         TypeError: when an argument has the wrong type.
-        ValueError: when an argument is out of range, a pattern matches no layer, the model has no parameters or the
-            optimizer shares none with it.
+        ValueError: when an argument is out of range, a pattern matches no layer, the model has no parameters, the
+            optimizer shares none with it, or ``clip`` cannot be right for it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))

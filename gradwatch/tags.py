@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 CHUNK_STEPS = 4096
 """Steps under one tag. TensorBoard keeps a bounded sample of each tag and reads its metadata (the layer names) once,
 so a new tag per chunk keeps every step readable and lets the set of layers change."""
+CHUNK_BYTES = 2**26
+"""What fewer steps have to do with: TensorBoard's data server sends at most 256 MB at once."""
 
 OWN = f"{PLUGIN}/"
 """How every tag begins that the plugin owns."""
@@ -66,7 +68,16 @@ def chunk_tag(prefix: str, step: int, layers: Sequence[str] = ()) -> str:
     >>> chunk_tag(NORMS, 5000, ["fc1", "fc2"])
     'gradwatch/norms/cea367d4/000001'
     """
-    return f"{prefix}/{_digest(tuple(layers))}/{step // CHUNK_STEPS:06d}"
+    return f"{prefix}/{_digest(tuple(layers))}/{step // chunk_steps(len(layers)):06d}"
+
+
+def chunk_steps(layers: int) -> int:
+    """Steps under one tag for so many layers.
+
+    >>> chunk_steps(300), chunk_steps(20_000)
+    (4096, 838)
+    """
+    return max(1, min(CHUNK_STEPS, CHUNK_BYTES // (4 * max(layers, 1))))
 
 
 @lru_cache(maxsize=8)

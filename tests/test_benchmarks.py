@@ -30,13 +30,16 @@ from benchmarks import (
     memory,
     monitors,
     peers,
+    tab,
     table,
     timing,
     training,
 )
 from benchmarks.goals import Goal, goals
 from benchmarks.workloads import ALL, Workload
+from gradwatch import tags
 from gradwatch.stats import Measured
+from gradwatch.tensorboard_plugin.tables import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the benchmarks run the peers, which warn as they like
 
@@ -446,3 +449,29 @@ def test_a_part_can_be_measured_alone(
     assert set(found) == {"machine", "rounds", "workloads", "event_bytes"}
     assert found["event_bytes"]["layers"] == 300
     assert "bytes written per step for 300 layers" in capsys.readouterr().out
+
+
+def test_the_log_of_the_tab_is_what_it_says(tmp_path: Path) -> None:
+    found = tab.write(tmp_path / "run", layers=100, steps=400)
+    assert found["bytes"] * 400 == sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
+    read_back = read(tmp_path / "run")
+    assert read_back.norms.steps.tolist() == [*range(400)]
+    assert (len(set(read_back.norms.layers)), len(read_back.alerts)) == (100, 200)
+    assert read_back.sampled["update_ratio"].steps.tolist() == [0, 100, 200, 300]
+    assert (read_back.norms.row(0) == tags.NO_GRADIENT).sum() == 2
+    spike = read_back.alerts[100]
+    place = read_back.norms.layers.index(spike.layer or "")
+    assert read_back.norms.row(spike.step)[place] > 1e3 * read_back.norms.row(spike.step - 1)[place]
+    assert 0 < tab.without_server(tmp_path / "run")["read_s"] < 30
+
+
+@pytest.mark.slow
+def test_the_tab_is_asked_on_both_data_servers(tmp_path: Path) -> None:
+    found = tab.measure(20, 400, tmp_path)
+    assert set(found) == {"file", "rust", "python"}
+    assert all(seconds > 0 for one in found.values() for seconds in one.values())
+    lines = tab.rows({(20, 400): found, (1, 1): {**found, "rust": {**found["rust"], "first_s": 9.0, "mb": 2.5}}})
+    by_title = {line[0]: line[1:] for line in lines}
+    assert by_title["fast loading: first picture after that, s (goal 3)"][1] == "9.00, missed"
+    assert by_title["fast loading: largest answer, MB (goal 2)"][1] == "2.50, missed"
+    assert not any("missed" in line[1] for line in lines)

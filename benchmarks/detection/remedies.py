@@ -22,7 +22,7 @@ from gradwatch.records import Diagnosis
 NUMBER = r"([-+.\de]*\d)"
 
 
-class NotApplicable(Exception):
+class NotApplicableError(Exception):
     """The remedy says nothing that could be done to this program."""
 
 
@@ -42,7 +42,7 @@ def apply(diagnosis: Diagnosis, program: Program, seed: int) -> Task:
     """The run of ``program`` with the remedy applied.
 
     Raises:
-        NotApplicable: when no part of it could be.
+        NotApplicableError: when no part of it could be.
     """
     for pattern, settings, treat in REMEDIES:
         if found := re.search(pattern, diagnosis.remedy):
@@ -51,7 +51,7 @@ def apply(diagnosis: Diagnosis, program: Program, seed: int) -> Task:
             with torch.no_grad():
                 treat(task, case)
             return task
-    raise NotApplicable(f"{program.name}: {diagnosis.remedy}")
+    raise NotApplicableError(f"{program.name}: {diagnosis.remedy}")
 
 
 # --- done to the settings -------------------------------------------------------------------------------------------
@@ -88,13 +88,13 @@ def smaller_branches(case: Case) -> Settings:
 
 def with_eps(case: Case) -> Settings:
     if "eps" not in case.program.settings:
-        raise NotApplicable(f"{case.program.name} has no operation that takes it")
+        raise NotApplicableError(f"{case.program.name} has no operation that takes it")
     return {"eps": 1e-6}
 
 
 def loss_of_logits(case: Case) -> Settings:
     if case.program.recipe is not mlp:
-        raise NotApplicable(f"{case.program.name} has no such loss")
+        raise NotApplicableError(f"{case.program.name} has no such loss")
     return {"loss": "cross_entropy"}
 
 
@@ -197,7 +197,7 @@ REMEDIES: tuple[tuple[str, Callable[[Case], Settings], Callable[[Task, Case], No
     (rf"^widen the layers .+ from \d+ to {NUMBER} units", wider, nothing),
     (rf"^divide the learning rate of the first {NUMBER} steps? by {NUMBER}", as_it_is, divide_first_lr),
     (rf"^divide the learning rate by {NUMBER}", as_it_is, divide_lr),
-    (rf"^(?:the gradients grew first: )?clip (?:them )?at {NUMBER}", as_it_is, clip),
+    (rf"^clip at {NUMBER}", as_it_is, clip),
     (r"^standardise the inputs", standardised, nothing),
     (r"^run autocast in bfloat16", in_bfloat16, nothing),
     (r"^take the loss of the logits", loss_of_logits, nothing),
@@ -209,7 +209,7 @@ REMEDIES: tuple[tuple[str, Callable[[Case], Settings], Callable[[Task, Case], No
 def _weights(model: nn.Module, layers: Sequence[str]) -> Iterator[Tensor]:
     found = [p for name in layers for p in model.get_submodule(name).parameters(recurse=False) if p.ndim > 1]
     if not found:
-        raise NotApplicable(f"none of {', '.join(layers)} has a matrix")
+        raise NotApplicableError(f"none of {', '.join(layers)} has a matrix")
     yield from found
 
 
@@ -223,7 +223,7 @@ def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> No
 def _schedule(task: Task, factor: Callable[[int], float]) -> None:
     """Multiply the learning rate of each step by ``factor``, whatever sets it."""
     if task.train_step is not None:
-        raise NotApplicable("a loop of its own")
+        raise NotApplicableError("a loop of its own")
     before, step = task.optimizer.step, task.optimizer
 
     def scaled(*given: Any, **named: Any) -> Any:
@@ -245,7 +245,7 @@ def _recurrent(model: nn.Module, layers: Sequence[str]) -> Iterator[tuple[Tensor
     for name in layers:
         core = model.get_submodule(name)
         if not isinstance(core, nn.RNNBase):
-            raise NotApplicable(f"{name} is no recurrent layer")
+            raise NotApplicableError(f"{name} is no recurrent layer")
         for weight in core.weight_hh_l0.split(core.hidden_size):
             yield weight, core.mode == "RNN_RELU"
 
@@ -258,5 +258,5 @@ def _open_gate(core: nn.Module, value: float) -> None:
 
 def _length(program: Program) -> int:
     if program.recipe is not rnn:
-        raise NotApplicable(f"{program.name} has no time steps")
+        raise NotApplicableError(f"{program.name} has no time steps")
     return int(program.settings.get("length", 40))

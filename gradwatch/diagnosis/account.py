@@ -9,6 +9,9 @@ from gradwatch.diagnosis.reference import CUT_OFF, FLAT_AT_BOTH_ENDS, MOST, pass
 from gradwatch.profile import ENDS, BackwardProfile, Segment
 from gradwatch.profile import SEVERE as SEVERE
 
+NOTABLE = 2.0
+"""Log gain of the squared gradient below which depth explains nothing: healthy networks vary as much."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -44,6 +47,11 @@ class Account:
     def is_cut(self) -> bool:
         """Whether the gradient becomes exactly zero on its way."""
         return bool(self.entries) and self.entries[-1].excess == -math.inf
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether it takes enough of the gradient away to be worth an explanation."""
+        return self.log_gain < -NOTABLE
 
     def of(self, fault: str) -> list[Entry]:
         """The entries that speak for ``fault``."""

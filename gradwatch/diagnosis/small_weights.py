@@ -61,7 +61,7 @@ class SmallWeights:
             return self._by_size(history, probe)
         weights = whole.of("weights")[::-1]
         share = whole.share("weights")
-        if whole.log_gain >= 0 or share < self.min_share or not weights:
+        if not whole.shrinks or share < self.min_share or not weights:
             return None
         reference, gain = weight_reference(probe), mean_gain([e.segment.log_gain for e in weights])
         seen = {e.segment.layer: e.excess for e in weights}

@@ -276,7 +276,7 @@ def _refuse_to_mix(clip: ClipPolicy | None, optimizers: Sequence[torch.optim.Opt
     if len(optimizers) > 1 and clip is not None and remembers(clip):
         raise ValueError(
             f"clip={clip!r}: {len(optimizers)} optimizers take turns, and their norms would be mixed in one memory; "
-            f"give each its own, by the names of what it updates: PerGroup({{'generator.*': {type(clip).__name__}(...), "
+            f"give each its own, by the names that it updates: PerGroup({{'generator.*': {type(clip).__name__}(...), "
             "...})"
         )
 

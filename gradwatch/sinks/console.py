@@ -14,7 +14,7 @@ from gradwatch.verdict import SHOWN
 logger = logging.getLogger("gradwatch")
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
-_STYLES = {Severity.INFO: "green", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
+STYLES = {Severity.INFO: "green", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
 
 
 class Console:
@@ -58,7 +58,7 @@ def _say(severity: Severity, line: str) -> None:
         except ImportError:
             pass
         else:
-            words = Text(line, style=_STYLES[severity])  # a str would be searched for markup and emoji
+            words = Text(line, style=STYLES[severity])  # a str would be searched for markup and emoji
             RichConsole(stderr=True).print(words, soft_wrap=True)  # no line ends within a name
             return
     logger.log(_LEVELS[severity], "%s", line)

@@ -64,9 +64,8 @@ class RunEvents:
         self._rows: dict[str, _Rows] = {}
         self._sampled: list[tuple[float, Path, int]] = []
         """Wall time, file and offset of the events that hold histograms."""
-        for path in sorted(Path(directory).glob("*tfevents*"), key=_started):
-            if path.is_file():
-                self._read(path)
+        for path in sorted(filter(Path.is_file, Path(directory).glob("*tfevents*")), key=_started):
+            self._read(path)
         self.series = {tag: rows.series() for tag, rows in self._rows.items() if rows.steps}
         """What is under each of gradwatch's tags."""
         self._rows.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import logging
 import re
@@ -19,10 +18,10 @@ from werkzeug import Request, Response
 
 from gradwatch import tags
 from gradwatch.tensorboard_plugin import views
+from gradwatch.tensorboard_plugin.assets import NO_PLOTLY, STATIC, plotly_js
 from gradwatch.tensorboard_plugin.store import Store
-from gradwatch.tensorboard_plugin.tables import Tables
+from gradwatch.tensorboard_plugin.tables import NoNormsError
 
-STATIC = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 DAY = 86_400
 
@@ -34,10 +33,10 @@ class BadParameterError(ValueError):
 
 
 class Number(NamedTuple):
-    """A parameter that is a whole number."""
+    """A parameter that is a whole number; by default any that a step can be."""
 
-    least: int = -(2**63)
-    most: int = 2**63 - 1
+    least: int = -(10**18)
+    most: int = 10**18
     required: bool = False
 
     def parse(self, name: str, text: str | None) -> int | None:
@@ -52,9 +51,11 @@ class Number(NamedTuple):
 class Name(NamedTuple):
     """A parameter that is a name."""
 
-    def parse(self, name: str, text: str | None) -> str:
-        """The name."""
-        if text is None:
+    required: bool = True
+
+    def parse(self, name: str, text: str | None) -> str | None:
+        """The name, None where it is not given."""
+        if text is None and self.required:
             raise BadParameterError(f"{name} must be given")
         return text
 
@@ -69,7 +70,10 @@ class Route(NamedTuple):
 STEPS = {"lo": Number(), "hi": Number()}
 CELLS = Number(1, views.MAX_CELLS)
 ROUTES = {
-    "/overview": Route(views.overview, {**STEPS, "columns": CELLS, "rows": CELLS, "least": Number(0, 1)}),
+    "/overview": Route(
+        views.overview,
+        {**STEPS, "columns": CELLS, "rows": CELLS, "least": Number(0, 1), "match": Name(required=False)},
+    ),
     "/step": Route(views.step, {"step": Number(required=True)}),
     "/layer": Route(views.layer, {"layer": Name(), **STEPS, "columns": CELLS}),
     "/report": Route(views.report, {}),
@@ -115,29 +119,27 @@ class GradientsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return _json(request, {"runs": runs, "plotly": self._library is not None})
 
     def _view(self, route: Route, request: Request) -> Response:
-        found = {name: parameter.parse(name, request.args.get(name)) for name, parameter in route.parameters.items()}
-        run = Name().parse("run", request.args.get("run"))
-        given = {name: value for name, value in found.items() if value is not None}
-        return _json(request, {"run": run, **route.view(self._tables(request, run), **given)})
-
-    def _tables(self, request: Request, run: str) -> Tables:
+        parameters = {"run": Name(), **route.parameters}
+        given = {name: parameter.parse(name, request.args.get(name)) for name, parameter in parameters.items()}
+        run = str(given.pop("run"))
+        context, experiment = _place(request)
         try:
-            context, experiment = _place(request)
-            return self._store.tables(context, experiment, run)
-        except (KeyError, ValueError) as error:
+            tables = self._store.tables(context, experiment, run)
+        except NoNormsError as error:
             raise views.NotRecordedError(f"there is no run {_short(run)} with gradients") from error
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return _json(request, {"run": run, **route.view(tables, **chosen)})
 
     def _plotly(self, request: Request) -> Response:
         if self._library is None:
-            raise views.NotRecordedError('the charts need plotly: pip install "gradwatch[tensorboard]"')
+            raise views.NotRecordedError(NO_PLOTLY)
         return _respond(request, self._library, "text/javascript", content_encoding="gzip", expires=DAY)
 
     @cached_property
     def _library(self) -> bytes | None:
-        """plotly's own packaged plotly.min.js, compressed; plotly itself is not imported."""
-        spec = importlib.util.find_spec("plotly")
-        path = Path(spec.origin).parent / "package_data" / "plotly.min.js" if spec and spec.origin else None
-        return gzip.compress(path.read_bytes()) if path is not None and path.is_file() else None
+        """plotly.min.js, compressed."""
+        path = plotly_js()
+        return gzip.compress(path.read_bytes()) if path is not None else None
 
 
 def _application(answer: Callable[[Request], Response]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,12 @@ class Pooled:
     largest: Float32Array
     least: Float32Array
     marks: NDArray[np.uint8]
+
+    def of_layers(self, kept: Sequence[int]) -> Pooled:
+        """Only some layers."""
+        if len(kept) == self.largest.shape[1]:
+            return self
+        return Pooled(self.largest[:, kept], self.least[:, kept], self.marks[:, kept])
 
     def by_layers(self, edges: IntArray) -> Pooled:
         """The same in rows of several layers each, beginning at ``edges``."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -13,13 +15,13 @@ from tensorboard.data import provider
 
 from gradwatch import tags
 from gradwatch.tensorboard_plugin.series import Series, described, histogram_series
-from gradwatch.tensorboard_plugin.tables import Tables, tables
+from gradwatch.tensorboard_plugin.tables import NoNormsError, Tables, tables
 
 ALL = 10**7
 """Asks for every event that the data server kept: fewer would be a random sample."""
 
-BATCH = 8
-"""Tags that are read at once: an answer of the data server holds at most 256 MB."""
+BATCH = 2**27
+"""Bytes that are read at once, by estimate: an answer of the data server holds at most 256 MB."""
 
 RUNS = 4
 """Runs that are kept in memory, the last used."""
@@ -67,21 +69,19 @@ class Store:
             ]
             if norms:
                 last, content = max(norms, key=lambda entry: entry[0])
-                data = read.get(run, {}).get(tags.VERDICT)
-                verdicts = _series({"version": tags.FORMAT_VERSION}, data) if data else None
-                found[run] = Listed(int(last), len(content["layers"]), verdicts)
+                verdicts = _series({}, read.get(run, {}).get(tags.VERDICT, ()))
+                found[run] = Listed(int(last), len(content["layers"]), verdicts if len(verdicts.steps) else None)
         return found
 
     def tables(self, context: Any, experiment: str, run: str) -> Tables:
         """The run of that name as it is now.
 
         Raises:
-            KeyError: when there is none.
-            ValueError: when there are no norms in it.
+            NoNormsError: when there is none, or no norm in it.
         """
         listed = self._list(context, experiment, run).get(run)
         if not listed:
-            raise KeyError(run)
+            raise NoNormsError(f"there is no run {run!r}")
         with self._lock:  # one request reads, those that wait find what it has read
             kept = self._runs.pop((experiment, run), None)
             known = self._updated(context, experiment, run, listed, kept)
@@ -96,12 +96,15 @@ class Store:
             return kept
         series = {tag: kept.series[tag] for tag in state if tag in kept.series} if kept is not None else {}
         stale = sorted(tag for tag in state if kept is None or kept.state.get(tag) != state[tag])
-        for i in range(0, len(stale), BATCH):
-            chosen = provider.RunTagFilter(runs=[run], tags=stale[i : i + BATCH])
-            for tag, data in self._read(context, experiment, tags.PLUGIN, chosen).get(run, {}).items():
-                content = described(listed[tag].plugin_content)
-                if content is not None and data:
-                    series[tag] = _series(content, data)
+        batches = [
+            provider.RunTagFilter([run], batch) for batch in _batches({tag: _size(listed[tag]) for tag in stale})
+        ]
+        with ThreadPoolExecutor(2) as pool:  # one waits for the data server while the other unpacks
+            for found in pool.map(partial(self._read, context, experiment, tags.PLUGIN), batches):
+                for tag, data in found.get(run, {}).items():
+                    content = described(listed[tag].plugin_content)
+                    if content is not None:
+                        series[tag] = _series(content, data)
 
         def histogram(layer: str) -> Series:
             tag = tags.layer_tag(tags.LAYER_HISTOGRAM, layer)
@@ -134,9 +137,38 @@ class _Run:
     tables: Tables
 
 
-def _series(content: dict[str, Any], data: Sequence[Any]) -> Series:
-    steps, written = np.array([d.step for d in data], np.int64), np.array([d.wall_time for d in data])
-    if "layers" not in content:
-        return Series(content, steps, written, texts=tuple(d.numpy.item() for d in data))
-    numbers = np.array([d.numpy for d in data], np.float32)
-    return Series(content, steps, written, numbers.reshape(len(data), len(content["stats"]), len(content["layers"])))
+def _size(listed: Any) -> int:
+    """Of what is under a tag, in bytes, at most; of a text a guess."""
+    content = described(listed.plugin_content) or {}
+    layers, stats = len(content.get("layers", ())), len(content.get("stats", ()))
+    return 4 * layers * stats * tags.chunk_steps(layers) or tags.CHUNK_BYTES // 64
+
+
+def _batches(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The tags in as few lists as hold at most BATCH bytes each, or one tag.
+
+    >>> _batches({"a": BATCH // 2, "b": BATCH // 2, "c": 3 * BATCH, "d": 1})
+    [['a', 'b'], ['c'], ['d']]
+    """
+    batches: list[list[str]] = []
+    left = 0
+    for tag, size in sizes.items():
+        if not batches or size > left:
+            batches.append([])
+            left = BATCH
+        batches[-1].append(tag)
+        left -= size
+    return batches
+
+
+def _series(content: dict[str, Any], data: Iterable[Any]) -> Series:
+    """Of what is under a tag, all that is as the tag says."""
+    if "layers" in content:
+        shape = len(content["stats"]), len(content["layers"])
+        data = [d for d in data if d.numpy.dtype == np.float32 and d.numpy.size == shape[0] * shape[1]]
+        numbers, texts = np.array([d.numpy for d in data], np.float32).reshape(len(data), *shape), ()
+    else:
+        data = [d for d in data if d.numpy.dtype == object and d.numpy.size == 1]
+        numbers, texts = None, tuple(d.numpy.item() for d in data)
+    steps, written = np.array([d.step for d in data], np.int64), np.array([d.wall_time for d in data], np.float64)
+    return Series(content, steps, written, numbers, texts)

@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradwatch import tags
+from gradwatch.clip_log import ClipLog
 from gradwatch.records import Alert, ClipRecord, Diagnosis, FloatArray, IntArray, Report, Severity, StepStats
 from gradwatch.tensorboard_plugin.events import RunEvents
 from gradwatch.tensorboard_plugin.series import Float32Array, Series, Standing
 
 STRETCH = 4096
 """Rows that are worked on at once: what fits a processor's cache is read several times at no cost."""
+
+LATEST = 1000
+"""Steps that the words on clipping are about, as ``monitor.report()`` has them."""
+
+
+class NoNormsError(ValueError):
+    """There is no gradient norm where one was looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +85,25 @@ class Clips:
     """What was clipped.
 
     Args:
-        policy: name of the policy.
+        policy: name of the policy, and after a blank the group of parameters that it was for.
         steps: int64 [T], ascending.
         numbers: float32 [T, 5], the ``tags.CLIP_NUMBERS`` of all gradients together.
-        parts: the same of each group or policy of a chain, by its name.
+        parts: the same of each group or policy of a chain.
     """
 
     policy: str
     steps: IntArray
     numbers: Float32Array
-    parts: Mapping[str, Clips]
+    parts: tuple[Clips, ...] = ()
 
     def of(self, name: str) -> Float32Array:
         """float32 [T], one of the numbers."""
         return self.numbers[:, tags.CLIP_NUMBERS.index(name)]
+
+    def latest(self, steps: int) -> list[ClipRecord]:
+        """The records of the last so many steps."""
+        found = map(self.at, self.steps[-steps:].tolist())
+        return [record for record in found if record is not None]
 
     def at(self, step: int) -> ClipRecord | None:
         """The record of ``step``."""
@@ -98,8 +111,9 @@ class Clips:
         if place == len(self.steps) or self.steps[place] != step:
             return None
         numbers = dict(zip(tags.CLIP_NUMBERS, self.numbers[place].tolist()))
-        parts = (part.at(step) for part in self.parts.values())
-        return ClipRecord(self.policy, **numbers, parts=tuple(part for part in parts if part is not None))
+        policy, _, group = self.policy.partition(" ")
+        parts = (part.at(step) for part in self.parts)
+        return ClipRecord(policy, **numbers, group=group, parts=tuple(part for part in parts if part is not None))
 
 
 class Said(NamedTuple):
@@ -155,33 +169,35 @@ class Tables:
         """What is known at the last step, as ``monitor.report()`` has it."""
         stats = self.stats(len(self.norms.steps) - 1)
         verdict, severity, _, diagnoses = self.said
-        clip = self.clips.at(stats.step) if self.clips is not None else None
-        return Report(verdict, severity, self.alerts, diagnoses, stats, clip)
+        clip, log = None, ClipLog()
+        for record in self.clips.latest(LATEST) if self.clips is not None else ():
+            clip = log.take(record)
+        return Report(verdict, severity, self.alerts, diagnoses, stats, clip, clipping=log.summaries())
 
 
 def read(directory: str | os.PathLike[str]) -> Tables:
     """The run that :class:`gradwatch.sinks.TensorBoard` wrote into ``directory``.
 
     Raises:
-        ValueError: when there are no gradient norms in it.
+        NoNormsError: when there are no gradient norms in it.
         OSError: when a file cannot be read.
     """
     events = RunEvents(directory)
     try:
         return tables(events.series, events.histogram, tuple(events.notes))
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(directory)!r} holds {error}") from None
+    except NoNormsError as error:
+        raise NoNormsError(f"{os.fspath(directory)!r} holds {error}") from None
 
 
 def tables(series: Mapping[str, Series], histogram: Callable[[str], Series], notes: tuple[str, ...] = ()) -> Tables:
     """What ``series``, by their tags, say of a run.
 
     Raises:
-        ValueError: when there are no norms among them.
+        NoNormsError: when there are no norms among them.
     """
     norms = _under(tags.NORMS, series)
     if not norms:
-        raise ValueError("no gradient norms of gradwatch")
+        raise NoNormsError("no gradient norms of gradwatch")
     standing = Standing((s.steps, s.written) for s in norms)
     found = _norms([s.only(standing) for s in norms])
     sampled: dict[str, Matrix] = {}
@@ -267,20 +283,16 @@ def _clips(series: Sequence[Series]) -> Clips | None:
     if not series:
         return None
     newest = max(series, key=lambda s: int(s.steps[-1]))
-    parts = {name: _column(name, [(s, i) for s in series for i in _places(name, s)]) for name in newest.layers[1:]}
-    whole = _column(newest.layers[0], [(s, 0) for s in series])
-    return Clips(whole.policy, whole.steps, whole.numbers, parts)
+    alike = [s for s in series if s.layers == newest.layers]
+    parts = [_clip(name, alike, i) for i, name in enumerate(newest.layers)]
+    return replace(_clip(newest.layers[0], series, 0), parts=tuple(parts[1:]))
 
 
-def _column(policy: str, columns: Sequence[tuple[Series, int]]) -> Clips:
-    steps = np.concatenate([s.steps for s, _ in columns])
-    numbers = np.concatenate([s.numbers[:, :, i] for s, i in columns if s.numbers is not None])
+def _clip(policy: str, series: Sequence[Series], column: int) -> Clips:
+    steps = np.concatenate([s.steps for s in series])
+    numbers = np.concatenate([s.numbers[:, :, column] for s in series if s.numbers is not None])
     order = np.argsort(steps, kind="stable")
-    return Clips(policy, steps[order], numbers[order], {})
-
-
-def _places(name: str, series: Series) -> list[int]:
-    return [series.layers.index(name, 1)] if name in series.layers[1:] else []
+    return Clips(policy, steps[order], numbers[order])
 
 
 def _alerts(blocks: Sequence[Series], standing: Standing) -> tuple[Alert, ...]:
@@ -298,10 +310,9 @@ def _alert(plain: Any) -> Alert | None:
     try:
         layer, severity = plain["layer"], Severity[plain["severity"].upper()]
         numbers = float(plain["value"]), float(plain["threshold"])
-        words = str(plain["message"]), str(plain["follows"]), tuple(map(str, plain["layers"]))
-        return Alert(
-            int(plain["step"]), str(plain["rule"]), None if layer is None else str(layer), severity, *numbers, *words
-        )
+        message, follows, layers = str(plain["message"]), str(plain["follows"]), tuple(map(str, plain["layers"]))
+        layer = None if layer is None else str(layer)
+        return Alert(int(plain["step"]), str(plain["rule"]), layer, severity, *numbers, message, follows, layers)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

@@ -28,6 +28,12 @@ MAX_ALERT_BYTES = 400_000
 
 View = dict[str, Any]
 
+WORDS = frozenset(
+    ("rule", "layer", "layers", "message", "follows", "policy", "group", "kind", "operation", "name", "source", "path")
+    + ("where", "module", "notes")
+)
+"""Keys of what is never a number: a layer may be called "nan"."""
+
 
 class NotRecordedError(ValueError):
     """What was asked for is not in the record, in a sentence."""
@@ -53,20 +59,28 @@ def overview(
     columns: int = 1000,
     rows: int = 1000,
     least: bool = True,
+    match: str = "",
 ) -> View:
-    """Every layer over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+    """Every layer whose name holds ``match`` over the steps from ``lo`` to ``hi``, in at most so many columns and rows.
+
+    The alerts are those of the whole run: what began before these steps may still be going on in them.
 
     Raises:
         NotRecordedError: when no step was recorded there.
     """
     norms = tables.norms
     begin, end = _window(norms, lo, hi)
-    groups = edges(len(norms.layers), min(rows, MAX_CELLS))
+    kept = [i for i, layer in enumerate(norms.layers) if match.lower() in layer.lower()]
+    names = [norms.layers[i] for i in kept]
+    groups = edges(len(kept), min(rows, MAX_CELLS))
     view: View = {
-        "layers": _names(norms.layers, groups),
+        "layers": _names(names, groups),
+        "names": names,
+        "counts": np.diff([*groups, len(kept)]).tolist(),
+        "all_layers": len(norms.layers),
         "lo": int(norms.steps[begin]),
         "hi": int(norms.steps[end - 1]),
-        "alerts": _shown(tables.alerts, int(norms.steps[begin]), int(norms.steps[end - 1])),
+        "alerts": _shown(tables.alerts),
         "alert_count": len(tables.alerts),
         "probes": [step for step, _ in tables.profiles],
         "layer_sets": [{"first": first, "layers": layers} for first, layers in norms.layer_sets],
@@ -75,7 +89,7 @@ def overview(
     cell = 12 if least else 7  # bytes in base64: a mark, and one or two numbers
     fits = (MAX_BYTES - len(json.dumps(view))) // (cell * len(groups) + 80)
     starts = edges(end - begin, max(min(columns, MAX_CELLS, fits), 1), begin)
-    pooled = pool(norms, starts, end).by_layers(groups)
+    pooled = pool(norms, starts, end).of_layers(kept).by_layers(groups)
     return {
         **view,
         **_columns(norms, starts, end),
@@ -99,7 +113,7 @@ def step(tables: Tables, step: int) -> View:
         "state": [_state(norm) for norm in row.tolist()],
         "total": _number(norms.total[place]),
         "clip": _clip_record(tables.clips.at(found)) if tables.clips is not None else None,
-        "alerts": _shown(tables.alerts, found, found),
+        "alerts": _shown(alert for alert in tables.alerts if alert.step == found),
         "sampled_step": None,
     }
     for name in ("max_abs", "zero_fraction", "nonfinite", "param_norm", "update_ratio"):
@@ -138,7 +152,7 @@ def layer(tables: Tables, layer: str, lo: int | None = None, hi: int | None = No
         "band": _band(alerts),
         "update_ratio": _update_ratio(tables, layer, int(steps[0]), int(steps[-1])),
         "histogram": _histogram(tables, layer, int(steps[0]), int(steps[-1])),
-        "alerts": _shown(alerts, int(tables.norms.steps[0]), int(tables.norms.steps[-1])),
+        "alerts": _shown(alerts),
     }
 
 
@@ -170,12 +184,15 @@ def profile(tables: Tables, step: int) -> View:
         raise NotRecordedError("no backward pass of this run was probed")
     place = _at_or_before(np.array([at for at, _ in tables.profiles]), step)
     at, text = tables.profiles[place]
-    plain: View = _finite(json.loads(text))
     by_kind: dict[str, list[float | None]] = defaultdict(list)
-    for segment in plain["segments"]:
-        gain = segment["gain"]
-        segment["log_gain"] = math.log(gain) if gain is not None and gain > 0 else None
-        by_kind[segment["kind"]].append(segment["log_gain"])
+    try:
+        plain: View = _finite(json.loads(text))
+        for segment in plain["segments"]:
+            gain = segment["gain"]
+            segment["log_gain"] = math.log(gain) if gain is not None and gain > 0 else None
+            by_kind[segment["kind"]].append(segment["log_gain"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotRecordedError(f"the profile of step {at} cannot be read") from error
     return {**plain, "step": at, "by_kind": {kind: _sum(gains) for kind, gains in by_kind.items()}}
 
 
@@ -317,22 +334,16 @@ def _histogram(tables: Tables, layer: str, lo: int, hi: int) -> View | None:
     }
 
 
-def _shown(alerts: Sequence[Alert], lo: int, hi: int) -> list[View]:
-    """Those of the steps from ``lo`` to ``hi``; of too many the worst, and of those the first."""
-    here = [(i, alert) for i, alert in enumerate(alerts) if lo <= alert.step <= hi]
+def _shown(alerts: Iterable[Alert]) -> list[View]:
+    """All, or of too many the worst, and of those the first."""
     found, size = [], 0
-    for i, alert in sorted(here, key=lambda entry: (-entry[1].severity, entry[0])):
-        view = _alert(alert)
+    for i, alert in sorted(enumerate(alerts), key=lambda entry: (-entry[1].severity, entry[0])):
+        view: View = _finite(to_plain(alert))
         size += len(json.dumps(view))
         if size > MAX_ALERT_BYTES:
             break
         found.append((i, view))
     return [view for _, view in sorted(found, key=lambda entry: entry[0])]
-
-
-def _alert(alert: Alert) -> View:
-    plain: View = _finite(to_plain(alert))
-    return plain
 
 
 def _nearest(steps: IntArray, step: int) -> int:
@@ -373,9 +384,9 @@ def _sum(numbers: Iterable[float | None]) -> float | None:
 
 
 def _finite(plain: Any) -> Any:
-    """JSON in which a number that is not finite, a word in the record, is null."""
+    """JSON in which a number that is not finite, a word in the record, is null. What is words anyway stays."""
     if isinstance(plain, Mapping):
-        return {key: _finite(value) for key, value in plain.items()}
+        return {key: value if key in WORDS else _finite(value) for key, value in plain.items()}
     if isinstance(plain, list):
         return [_finite(value) for value in plain]
     return None if isinstance(plain, str) and plain in ("nan", "inf", "-inf") else plain

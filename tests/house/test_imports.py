@@ -46,13 +46,15 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"monitor"},
             {"hooks"},
             {"integrations"},
+            {"tensorboard_plugin"},
+            {"report"},
             {"demo"},
             {"cli"},
         ),
     )
 )
 PLUGIN = "tensorboard_plugin"
-PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", PLUGIN}
+PLUGIN_MAY_IMPORT = {"records", "tags", "tfrecord", "clip_log", PLUGIN}
 WITHOUT_TORCH = {
     "",
     "records",
@@ -160,7 +162,7 @@ def test_an_optional_package_is_imported_only_where_it_is_needed(file: Path) -> 
         "lightning": {"integrations"},
         "pytorch_lightning": {"integrations"},
         "sklearn": {"demo"},
-        "rich": {"sinks", "demo", "cli"},
+        "rich": {"sinks", "report", "demo", "cli"},
     }
     for name in imports(file):
         assert room(file) in homes.get(name.split(".")[0], {room(file)}), name

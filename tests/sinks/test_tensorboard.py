@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from gradwatch import tags
 from gradwatch.records import Alert, ClipRecord, Report, Severity, StepStats
 from gradwatch.sinks.summaries import SPECIAL, alert_table, escape
 from gradwatch.tensorboard_plugin.events import runs
-from gradwatch.tfrecord import as_record
+from gradwatch.tensorboard_plugin.tables import read as read_run
 from tests.norm_table import read_norms
 
 
@@ -192,16 +193,6 @@ def test_it_pickles_and_makes_no_file_before_the_first_step(tmp_path):
     assert list((tmp_path / "unused").iterdir()) == []
 
 
-def test_records_are_framed_as_tensorflow_frames_them():
-    # The CRC-32C of "123456789" is 0xE3069283 (RFC 3720); TFRecord rotates it right by 15 and adds 0xA282EAD8.
-    crc = 0xE3069283
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    record = as_record(b"123456789")
-    assert record[:8] == (9).to_bytes(8, "little")
-    assert record[12:21] == b"123456789"
-    assert record[21:] == masked.to_bytes(4, "little")
-
-
 def test_bytes_per_step_stay_small(tmp_path):
     sink = gw.sinks.TensorBoard(tmp_path, scalars_every=0)
     norms = {f"transformer.h.{i}.mlp.c_fc": 1.0 for i in range(300)}
@@ -262,3 +253,54 @@ def test_layer_scalars_are_not_missed_by_another_cadence(tmp_path):
         sink.write(report(step, {"a": float(step)}))
     sink.close()
     assert [event.step for event in read(tmp_path).Scalars("grad_norm/a")] == [0, 14, 21, 35, 42]
+
+
+def verdict_of(directory):
+    return read_run(directory).said.verdict
+
+
+def test_closing_writes_the_last_verdict_once(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path)
+    for step in range(3):
+        sink.write(replace(report(step, {"a": 1.0}), verdict=f"healthy: {step + 1} steps"))
+    assert verdict_of(tmp_path) == "healthy: 1 steps"
+    sink.close()
+    assert verdict_of(tmp_path) == "healthy: 3 steps"
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    sink.close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == size
+
+
+def test_the_last_verdict_goes_through_a_shared_writer_while_it_is_open(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    for name, wanted in (("open", "healthy: 2 steps"), ("closed", "healthy: 1 steps")):
+        writer = SummaryWriter(tmp_path / name)
+        sink = gw.sinks.TensorBoard(writer)
+        for step in range(2):
+            sink.write(replace(report(step, {"a": 1.0}), verdict=f"healthy: {step + 1} steps"))
+        if name == "closed":
+            writer.close()
+        sink.close()
+        writer.close()
+        assert verdict_of(tmp_path / name) == wanted
+
+
+def test_a_copy_that_wrote_nothing_writes_no_verdict(tmp_path):
+    sink = gw.sinks.TensorBoard(tmp_path)
+    for step in range(2):
+        sink.write(report(step, {"a": 1.0}))
+    pickle.loads(pickle.dumps(sink)).close()
+    assert len(list(tmp_path.iterdir())) == 1
+    sink.close()
+
+
+def test_the_file_is_closed_also_where_the_last_verdict_cannot_be_written(tmp_path, monkeypatch):
+    sink = gw.sinks.TensorBoard(tmp_path)
+    for step in range(2):
+        sink.write(replace(report(step, {"a": 1.0}), verdict=str(step)))
+    file = sink._file._file
+    monkeypatch.setattr(file, "append", lambda record: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        sink.close()
+    assert file.closed

@@ -92,7 +92,7 @@ export function sick(found) {
 export function names(layers) {
   if (!layers.length) return 'whole model';
   if (layers.length < 3) return layers.map((layer) => ending(layer, 40)).join(', ');
-  return `${ending(layers[0], 28)} … ${ending(layers.at(-1), 28)} (${count(layers.length, 'layer')})`;
+  return `${ending(layers[0], 34)} … ${ending(layers.at(-1), 34)} (${count(layers.length, 'layer')})`;
 }
 
 function when({start, end}) {
@@ -107,7 +107,8 @@ export function lanes(every) {
 
 /** The time line's bars and glyphs, one lane per rule; `last` is the last step that is shown. */
 export function laneTraces(found, rules, last, colours, yaxis) {
-  return ['info', 'warning', 'error'].flatMap((severity) => {
+  const empty = {type: 'scatter', name: 'lanes', x: [null], y: [null], hoverinfo: 'skip', yaxis}; // no trace, no axis
+  const bars = ['info', 'warning', 'error'].flatMap((severity) => {
     const own = found.filter((episode) => episode.severity === severity);
     if (!own.length) return [];
     const lane = ({rule}) => rules.indexOf(rule);
@@ -135,6 +136,7 @@ export function laneTraces(found, rules, last, colours, yaxis) {
     };
     return [line, starts];
   });
+  return [empty, ...bars];
 }
 
 /** Glyphs on the heatmap, at each concerned layer where its alert was raised. `row` gives a layer's row. */
@@ -167,8 +169,8 @@ export function onsetTrace(found, row, rowHeight, colours, yaxis) {
   };
 }
 
-/** A list of episodes; choosing one calls `choose(episode)`. */
-export function episodeList(found, choose, most = 100) {
+/** A list of episodes, with what their alerts said or without; choosing one calls `choose(episode)`. */
+export function episodeList(found, choose, {most = 100, messages = false} = {}) {
   const items = found.slice(0, most).map((episode) => {
     const button = el(
       'button',
@@ -176,6 +178,7 @@ export function episodeList(found, choose, most = 100) {
       badge(episode.severity, episode.rule.replaceAll('_', ' ')),
       el('span', {className: 'who', textContent: names(episode.layers)}),
       el('span', {className: 'when', textContent: when(episode)}),
+      messages ? el('span', {className: 'said', textContent: visible(episode.message)}) : null,
       episode.follows ? el('span', {className: 'follows', textContent: `may follow from ${visible(episode.follows)}`}) : null,
     );
     button.onclick = () => choose(episode);

@@ -1,7 +1,7 @@
 // The total norm over time, and what clipping did to it.
 
-import {el} from './dom.js';
-import {extent, padded, percent, power, powerTicks, vector} from './numbers.js';
+import {el, visible} from './dom.js';
+import {extent, padded, percent, powerTicks, short, vector} from './numbers.js';
 
 /** The traces of the total norm: what it spans within each column, and its largest value. */
 export function totalTraces(cells, colour, colours, yaxis) {
@@ -18,7 +18,6 @@ export function totalTraces(cells, colour, colours, yaxis) {
       line: {width: 1.4, color: colour},
       fill: 'tonexty',
       fillcolor: fade(colour, 0.2),
-      text: Array.from(largest, (value) => power(Math.round(value))),
       hovertemplate: 'step %{x:.0f}<br>total norm 10^%{y:.2f}<extra></extra>',
     },
   ];
@@ -54,10 +53,22 @@ export function coefficientTrace(cells, colour, yaxis) {
   };
 }
 
-/** What clipping did, in a sentence. */
-export function clipSentence({clip}) {
-  const policy = clip.policy.replaceAll('_', ' ');
-  return el('p', {className: 'note', textContent: `Clipping by ${policy}: ${percent(clip.rate)} of the recorded steps were clipped.`});
+/** What clipping did over the steps that are shown, in a sentence. */
+export function clipSentence({clip}, run) {
+  const policy = visible(clip.policy.replaceAll('_', ' '));
+  const share = clip.rate === null ? 'nothing was recorded of it here' : `${percent(clip.rate)} of the steps shown`;
+  return el('span', {className: 'clipped', textContent: `${run ? `${visible(run)}: clipped` : 'Clipped'} by ${policy}: ${share}`});
+}
+
+/** One step's total norm and what clipping did to it, in a sentence. `step` is an answer to ./step. */
+export function stepSentence({total, clip}) {
+  const norm = `Total norm ${total === null ? 'not finite' : short(total)}`;
+  if (!clip) return `${norm}.`;
+  if (clip.coefficient === 0) return `${norm}: the step was skipped.`;
+  const clipped = clip.clipped ? clip.clipped > 0 : clip.coefficient < 1;
+  if (!clipped) return `${norm}, not clipped.`;
+  const factor = clip.coefficient === null ? '' : ` (times ${short(clip.coefficient)})`;
+  return `${norm}, clipped to ${short(clip.norm_after)}${factor}.`;
 }
 
 export function fade(hex, opacity) {

@@ -23,10 +23,13 @@ export function literal(text) {
   return visible(text).replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
 }
 
-/** The end of `text`, where names of layers differ, in at most `length` characters. */
+/** The end of `text`, where names of layers differ, in at most `length` characters, from a whole part on if one is near. */
 export function ending(text, length) {
   const characters = [...visible(text)];
-  return characters.length <= length ? characters.join('') : `…${characters.slice(1 - length).join('')}`;
+  if (characters.length <= length) return characters.join('');
+  const end = characters.slice(1 - length).join('');
+  const dot = end.indexOf('.');
+  return `…${dot >= 0 && dot < length / 3 ? end.slice(dot + 1) : end}`;
 }
 
 /** A sentence in place of a view. */

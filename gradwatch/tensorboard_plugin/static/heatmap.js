@@ -4,11 +4,11 @@ import {columnOf, extent, fromLog, power, rows} from './numbers.js';
 import {el, ending, literal, visible} from './dom.js';
 import {MARKS, present} from './marks.js';
 
-export const SCALE = 'Viridis'; // perceptually even, and told apart by colour-blind readers
+const SCALE = 'Viridis'; // perceptually even, and told apart by colour-blind readers
 const VIRIDIS = ['#440154', '#482878', '#3e4989', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6ece58', '#b5de2b', '#fde725'];
 
-const LEAST_SPAN = 4; // decades: the noise of a healthy run is no picture of a fault
-const MOST_SPAN = 16; // beyond, one explosion would leave all else one colour
+const ALWAYS = [-4, 2]; // decades: what a healthy run's norms are about, so that its noise is no picture of a fault
+const MOST_SPAN = 16; // decades: beyond, one explosion would leave all else one colour
 
 /** An answer to ./overview made ready to draw. */
 export function cellsOf(answer) {
@@ -31,9 +31,8 @@ export function colourRange(every) {
   const values = every.flatMap(({norm}) => norm.flatMap((row) => Array.from(row.filter((_, j) => j % 7 === 0))));
   const finite = values.filter(Number.isFinite).sort((a, b) => a - b);
   const middle = finite.length ? finite[finite.length >> 1] : 0;
-  let [low, high] = [Math.max(found[0], middle - MOST_SPAN / 2), Math.min(found[1], middle + MOST_SPAN / 2)];
-  const missing = Math.max(0, LEAST_SPAN - (high - low)) / 2;
-  return [low - missing, high + missing];
+  const [low, high] = [Math.max(found[0], middle - MOST_SPAN / 2), Math.min(found[1], middle + MOST_SPAN / 2)];
+  return [Math.min(low, ALWAYS[0]), Math.max(high, ALWAYS[1])];
 }
 
 export function heatmapTrace(cells, x, [zmin, zmax], yaxis) {
@@ -83,13 +82,11 @@ export function legend([low, high], every) {
   const bar = el('span', {className: 'scale', role: 'img', 'aria-label': `colours from ${power(Math.round(low))} to ${power(Math.round(high))}`});
   bar.style.background = `linear-gradient(90deg, ${VIRIDIS.join(', ')})`;
   const marks = present(every.flatMap(({marks}) => marks));
-  return el(
-    'div',
-    {className: 'legend'},
+  return [
     el('span', {textContent: 'Gradient norm'}),
     el('span', {className: 'number', textContent: fromLog(low)}),
     bar,
     el('span', {className: 'number', textContent: fromLog(high)}),
     ...marks.map(({glyph, name, state}) => el('span', {className: `mark ${state}`}, el('b', {textContent: glyph, 'aria-hidden': 'true'}), name)),
-  );
+  ];
 }

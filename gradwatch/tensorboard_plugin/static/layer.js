@@ -3,9 +3,8 @@
 import {symbol} from './alerts.js';
 import {fade} from './clip.js';
 import {literal, visible} from './dom.js';
-import {SCALE} from './heatmap.js';
 import {MARKS} from './marks.js';
-import {edges, extent, fromLog, padded, power, powerTicks, rows, vector} from './numbers.js';
+import {columnOf, edges, extent, fromLog, padded, powerTicks, rows, vector} from './numbers.js';
 import {axis, base, caption, stack} from './plot.js';
 
 const HEIGHTS = {norm: 150, updates: 76, histogram: 130};
@@ -13,8 +12,8 @@ const HEIGHTS = {norm: 150, updates: 76, histogram: 130};
 /** The figure of a layer; `answers` are those to ./layer of one run or two, `runs` has {name, colour, dash} of each. */
 export function layerFigure(answers, runs, range, step, width, colours) {
   const [first] = answers;
-  const updates = answers.some(({update_ratio: {values}}) => values.some((value) => value > 0));
-  const histogram = first.histogram.steps.length > 0;
+  const updates = answers.some(({update_ratio: ratio}) => ratio?.values.some((value) => value > 0));
+  const histogram = first.histogram !== null && first.histogram.steps.length > 0;
   const names = ['norm', ...(updates ? ['updates'] : []), ...(histogram ? ['histogram'] : [])];
   const {domains, total} = stack(names.map((name) => HEIGHTS[name]), 26);
   const domain = Object.fromEntries(names.map((name, i) => [name, domains[i]]));
@@ -39,11 +38,11 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     alertTrace(answer, series[k], colours),
   ]);
   if (updates) {
-    const values = answers.map(({update_ratio: {values: all}}) => all.map((value) => (value > 0 ? Math.log10(value) : null)));
+    const values = answers.map(({update_ratio: ratio}) => (ratio?.values ?? []).map((value) => (value > 0 ? Math.log10(value) : null)));
     const span = padded(extent(values) ?? [-4, -2], 1);
     layout.yaxis2 = axis(colours, {domain: domain.updates, range: span, ...powerTicks(span, 3), ticklabelstandoff: 6});
     layout.annotations.push(caption('Change of the weights per step, relative to them', domain.updates[1], colours));
-    traces.push(...answers.map((answer, k) => updateTrace(answer.update_ratio.steps, values[k], runs[k])));
+    traces.push(...answers.map((answer, k) => updateTrace(answer.update_ratio?.steps ?? [], values[k], runs[k])));
   }
   if (histogram) {
     const {steps, edges: bounds, counts} = first.histogram;
@@ -51,7 +50,7 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     layout.yaxis3 = axis(colours, {domain: domain.histogram, ...occupied(bounds, filled), ticklabelstandoff: 6});
     const whose = answers.length > 1 ? ` of ${visible(runs[0].name)}` : '';
     layout.annotations.push(caption(literal(`Elements of the gradient by magnitude${whose}`), domain.histogram[1], colours));
-    traces.push(histogramTrace(steps, bounds, filled));
+    traces.push(histogramTrace(steps, bounds, filled, [colours.plot, runs[0].colour], width - 64));
   }
   return {traces, layout};
 }
@@ -66,7 +65,7 @@ function seriesOf(answer) {
   };
 }
 
-function normTraces({steps, ends}, {centres, largest, least, median}, {name, colour, dash}) {
+function normTraces({steps, ends}, {centres, largest, least, median}, {name, colour}) {
   const shared = {type: 'scatter', mode: 'lines', x: centres, connectgaps: false};
   return [
     {...shared, name: 'least', y: least, line: {width: 0, color: colour}, hoverinfo: 'skip'},
@@ -75,7 +74,7 @@ function normTraces({steps, ends}, {centres, largest, least, median}, {name, col
       ...shared,
       name: visible(name),
       y: median,
-      line: {width: 1.6, color: colour, dash},
+      line: {width: 1.6, color: colour},
       text: steps.map((step, j) =>
         step === ends[j] ? `step ${step}<br>norm ${fromLog(largest[j])}` : `steps ${step} to ${ends[j]}<br>norm ${fromLog(least[j])} to ${fromLog(largest[j])}`,
       ),
@@ -109,13 +108,14 @@ function beyond(answer, {centres, marks}, [low, high], colours) {
   };
 }
 
-function alertTrace({alerts, steps}, {centres, largest}, colours) {
-  const near = (step) => steps.reduce((best, first, j) => (first <= step ? j : best), 0);
+function alertTrace({alerts: all, steps, ends}, {centres, largest}, colours) {
+  const alerts = all.filter(({step}) => step >= steps[0] && step <= ends.at(-1));
+  const near = (step) => columnOf(steps, step);
   return {
     type: 'scatter',
     mode: 'markers',
     name: 'alerts',
-    x: alerts.map(({step}) => (step < steps[0] ? step : centres[near(step)])),
+    x: alerts.map(({step}) => centres[near(step)]),
     y: alerts.map(({step}) => largest[near(step)]),
     text: alerts.map(({step, rule, message}) => `step ${step}, <b>${literal(rule)}</b><br>${literal(message).slice(0, 120)}`),
     hovertemplate: '%{text}<extra></extra>',
@@ -138,7 +138,7 @@ function band({low, high}, [bottom, top], colours) {
 function updateTrace(steps, values, {name, colour, dash}) {
   return {
     type: 'scatter',
-    mode: 'lines+markers',
+    mode: steps.length > 100 ? 'lines' : 'lines+markers',
     name: `updates of ${visible(name)}`,
     x: steps,
     y: values,
@@ -157,21 +157,26 @@ function occupied(bounds, filled) {
   return {range, ...powerTicks(range, 5)};
 }
 
-/** Of every sampled step the share of elements in each bucket of magnitude; columns meet halfway between the steps. */
-function histogramTrace(steps, bounds, filled) {
-  const shares = filled.map((row) => {
-    const all = row.reduce((sum, value) => sum + value, 0);
-    return Array.from(row, (value) => (value > 0 ? value / all : null));
+/** Of the sampled steps the share of elements in each bucket of magnitude, in at most `most` columns. */
+function histogramTrace(steps, bounds, filled, [none, full], most) {
+  const each = Math.ceil(steps.length / most);
+  const starts = steps.map((_, t) => t).filter((t) => t % each === 0);
+  const pooled = starts.map((from) => {
+    const rowsHere = filled.slice(from, from + each);
+    const counts = bounds.slice(1).map((_, b) => rowsHere.reduce((sum, row) => sum + row[b], 0));
+    const all = counts.reduce((sum, value) => sum + value, 0);
+    return counts.map((value) => (value > 0 ? value / all : null));
   });
+  const firsts = starts.map((t) => steps[t]);
+  const lasts = starts.map((t) => steps[Math.min(t + each, steps.length) - 1]);
   return {
     type: 'heatmap',
     name: 'elements',
-    x: edges(steps, steps),
+    x: edges(firsts, lasts),
     y: bounds,
-    z: bounds.slice(1).map((_, b) => shares.map((row) => row[b])),
-    text: bounds.slice(1).map((_, b) => steps.map((step) => `step ${step}<br>${power(bounds[b])} to ${power(bounds[b + 1])}`)),
-    hovertemplate: '%{text}<br>%{z:.1%} of the elements<extra></extra>',
-    colorscale: SCALE,
+    z: bounds.slice(1).map((_, b) => pooled.map((row) => row[b])),
+    hovertemplate: 'step %{x:.0f}<br>about 10^%{y:.2f}<br>%{z:.1%} of the elements<extra></extra>',
+    colorscale: [[0, none], [1, full]],
     showscale: false,
     hoverongaps: false,
     yaxis: 'y3',

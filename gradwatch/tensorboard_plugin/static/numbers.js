@@ -2,16 +2,25 @@
 
 const TYPES = {f4: Float32Array, i4: Int32Array, u1: Uint8Array};
 
-/** The rows of an array that was sent as base64: one typed array per row. */
-export function rows({dtype, bdata, shape}) {
-  const values = new TYPES[dtype](Uint8Array.from(atob(bdata), (c) => c.charCodeAt(0)).buffer);
-  const [count, length] = shape.split(',').map(Number);
-  return Array.from({length: count}, (_, i) => values.subarray(i * length, (i + 1) * length));
-}
-
 /** A typed array that was sent as base64. */
 export function vector({dtype, bdata}) {
   return new TYPES[dtype](Uint8Array.from(atob(bdata), (c) => c.charCodeAt(0)).buffer);
+}
+
+/** The rows of an array that was sent as base64: one typed array per row. */
+export function rows(sent) {
+  const values = vector(sent);
+  const [count, length] = sent.shape.split(',').map(Number);
+  return Array.from({length: count}, (_, i) => values.subarray(i * length, (i + 1) * length));
+}
+
+/** `values`, of `shape`, as they are sent. */
+export function sent(values, ...shape) {
+  const [dtype] = Object.entries(TYPES).find(([, type]) => values instanceof type);
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  let text = '';
+  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return {dtype, bdata: btoa(text), shape: shape.join(',')};
 }
 
 const SUPERSCRIPTS = {'-': '⁻', 0: '⁰', 1: '¹', 2: '²', 3: '³', 4: '⁴', 5: '⁵', 6: '⁶', 7: '⁷', 8: '⁸', 9: '⁹'};

@@ -35,7 +35,7 @@ export function skeleton() {
   const notice = el('div', {className: 'notice', role: 'status', hidden: true});
   const live = el('div', {className: 'unseen', role: 'status', 'aria-live': 'polite'});
   const verdicts = el('section', {className: 'verdicts', 'aria-label': 'Verdict'});
-  const legend = el('div');
+  const legend = el('div', {className: 'legend'});
   const figures = el('div', {className: 'figures'});
   const keys = el('p', {
     className: 'note keys',
@@ -50,6 +50,8 @@ export function skeleton() {
   gains.root.insertBefore(gains.summary, gains.plot);
   const table = panel('table');
   const alerts = panel('alerts');
+  step.facts = el('p', {className: 'note'});
+  step.root.insertBefore(step.facts, step.plot);
   const details = el('div', {className: 'details'}, step.root, layer.root);
   const tip = el('div', {className: 'tip', hidden: true, 'aria-hidden': 'true'});
   const content = el('div', {className: 'content'}, verdicts, overview, details, gains.root, table.root, alerts.root);
@@ -62,10 +64,10 @@ export function skeleton() {
 }
 
 /** The figures of the time line, one per run, with what stands above them. */
-export function figure(name) {
+export function figure() {
   const plot = el('div', {
     className: 'plot timeline', tabIndex: 0, role: 'group', 'aria-roledescription': 'heatmap', 'aria-describedby': 'keys',
   });
-  const title = el('h3', {textContent: name});
+  const title = el('h3');
   return {root: el('div', {className: 'figure'}, title, plot), plot, title};
 }

@@ -64,6 +64,8 @@ export function caption(text, y, colours, x = 0) {
     xanchor: 'left',
     yanchor: 'bottom',
     showarrow: false,
+    bgcolor: colours.surface, // lines that cross the whole figure pass behind it
+    borderpad: 1,
     font: {size: 11, color: colours.muted},
   };
 }
@@ -84,6 +86,11 @@ export function stack(heights, gap) {
 export async function draw(element, traces, layout) {
   await loadPlotly();
   await window.Plotly.react(element, traces, layout, CONFIG);
+}
+
+/** Replace only what lies over a drawn plot. */
+export function cover(element, shapes) {
+  return window.Plotly.relayout(element, {shapes});
 }
 
 /** Listen to a plot's events; plotly's own `on` is there from the first drawing on. */

@@ -6,24 +6,27 @@ import {extent, fromLog, padded, powerTicks} from './numbers.js';
 import {axis, base} from './plot.js';
 
 const SYMBOLS = Object.fromEntries(MARKS.map(({state, symbol}) => [state, symbol]));
-const HEIGHT = 250;
+const LEAST_HEIGHT = 230;
+const NAME = 84; // px of a name under the axis
 
-/** The depth profile of one step of one run or two; `answers` are those to ./step, `runs` has {colour, dash} of each. */
-export function depthProfile(answers, runs, layer, width, colours) {
+/**
+ * The depth profile of one step of one run or two. `answers` are those to ./step, `runs` has {name, colour, dash} of each.
+ */
+export function depthProfile(answers, runs, layer, [width, height], colours) {
   const range = padded(extent(answers.map(({norm}) => norm)) ?? [-1, 1], 2, 0.1);
   const longest = answers.reduce((a, b) => (b.layers.length > a.layers.length ? b : a));
   const traces = answers.flatMap((answer, k) => [line(answer, runs[k]), beyond(answer, runs[k], range, colours)]);
-  const every = Math.max(1, Math.ceil((longest.layers.length * 64) / width));
+  const every = Math.max(1, Math.ceil((longest.layers.length * NAME) / width));
   const tickvals = longest.layers.map((_, i) => i).filter((i) => i % every === 0);
   const at = longest.layers.indexOf(layer);
   const layout = {
-    ...base(colours, width, HEIGHT, {l: 52, r: 12, t: 8, b: 44}),
+    ...base(colours, width, Math.max(LEAST_HEIGHT, height), {l: 52, r: 12, t: 8, b: 44}),
     dragmode: false,
     xaxis: axis(colours, {
       range: [-0.6, longest.layers.length - 0.4],
       showgrid: false,
       tickvals,
-      ticktext: tickvals.map((i) => literal(ending(longest.layers[i], 10))),
+      ticktext: tickvals.map((i) => literal(ending(longest.layers[i], 12))),
       tickangle: 0,
       title: {text: 'from the input to the output', standoff: 4},
     }),

@@ -82,7 +82,7 @@ function tableRow(row, columns, span, chosen, choose) {
 function normCell({norm, state}, [low, high]) {
   const mark = MARKS.find((one) => one.state === state);
   if (mark) return el('td', {className: 'right norm'}, el('span', {className: `mark ${state}`}, el('b', {textContent: mark.glyph}), mark.name));
-  const bar = el('span', {className: 'bar', 'aria-hidden': 'true'});
+  const bar = el('span', {className: 'length', 'aria-hidden': 'true'});
   bar.style.width = `${Math.round(4 + (76 * (norm - low)) / Math.max(high - low, 1))}px`;
-  return el('td', {className: 'right norm'}, bar, fromLog(norm));
+  return el('td', {className: 'right norm'}, el('span', {className: 'track'}, bar), fromLog(norm));
 }

@@ -16,7 +16,7 @@ export function verdictCard(run, report, found, choose) {
     el('header', {}, badge(severity, WORDS[severity]), el('span', {className: 'run', textContent: visible(run)})),
     el('p', {className: 'sentence', textContent: visible(report.verdict)}),
   );
-  if (shown.length) card.append(episodeList(shown, choose, 4));
+  if (shown.length) card.append(episodeList(shown, choose, {most: 4}));
   const reasons = report.sections.filter(([title]) => title !== 'Verdict');
   if (reasons.length) card.append(sections(reasons));
   return card;

@@ -1,0 +1,1 @@
+"""What TensorBoard's event files say of a run, without a server; needs the extra gradwatch[tensorboard]."""
