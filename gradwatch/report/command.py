@@ -12,7 +12,7 @@ from gradwatch.report.summary import Comparison, RunSummary, compare, summarize
 from gradwatch.report.text import Line, comparison, summary
 from gradwatch.tensorboard_plugin import html
 from gradwatch.tensorboard_plugin.events import runs
-from gradwatch.tensorboard_plugin.tables import Tables, read
+from gradwatch.tensorboard_plugin.tables import NoNormsError, Tables, read
 
 FOUND = 3
 """Exit code where there is what the user asked to fail on."""
@@ -67,7 +67,7 @@ def _read(logdir: Path) -> dict[str, Tables]:
             found[directory.relative_to(logdir).as_posix()] = read(directory)
         except OSError as error:
             raise ReportError(f"cannot read {str(directory)!r}: {error.strerror or error}") from error
-        except ValueError:
+        except NoNormsError:
             missing += 1
     if not found:
         others = f"; {missing} run{'s' * (missing > 1)} in it without" if missing else " and no event files"

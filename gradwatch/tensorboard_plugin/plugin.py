@@ -20,6 +20,7 @@ from gradwatch import tags
 from gradwatch.tensorboard_plugin import views
 from gradwatch.tensorboard_plugin.assets import NO_PLOTLY, STATIC, plotly_js
 from gradwatch.tensorboard_plugin.store import Store
+from gradwatch.tensorboard_plugin.tables import NoNormsError
 
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 DAY = 86_400
@@ -32,10 +33,10 @@ class BadParameterError(ValueError):
 
 
 class Number(NamedTuple):
-    """A parameter that is a whole number."""
+    """A parameter that is a whole number; by default any that a step can be."""
 
-    least: int = -(2**63)
-    most: int = 2**63 - 1
+    least: int = -(10**18)
+    most: int = 10**18
     required: bool = False
 
     def parse(self, name: str, text: str | None) -> int | None:
@@ -124,7 +125,7 @@ class GradientsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         context, experiment = _place(request)
         try:
             tables = self._store.tables(context, experiment, run)
-        except (KeyError, ValueError) as error:
+        except NoNormsError as error:
             raise views.NotRecordedError(f"there is no run {_short(run)} with gradients") from error
         chosen = {name: value for name, value in given.items() if value is not None}
         return _json(request, {"run": run, **route.view(tables, **chosen)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from tensorboard.data import provider
 
 from gradwatch import tags
 from gradwatch.tensorboard_plugin.series import Series, described, histogram_series
-from gradwatch.tensorboard_plugin.tables import Tables, tables
+from gradwatch.tensorboard_plugin.tables import NoNormsError, Tables, tables
 
 ALL = 10**7
 """Asks for every event that the data server kept: fewer would be a random sample."""
@@ -69,21 +69,19 @@ class Store:
             ]
             if norms:
                 last, content = max(norms, key=lambda entry: entry[0])
-                data = read.get(run, {}).get(tags.VERDICT)
-                verdicts = _series({"version": tags.FORMAT_VERSION}, data) if data else None
-                found[run] = Listed(int(last), len(content["layers"]), verdicts)
+                verdicts = _series({}, read.get(run, {}).get(tags.VERDICT, ()))
+                found[run] = Listed(int(last), len(content["layers"]), verdicts if len(verdicts.steps) else None)
         return found
 
     def tables(self, context: Any, experiment: str, run: str) -> Tables:
         """The run of that name as it is now.
 
         Raises:
-            KeyError: when there is none.
-            ValueError: when there are no norms in it.
+            NoNormsError: when there is none, or no norm in it.
         """
         listed = self._list(context, experiment, run).get(run)
         if not listed:
-            raise KeyError(run)
+            raise NoNormsError(f"there is no run {run!r}")
         with self._lock:  # one request reads, those that wait find what it has read
             kept = self._runs.pop((experiment, run), None)
             known = self._updated(context, experiment, run, listed, kept)
@@ -105,7 +103,7 @@ class Store:
             for found in pool.map(partial(self._read, context, experiment, tags.PLUGIN), batches):
                 for tag, data in found.get(run, {}).items():
                     content = described(listed[tag].plugin_content)
-                    if content is not None and data:
+                    if content is not None:
                         series[tag] = _series(content, data)
 
         def histogram(layer: str) -> Series:
@@ -163,9 +161,14 @@ def _batches(sizes: Mapping[str, int]) -> list[list[str]]:
     return batches
 
 
-def _series(content: dict[str, Any], data: Sequence[Any]) -> Series:
-    steps, written = np.array([d.step for d in data], np.int64), np.array([d.wall_time for d in data])
-    if "layers" not in content:
-        return Series(content, steps, written, texts=tuple(d.numpy.item() for d in data))
-    numbers = np.array([d.numpy for d in data], np.float32)
-    return Series(content, steps, written, numbers.reshape(len(data), len(content["stats"]), len(content["layers"])))
+def _series(content: dict[str, Any], data: Iterable[Any]) -> Series:
+    """Of what is under a tag, all that is as the tag says."""
+    if "layers" in content:
+        shape = len(content["stats"]), len(content["layers"])
+        data = [d for d in data if d.numpy.dtype == np.float32 and d.numpy.size == shape[0] * shape[1]]
+        numbers, texts = np.array([d.numpy for d in data], np.float32).reshape(len(data), *shape), ()
+    else:
+        data = [d for d in data if d.numpy.dtype == object and d.numpy.size == 1]
+        numbers, texts = None, tuple(d.numpy.item() for d in data)
+    steps, written = np.array([d.step for d in data], np.int64), np.array([d.wall_time for d in data], np.float64)
+    return Series(content, steps, written, numbers, texts)

@@ -20,9 +20,12 @@ from gradwatch.tensorboard_plugin.series import Float32Array, Series, Standing
 STRETCH = 4096
 """Rows that are worked on at once: what fits a processor's cache is read several times at no cost."""
 
-
 LATEST = 1000
 """Steps that the words on clipping are about, as ``monitor.report()`` has them."""
+
+
+class NoNormsError(ValueError):
+    """There is no gradient norm where one was looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +169,9 @@ class Tables:
         """What is known at the last step, as ``monitor.report()`` has it."""
         stats = self.stats(len(self.norms.steps) - 1)
         verdict, severity, _, diagnoses = self.said
-        latest = self.clips.latest(LATEST) if self.clips is not None else []
-        log = ClipLog()
-        for record in latest:
-            log.take(record)
-        clip = latest[-1] if latest else None
+        clip, log = None, ClipLog()
+        for record in self.clips.latest(LATEST) if self.clips is not None else ():
+            clip = log.take(record)
         return Report(verdict, severity, self.alerts, diagnoses, stats, clip, clipping=log.summaries())
 
 
@@ -178,25 +179,25 @@ def read(directory: str | os.PathLike[str]) -> Tables:
     """The run that :class:`gradwatch.sinks.TensorBoard` wrote into ``directory``.
 
     Raises:
-        ValueError: when there are no gradient norms in it.
+        NoNormsError: when there are no gradient norms in it.
         OSError: when a file cannot be read.
     """
     events = RunEvents(directory)
     try:
         return tables(events.series, events.histogram, tuple(events.notes))
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(directory)!r} holds {error}") from None
+    except NoNormsError as error:
+        raise NoNormsError(f"{os.fspath(directory)!r} holds {error}") from None
 
 
 def tables(series: Mapping[str, Series], histogram: Callable[[str], Series], notes: tuple[str, ...] = ()) -> Tables:
     """What ``series``, by their tags, say of a run.
 
     Raises:
-        ValueError: when there are no norms among them.
+        NoNormsError: when there are no norms among them.
     """
     norms = _under(tags.NORMS, series)
     if not norms:
-        raise ValueError("no gradient norms of gradwatch")
+        raise NoNormsError("no gradient norms of gradwatch")
     standing = Standing((s.steps, s.written) for s in norms)
     found = _norms([s.only(standing) for s in norms])
     sampled: dict[str, Matrix] = {}

@@ -48,7 +48,28 @@ PUBLIC = {
         "Value",
         "ZClip",
     ],
-    "gradwatch.diagnosis": ["Cause", "DepthProfile", "FirstNonFinite", "LargeSteps", "NoSignal", "default"],
+    "gradwatch.diagnosis": [
+        "BadBatch",
+        "Bottleneck",
+        "BoundedActivation",
+        "Cause",
+        "DeadUnits",
+        "DepthProfile",
+        "ExplodingInTime",
+        "FirstNonFinite",
+        "GrowingGradient",
+        "LargeWeights",
+        "LearningRate",
+        "LossScale",
+        "NormWeights",
+        "PlainDepth",
+        "ResidualBranches",
+        "Saturation",
+        "SmallWeights",
+        "UnscaledInputs",
+        "VanishingInTime",
+        "default",
+    ],
     "gradwatch.rules": [
         "Clipped",
         "Dead",
@@ -85,13 +106,14 @@ MONITOR = {
     "sinks": None,
     "every_n_steps": 1,
     "histogram_every_n_steps": 100,
+    "probe_every_n_steps": 0,
     "granularity": "layer",
     "include": None,
     "exclude": None,
     "diagnose": True,
     "strict": False,
 }
-MONITOR_MEMBERS = "step flush close layers report state_dict load_state_dict clip_grad_norm_ __enter__ __exit__"
+MONITOR_MEMBERS = "step probe flush close layers report state_dict load_state_dict clip_grad_norm_ __enter__ __exit__"
 HISTORY_MEMBERS = "steps layers grad_norm total_norm from_grad_norms append state_dict load_state_dict"
 
 

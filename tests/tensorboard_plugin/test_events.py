@@ -90,6 +90,7 @@ def tensor_event(tag: str, content: bytes, plugin: str = tags.PLUGIN, data: byte
     value.metadata.plugin_data.content = content
     value.tensor.dtype = 1
     value.tensor.tensor_content = data
+    value.tensor.tensor_shape.dim.add().size = len(data) // 4
     return as_record(Event(wall_time=2.0, step=50, summary=Summary(value=[value])).SerializeToString())
 
 

@@ -24,6 +24,7 @@ from gradwatch.tensorboard_plugin.tables import read
 from tests.event_logs import DEEP, PROFILE, VANISHING, event_files, layer_names, write
 from tests.tensorboard_plugin.reading import decoded
 from tests.tensorboard_plugin.servers import SERVERS, App, Server, until
+from tests.tensorboard_plugin.test_events import GOOD, tensor_event
 
 LAYERS = layer_names(4)
 STEPS = tags.CHUNK_STEPS + 200
@@ -267,6 +268,31 @@ def test_a_truncated_log_is_shown_up_to_where_it_is_whole(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:-10])
     with SERVERS["python"](tmp_path) as server:
         assert App(server.provider).answer("overview", run="run")["hi"] == 48
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+@pytest.mark.parametrize(
+    "event",
+    [
+        tensor_event("gradwatch/norms/x", GOOD, data=b"\0" * 8),
+        tensor_event("gradwatch/norms/x", GOOD.replace(b"1,", b"99,")),
+        tensor_event("gradwatch/norms/x", b"nonsense"),
+        tensor_event("gradwatch/verdict", b'{"version": 1}'),
+        tensor_event("gradwatch/alert_log/x", b'{"version": 1}'),
+    ],
+    ids=range(5),
+)
+def test_what_others_write_under_our_tags_is_not_shown(event: bytes, name: str, tmp_path: Path) -> None:
+    write(tmp_path / "run", LAYERS, norms()[:20])
+    (tmp_path / "other").mkdir()
+    for directory in ("run", "other"):
+        (tmp_path / directory / "events.out.tfevents.99.foreign").write_bytes(event)
+    with SERVERS[name](tmp_path) as server:
+        app = App(server.provider)
+        until(server, lambda: any(run["last"] == 19 for run in app.answer("runs")["runs"]))
+        assert app.answer("overview", run="run")["steps"] == [*range(20)]
+        assert app.answer("report", run="run")["verdict"] == "healthy: 20 steps"
+        assert "there is no run 'other'" in app.answer("report", 404, run="other")["error"]
 
 
 def test_the_users_own_number_of_samples_stands() -> None:

@@ -1,6 +1,6 @@
 // Where a probed backward pass lost or gained: every operation on the gradient's way, by its kind.
 
-import {el, literal, visible} from './dom.js';
+import {el, ending, literal, visible} from './dom.js';
 import {axis, base} from './plot.js';
 import {short} from './numbers.js';
 
@@ -12,6 +12,7 @@ const LOOKS = {
   residual: {colour: '#cc79a7', shape: 'x'},
   attention: {colour: '#e69f00', shape: '.'},
 };
+const NAME = 84; // px of a name under the axis
 const OTHER = {colour: '#8c8c8c', shape: '-'};
 const look = (kind) => LOOKS[kind] ?? OTHER;
 
@@ -21,6 +22,8 @@ const decades = (logGain) => (logGain === null ? null : logGain / (2 * Math.LN10
 export function gainsFigure(profile, width, colours) {
   const segments = [...profile.segments].reverse(); // recorded from the output back; drawn as all else, input first
   const kinds = Object.keys(profile.by_kind);
+  const every = Math.max(1, Math.ceil((segments.length * NAME) / width));
+  const tickvals = segments.map((_, i) => i).filter((i) => i % every === 0);
   const traces = kinds.map((kind) => {
     const at = segments.map((_, i) => i).filter((i) => segments[i].kind === kind);
     return {
@@ -35,11 +38,18 @@ export function gainsFigure(profile, width, colours) {
     };
   });
   const layout = {
-    ...base(colours, width, 230, {l: 52, r: 12, t: 8, b: 40}),
+    ...base(colours, width, 230, {l: 64, r: 12, t: 8, b: 44}),
     dragmode: false,
     barmode: 'relative',
     bargap: segments.length > 200 ? 0 : 0.2,
-    xaxis: axis(colours, {showgrid: false, tickvals: [], title: {text: 'operations, from the input to the output', standoff: 8}, range: [-1, segments.length]}),
+    xaxis: axis(colours, {
+      showgrid: false,
+      tickvals,
+      ticktext: tickvals.map((i) => literal(ending(segments[i].layer || segments[i].operation, 12))),
+      tickangle: 0,
+      title: {text: 'from the input to the output', standoff: 4},
+      range: [-1, segments.length],
+    }),
     yaxis: axis(colours, {zeroline: true, zerolinecolor: colours.muted, zerolinewidth: 1, title: {text: 'decades gained or lost', standoff: 8}}),
   };
   return {traces, layout};

@@ -4,7 +4,7 @@ import {symbol} from './alerts.js';
 import {fade} from './clip.js';
 import {literal, visible} from './dom.js';
 import {MARKS} from './marks.js';
-import {edges, extent, fromLog, padded, power, powerTicks, rows, vector} from './numbers.js';
+import {columnOf, edges, extent, fromLog, padded, powerTicks, rows, vector} from './numbers.js';
 import {axis, base, caption, stack} from './plot.js';
 
 const HEIGHTS = {norm: 150, updates: 76, histogram: 130};
@@ -50,7 +50,7 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     layout.yaxis3 = axis(colours, {domain: domain.histogram, ...occupied(bounds, filled), ticklabelstandoff: 6});
     const whose = answers.length > 1 ? ` of ${visible(runs[0].name)}` : '';
     layout.annotations.push(caption(literal(`Elements of the gradient by magnitude${whose}`), domain.histogram[1], colours));
-    traces.push(histogramTrace(steps, bounds, filled, [colours.plot, runs[0].colour]));
+    traces.push(histogramTrace(steps, bounds, filled, [colours.plot, runs[0].colour], width - 64));
   }
   return {traces, layout};
 }
@@ -108,13 +108,14 @@ function beyond(answer, {centres, marks}, [low, high], colours) {
   };
 }
 
-function alertTrace({alerts, steps}, {centres, largest}, colours) {
-  const near = (step) => steps.reduce((best, first, j) => (first <= step ? j : best), 0);
+function alertTrace({alerts: all, steps, ends}, {centres, largest}, colours) {
+  const alerts = all.filter(({step}) => step >= steps[0] && step <= ends.at(-1));
+  const near = (step) => columnOf(steps, step);
   return {
     type: 'scatter',
     mode: 'markers',
     name: 'alerts',
-    x: alerts.map(({step}) => (step < steps[0] ? step : centres[near(step)])),
+    x: alerts.map(({step}) => centres[near(step)]),
     y: alerts.map(({step}) => largest[near(step)]),
     text: alerts.map(({step, rule, message}) => `step ${step}, <b>${literal(rule)}</b><br>${literal(message).slice(0, 120)}`),
     hovertemplate: '%{text}<extra></extra>',
@@ -137,7 +138,7 @@ function band({low, high}, [bottom, top], colours) {
 function updateTrace(steps, values, {name, colour, dash}) {
   return {
     type: 'scatter',
-    mode: 'lines+markers',
+    mode: steps.length > 100 ? 'lines' : 'lines+markers',
     name: `updates of ${visible(name)}`,
     x: steps,
     y: values,
@@ -156,21 +157,26 @@ function occupied(bounds, filled) {
   return {range, ...powerTicks(range, 5)};
 }
 
-/** Of every sampled step the share of elements in each bucket of magnitude; columns meet halfway between the steps. */
-function histogramTrace(steps, bounds, filled, [none, most]) {
-  const shares = filled.map((row) => {
-    const all = row.reduce((sum, value) => sum + value, 0);
-    return Array.from(row, (value) => (value > 0 ? value / all : null));
+/** Of the sampled steps the share of elements in each bucket of magnitude, in at most `most` columns. */
+function histogramTrace(steps, bounds, filled, [none, full], most) {
+  const each = Math.ceil(steps.length / most);
+  const starts = steps.map((_, t) => t).filter((t) => t % each === 0);
+  const pooled = starts.map((from) => {
+    const rowsHere = filled.slice(from, from + each);
+    const counts = bounds.slice(1).map((_, b) => rowsHere.reduce((sum, row) => sum + row[b], 0));
+    const all = counts.reduce((sum, value) => sum + value, 0);
+    return counts.map((value) => (value > 0 ? value / all : null));
   });
+  const firsts = starts.map((t) => steps[t]);
+  const lasts = starts.map((t) => steps[Math.min(t + each, steps.length) - 1]);
   return {
     type: 'heatmap',
     name: 'elements',
-    x: edges(steps, steps),
+    x: edges(firsts, lasts),
     y: bounds,
-    z: bounds.slice(1).map((_, b) => shares.map((row) => row[b])),
-    text: bounds.slice(1).map((_, b) => steps.map((step) => `step ${step}<br>${power(bounds[b])} to ${power(bounds[b + 1])}`)),
-    hovertemplate: '%{text}<br>%{z:.1%} of the elements<extra></extra>',
-    colorscale: [[0, none], [1, most]],
+    z: bounds.slice(1).map((_, b) => pooled.map((row) => row[b])),
+    hovertemplate: 'step %{x:.0f}<br>about 10^%{y:.2f}<br>%{z:.1%} of the elements<extra></extra>',
+    colorscale: [[0, none], [1, full]],
     showscale: false,
     hoverongaps: false,
     yaxis: 'y3',

@@ -17,14 +17,19 @@ export function present(marks) {
   return MARKS.filter(({bit}) => all & bit);
 }
 
-/** Flat cells where there is no norm to colour: [row][column] holding an index into MARKS, null elsewhere. */
-function flat(norm, marks) {
-  return marks.map((row, i) =>
-    Array.from(row, (bits, j) => {
-      const index = Number.isNaN(norm[i][j]) ? MARKS.findIndex(({bit}) => bits & bit) : -1;
-      return index < 0 ? null : index;
-    }),
-  );
+/** Stretches without any norm to colour, by the worst of their marks: index into MARKS, row, first and last column. */
+function stretches(norm, marks) {
+  const found = [];
+  marks.forEach((row, i) => {
+    let open = null;
+    row.forEach((bits, j) => {
+      const mark = Number.isNaN(norm[i][j]) ? MARKS.findIndex(({bit}) => bits & bit) : -1;
+      if (open?.mark === mark) open.to = j;
+      else open = mark < 0 ? null : {mark, row: i, from: j, to: j};
+      if (open?.from === j) found.push(open);
+    });
+  });
+  return found;
 }
 
 /** Where the glyphs of one mark go: all that stand alone, and every few pixels of those that crowd. */
@@ -53,25 +58,6 @@ function places(marks, bit, columnWidth, rowHeight) {
 export function markTraces(cells, size, colours, yaxis) {
   const found = present(cells.marks);
   if (!found.length) return [];
-  const last = MARKS.length - 1;
-  const shades = MARKS.flatMap(({colour}, k) => [
-    [k / MARKS.length, colours[colour]],
-    [(k + 1) / MARKS.length, colours[colour]],
-  ]);
-  const flats = {
-    type: 'heatmap',
-    name: 'marks',
-    x: cells.x,
-    z: flat(cells.norm, cells.marks),
-    zmin: -0.5,
-    zmax: last + 0.5,
-    colorscale: shades,
-    showscale: false,
-    opacity: 0.35,
-    hoverongaps: false,
-    hoverinfo: 'none',
-    yaxis,
-  };
   const columnWidth = size.width / cells.centres.length;
   const rowHeight = size.height / cells.marks.length;
   const glyphs = found.map(({bit, name, symbol, colour}) => {
@@ -87,5 +73,20 @@ export function markTraces(cells, size, colours, yaxis) {
       yaxis,
     };
   });
-  return [flats, ...glyphs];
+  const shared = stretches(cells.norm, cells.marks);
+  const flats = found.map((mark) => {
+    const own = shared.filter((one) => MARKS[one.mark] === mark);
+    return {
+      type: 'scatter',
+      mode: 'lines',
+      name: `${mark.name}, cells`,
+      x: own.flatMap(({from, to}) => [cells.x[from], cells.x[to + 1], null]),
+      y: own.flatMap(({row}) => [row, row, null]),
+      line: {color: colours[mark.colour], width: rowHeight, simplify: false},
+      opacity: 0.35,
+      hoverinfo: 'skip',
+      yaxis,
+    };
+  });
+  return [...flats, ...glyphs];
 }

@@ -52,9 +52,9 @@ export function skeleton() {
   const alerts = panel('alerts');
   step.facts = el('p', {className: 'note'});
   step.root.insertBefore(step.facts, step.plot);
-  const details = el('div', {className: 'details'}, el('div', {className: 'column'}, step.root, gains.root), layer.root);
+  const details = el('div', {className: 'details'}, step.root, layer.root);
   const tip = el('div', {className: 'tip', hidden: true, 'aria-hidden': 'true'});
-  const content = el('div', {className: 'content'}, verdicts, overview, details, table.root, alerts.root);
+  const content = el('div', {className: 'content'}, verdicts, overview, details, gains.root, table.root, alerts.root);
   const messages = el('div', {className: 'messages'});
   const root = el('main', {className: 'gradwatch'}, bar, notice, messages, content, live, tip);
   return {
@@ -64,10 +64,10 @@ export function skeleton() {
 }
 
 /** The figures of the time line, one per run, with what stands above them. */
-export function figure(name) {
+export function figure() {
   const plot = el('div', {
     className: 'plot timeline', tabIndex: 0, role: 'group', 'aria-roledescription': 'heatmap', 'aria-describedby': 'keys',
   });
-  const title = el('h3', {textContent: name});
+  const title = el('h3');
   return {root: el('div', {className: 'figure'}, title, plot), plot, title};
 }

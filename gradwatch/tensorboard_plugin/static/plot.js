@@ -88,6 +88,11 @@ export async function draw(element, traces, layout) {
   await window.Plotly.react(element, traces, layout, CONFIG);
 }
 
+/** Replace only what lies over a drawn plot. */
+export function cover(element, shapes) {
+  return window.Plotly.relayout(element, {shapes});
+}
+
 /** Listen to a plot's events; plotly's own `on` is there from the first drawing on. */
 export function listen(element, handlers) {
   if (element.dataset.listening) return;

@@ -19,15 +19,24 @@ const CHARACTER = 6.7; // px of a letter beside the heatmap
 export function frame(every, rules, width) {
   const layers = every.reduce((most, {layers}) => Math.max(most, layers.length), 1);
   const heat = Math.round(Math.min(440, Math.max(170, 20 * layers)));
-  const characters = Math.min(width < 620 ? 16 : 30, longest(every, rules));
+  const prefix = sharedPrefix(every.flatMap(({layers: names}) => names));
+  const characters = Math.min(width < 620 ? 16 : 30, longest(every, rules, prefix));
   const clipped = every.some(({clip}) => clip);
   const heights = [...(rules.length ? [LANE * rules.length] : []), heat, TOTAL, ...(clipped ? [COEFFICIENT] : [])];
   const left = Math.ceil(24 + characters * CHARACTER);
-  return {heights, heat, characters, left, clipped, rules, width, plot: width - left - MARGIN.r, total: totalAxis(every)};
+  return {heights, heat, prefix, characters, left, clipped, rules, width, plot: width - left - MARGIN.r, total: totalAxis(every)};
 }
 
-function longest(every, rules) {
-  const names = [...rules, ...every.flatMap(({layers}) => layers)];
+/** What all names begin with, in whole parts; it need not stand beside every row. */
+function sharedPrefix(names) {
+  const parts = names[0].split('.').slice(0, -1);
+  const shared = parts.findIndex((_, i) => !names.every((name) => name.startsWith(`${parts.slice(0, i + 1).join('.')}.`)));
+  const kept = parts.slice(0, shared < 0 ? parts.length : shared);
+  return names.length > 1 && kept.length ? `${kept.join('.')}.` : '';
+}
+
+function longest(every, rules, prefix) {
+  const names = [...rules, ...every.flatMap(({layers}) => layers.map((layer) => layer.slice(prefix.length)))];
   return names.reduce((most, name) => Math.max(most, ending(name, 30).length), 6);
 }
 
@@ -36,14 +45,13 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
   const {heights, heat, rules, left, width, plot} = shared;
   const {domains, total} = stack(heights, GAP);
   const x = edges(cells.steps, cells.ends);
-  const range = [x[0], x.at(-1)];
   const [alertDomain, ...rest] = rules.length ? domains : [null, ...domains];
   const [heatDomain, totalDomain, clipDomain] = rest;
   const size = {width: plot, height: heat};
   const layout = {
     ...base(colours, width, total + MARGIN.t + MARGIN.b, {...MARGIN, l: left}),
     xaxis: axis(colours, {
-      range,
+      range: [x[0], x.at(-1)],
       fixedrange: false,
       anchor: clipDomain ? 'y4' : 'y3',
       showgrid: false,
@@ -57,14 +65,14 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
       domain: heatDomain,
       range: [cells.layers.length - 0.5, -0.5],
       showgrid: false,
-      ...layerTicks(cells.layers, heat, shared.characters),
+      ...layerTicks(cells.layers.map((layer) => layer.slice(shared.prefix.length)), heat, shared.characters),
       tickfont: {family: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace', size: 10.5, color: colours.ink},
       ticklabelstandoff: 10,
     }),
     yaxis3: axis(colours, {domain: totalDomain, ...shared.total, ticklabelstandoff: 10}),
-    shapes: [...gutter(cells, found, plot, colours), ...onsets(found, range, colours)],
+    shapes: shapesOf(cells, found, shared, colours, shown),
     annotations: [
-      caption('Layers, input first', heatDomain[1], colours),
+      caption(literal(`Layers${shared.prefix && ` ${shared.prefix}…`}, input first`), heatDomain[1], colours),
       caption(cells.clip ? 'Total norm, and where it is clipped' : 'Total norm', totalDomain[1], colours),
     ],
   };
@@ -83,19 +91,24 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
       ticklabelstandoff: 10,
     });
     layout.annotations.push(caption(found.length ? 'Alerts' : 'Alerts: none', alertDomain[1], colours));
-    traces.push(...laneTraces(found, rules, cells.hi, colours, 'y'));
+    const begun = found.filter(({start}) => start <= cells.hi);
+    traces.push(...laneTraces(begun, rules, cells.hi, colours, 'y'));
   }
   if (clipDomain) {
     layout.yaxis4 = axis(colours, {domain: clipDomain, range: [-0.05, 1.1], tickvals: [0, 0.5, 1], ticklabelstandoff: 10});
     layout.annotations.push(caption('Clip coefficient, smallest', clipDomain[1], colours));
     if (cells.clip) traces.push(coefficientTrace(cells, colour, 'y4'));
   }
-  layout.shapes.push(...crossHair(cells, shown, colours));
   return {traces, layout};
 }
 
+/** What lies over the figure: what is ill, since when, and the chosen step and layer. */
+export function shapesOf(cells, found, {plot}, colours, shown) {
+  return [...gutter(cells, found, plot, colours), ...onsets(found, cells, colours), ...crossHair(cells, shown, colours)];
+}
+
 /** The chosen step and layer as thin lines. */
-export function crossHair(cells, {step, layer}, colours) {
+function crossHair(cells, {step, layer}, colours) {
   const [i, j] = cellAt(cells, layer, step);
   const line = {color: colours.ink, width: 1};
   const inside = step >= cells.steps[0] && step <= cells.ends.at(-1);
@@ -133,10 +146,10 @@ function gutter(cells, found, plot, colours) {
 }
 
 /** Where each rule first found what is still wrong: a line through all rows of the figure. */
-function onsets(found, [first, last], colours) {
+function onsets(found, {lo, hi}, colours) {
   const seen = new Set();
   return found
-    .filter((episode) => isOpen(episode) && episode.severity !== 'info' && episode.start >= first && episode.start <= last)
+    .filter((episode) => isOpen(episode) && episode.severity !== 'info' && episode.start >= lo && episode.start <= hi)
     .filter(({rule}) => !seen.has(rule) && seen.add(rule))
     .map(({start, severity}) => ({
       type: 'line',
