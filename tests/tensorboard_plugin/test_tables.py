@@ -42,7 +42,7 @@ def test_the_verdict_of_a_healthy_run_is_at_most_a_hundred_steps_old(closed: boo
 def test_a_verdict_that_stays_is_not_written_again(tmp_path: Path) -> None:
     said = {step: {"verdict": "vanishing: a", "severity": Severity.ERROR} for step in range(1000)}
     write(tmp_path, LAYERS[:1], np.ones((1000, 1)), said=said)
-    assert event_files(tmp_path)[0].read_bytes().count(b'{"step":') == 1
+    assert event_files(tmp_path)[0].read_bytes().count(b'{"began":') == 1
 
 
 def test_causes_found_early_are_not_forgotten_and_those_found_again_are_renewed(tmp_path: Path) -> None:
@@ -51,6 +51,21 @@ def test_causes_found_early_are_not_forgotten_and_those_found_again_are_renewed(
     said = {3: {**SICK, "diagnoses": (DEEP,)}, 5: {**SICK, "diagnoses": (other,)}, 8: {**SICK, "diagnoses": (again,)}}
     write(tmp_path, LAYERS, NORMS, said=said)
     assert read(tmp_path).said.diagnoses == (other, again)
+
+
+def test_causes_found_before_a_run_was_resumed_are_not_forgotten_unless_taken_back(tmp_path: Path) -> None:
+    other = replace(DEEP, cause="learning_rate", confidence=0.6)
+    write(tmp_path, LAYERS, NORMS[:6], said={3: {**SICK, "diagnoses": (DEEP,)}})
+    write(tmp_path, LAYERS, NORMS[5:8], steps=[5, 6, 7], said={5: {"diagnoses": (other,)}})
+    assert read(tmp_path).said.diagnoses == (DEEP, other)
+    write(tmp_path, LAYERS, NORMS[6:8], steps=[6, 7], said={6: {"diagnoses": (replace(DEEP, confidence=0.1),)}})
+    assert read(tmp_path).said.diagnoses == (other, replace(DEEP, confidence=0.1))
+
+
+def test_what_a_probe_has_told_better_does_not_come_back(tmp_path: Path) -> None:
+    better = replace(DEEP, cause="large_weights")
+    write(tmp_path, LAYERS, NORMS, said={3: {"diagnoses": (DEEP,)}, 4: {"diagnoses": (better,), "profile": PROFILE}})
+    assert read(tmp_path).said.diagnoses == (better,)
 
 
 def test_no_alert_of_many_is_lost_even_where_only_the_last_event_of_each_tag_is_kept(tmp_path: Path) -> None:
