@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import gradwatch as gw
 from gradwatch import tags
 from gradwatch.records import Alert, ClipRecord, Severity
 from gradwatch.sinks.alert_blocks import AlertBlocks
@@ -249,3 +252,22 @@ def test_files_are_read_in_the_order_in_which_they_were_begun_whatever_they_are_
 def test_an_alert_survives_the_way_there_and_back(alert: Alert, tmp_path: Path) -> None:
     write(tmp_path, LAYERS[:1], [[1.0]] * 10, said={alert.step: {"alerts": (alert,)}})
     assert read(tmp_path).alerts == (alert,)
+
+
+def test_the_report_read_back_is_the_monitors_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(10) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+    model = nn.Sequential(*layers, nn.Linear(16, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    clip = gw.clipping.Chain(gw.clipping.SkipNonFinite(), gw.clipping.GlobalNorm(0.5))
+    with gw.watch(model, optimizer, clip=clip, sinks=[gw.sinks.TensorBoard(tmp_path)]) as monitor:
+        for _ in range(40):
+            optimizer.zero_grad()
+            model(torch.randn(8, 16)).square().mean().backward()
+            optimizer.step()
+    found = read(tmp_path)
+    assert str(found.report) == str(monitor.report())
+    assert found.alerts == tuple(monitor.alerts)
+    assert found.norms.layers == monitor.history.layers
+    np.testing.assert_array_equal(np.concatenate(found.norms.parts), monitor.history.grad_norm.astype(np.float32))
+    assert found.profiles
