@@ -115,4 +115,4 @@ def test_readings_come_in_their_order() -> None:
 def test_a_weights_norm_is_that_of_float64_and_of_a_large_one_nearly(shape: tuple[int, ...]) -> None:
     weight = normal(*shape)
     is_read_whole = weight.numel() <= MATRIX or len(weight) < 16
-    assert on_host([weight_norm(weight)]) == [pytest.approx(reference(weight), rel=1e-6 if is_read_whole else 5e-3)]
+    assert on_host([weight_norm(weight)]) == [pytest.approx(reference(weight), rel=1e-6 if is_read_whole else 1e-2)]
