@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
@@ -51,9 +53,18 @@ class LossScale:
         return Diagnosis(
             "loss_scale",
             confidence=(0.9 if rules & {"overflow", "underflow", "skipped", "nonfinite"} else 0.6) if certain else 0.7,
-            layers=layers_of(found),
+            layers=layers_of(found) or _lost(history),
             evidence=tuple(evidence),
             remedy="run autocast in bfloat16, which has the range of float32 and needs no loss scale; or, where there "
             "is no bfloat16, give the loss to a torch.amp.GradScaler with its default settings",
             change="precision",
         )
+
+
+def _lost(history: History) -> tuple[str, ...]:
+    """The layers whose latest gradient is beyond the numbers that there are, or 0."""
+    stats = history.latest
+    if stats is None:
+        return ()
+    lost = stats.has_grad & (~np.isfinite(stats.grad_norm) | (stats.grad_norm == 0))
+    return tuple(name for name, is_lost in zip(stats.layers, lost) if is_lost)

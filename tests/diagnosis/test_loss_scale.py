@@ -65,3 +65,10 @@ def test_steps_that_a_scaler_skipped() -> None:
     found = LossScale().explain(history, None, [alert("skipped")])
     assert found is not None
     assert found.evidence[1] == "the gradient scaler skipped 50 of 50 steps"
+
+
+def test_the_layers_are_those_that_lost_their_gradient() -> None:
+    history = History.from_grad_norms(a=[INF], b=[1.0], c=[NAN], d=[0.0], frozen=[None])
+    found = LossScale().explain(history, None, [alert("overflow", None)])
+    assert found is not None
+    assert found.layers == ("a", "c", "d")
