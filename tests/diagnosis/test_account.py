@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from gradwatch.diagnosis.account import LEFT_OUT, account
-from gradwatch.profile import BackwardProfile, Segment
+from gradwatch.diagnosis.account import account
+from gradwatch.profile import ENDS, BackwardProfile, Segment
 from tests.diagnosis.profiles import PROFILES, activation, chain, linear
 
 FINITE = ["sigmoids", "saturated", "small", "large", "deep and narrow", "healthy", "residual", "no names"]
@@ -32,7 +32,7 @@ def test_the_entries_are_the_log_gain_less_that_of_a_healthy_network(name: str) 
         - (reference.get(s.operation, 0.0) if s.kind == "activation" else 0.0)
         - (weights.get(operation, 0.0) if s.kind == "weight" else 0.0)
         for s in profile.segments
-        if s.kind not in LEFT_OUT
+        if s.kind not in ENDS
     )
     assert whole.log_gain == pytest.approx(expected)
 
