@@ -27,7 +27,8 @@ IntArray = NDArray[np.int64]
 BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
 
 CHANGES = frozenset(
-    "activation init_scale residual norm lr clipping data_scaling precision width architecture warmup eps".split()
+    ("activation", "init_scale", "residual", "norm", "lr", "clipping", "data_scaling", "precision", "width")
+    + ("architecture", "warmup", "eps")
 )
 """The kinds of change that a remedy may ask for."""
 

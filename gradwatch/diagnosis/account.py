@@ -77,7 +77,12 @@ def account(probe: BackwardProfile | None) -> Account | None:
     reference = None if any(s.kind == "norm" for s in probe.segments) else weight_reference(probe)
     segments = [s for s in probe.segments if s.kind not in ENDS]
     cut = next((i for i, s in enumerate(segments) if s.gain == 0), len(segments))
-    entries = [entry for s in segments[: cut + 1] for entry in _entries(s, reference)]
+    recurrent = {t.layer for t in probe.time_steps}
+    entries = [
+        entry
+        for s in segments[: cut + 1]
+        for entry in ([Entry(s, "time", s.log_gain)] if s.layer in recurrent else _entries(s, reference))
+    ]
     if not entries or any(math.isnan(e.excess) or e.excess == math.inf for e in entries):
         return None
     return Account(tuple(entries))

@@ -45,7 +45,7 @@ def first_step(profile: BackwardProfile, **known: Any) -> StepStats:
     """A first step of the profile's layers, its weights as large as they are now and nothing else."""
     names = [w.name.removesuffix(".weight") for w in profile.weights]
     sizes = {"param_norm": np.array([w.norm for w in profile.weights]), **known}
-    return stats(0, dict.fromkeys(names, 1.0), **sizes)
+    return replace(stats(0, dict.fromkeys(names, 1.0)), **sizes)
 
 
 def begun(profile: BackwardProfile, updates: Iterable[float] = (), **known: Any) -> History:

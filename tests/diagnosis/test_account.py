@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gradwatch.diagnosis.account import account
-from gradwatch.profile import ENDS, BackwardProfile, Segment
+from gradwatch.profile import ENDS, BackwardProfile, Segment, TimeSteps
 from tests.diagnosis.profiles import PROFILES, activation, chain, linear
 
 FINITE = ["sigmoids", "saturated", "small", "large", "deep and narrow", "healthy", "residual", "no names"]
@@ -73,3 +75,13 @@ def test_where_layers_are_normalised_weights_and_norms_are_one() -> None:
 def test_what_cannot_be_accounted_for(name: str) -> None:
     assert account(PROFILES[name]) is None
     assert account(None) is None
+
+
+def test_time_steps_are_no_layers_of_depth() -> None:
+    """A cell of 40 steps between an encoder and a head: what it loses is lost in time."""
+    cell = [activation("cell", "Tanh", 1.0), linear("cell", 0.25)] * 40
+    cell = [replace(s, layer="cell") for s in cell]
+    times = TimeSteps("cell", np.full(39, 0.25), np.ones(40))
+    whole = account(BackwardProfile((linear("head", 1.0), *cell), (times,)))
+    assert whole is not None
+    assert (whole.share("time"), whole.share("weights")) == (pytest.approx(1.0), pytest.approx(0.0))

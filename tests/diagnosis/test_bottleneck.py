@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import Bottleneck
 from gradwatch.profile import BackwardProfile, Segment
-from tests.diagnosis.profiles import PROFILES, activation, alert, linear
+from tests.diagnosis.profiles import PROFILES, activation, alert, begun, linear, weight
 
 LAYERS = [s for i in range(4) for s in (activation(f"a{i}", "Relu", 0.5), linear(f"a{i}", 2.0))]
 
@@ -33,6 +34,14 @@ def test_one_that_blows_up() -> None:
     found = explain(linear("loud", 2e6), rule="exploding")
     assert found is not None
     assert found.remedy.startswith("multiply the initial weights of loud by 0.001: ")
+
+
+def test_one_that_a_step_has_blown_up() -> None:
+    loud = linear("loud", 2e6)
+    profile = BackwardProfile((*LAYERS, loud, *LAYERS), weights=(replace(weight("loud", 2e6), norm=2e3),))
+    before = replace(profile, weights=(weight("loud", 2.0),))
+    assert Bottleneck().explain(History(), profile, [alert("exploding")]) is not None
+    assert Bottleneck().explain(begun(before), profile, [alert("exploding")]) is None
 
 
 def test_one_activation_out_of_range() -> None:

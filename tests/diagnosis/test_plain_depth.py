@@ -3,11 +3,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import PlainDepth
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import BackwardProfile, TimeSteps
 from tests.diagnosis.profiles import BLOCK, PROFILES, alert, chain
 
 
@@ -45,6 +46,13 @@ def test_skip_connections_are_there_already() -> None:
 def test_what_is_not_deep_or_not_ill(name: str) -> None:
     assert explain(PROFILES[name]) is None
     assert explain(None) is None
+
+
+def test_time_steps_are_no_layers() -> None:
+    times = TimeSteps("fc1", np.full(39, 0.25), np.ones(40))
+    deep = PROFILES["deep and narrow"]
+    cell = tuple(replace(s, layer="fc1") for s in deep.segments)
+    assert explain(replace(deep, segments=cell, time_steps=(times,))) is None
 
 
 def test_arguments_out_of_range() -> None:
