@@ -1,6 +1,6 @@
 """Stuck layers: which layers a fault keeps from learning, found out by training them one at a time.
 
-Each layer is trained alone, all others as they were initialised, in the faulty program and in its healthy twin. A layer
+Each layer that theory names is trained alone, all others as they were initialised, in the faulty program and in its healthy twin. A layer
 by which the twin learns and the faulty program does not is one that the fault hits. That is the freeze test turned
 round: of ten layers each can be frozen without harm, as the others make up for it.
 """
@@ -54,16 +54,17 @@ class Stuck:
 
 
 def find(program: Program, label: Label) -> Stuck:
-    """Train every layer of ``program`` and of its twin alone."""
+    """Train every layer of ``program`` that its theory names alone, and its twin's."""
     faulty, twin = (_alone(program, changes, label.reference) for changes in ({}, program.twin))
     hit = [name for name in faulty if twin[name] >= LEARNS and faulty[name] < LOST * twin[name]]
-    agreed = tuple(name for name in hit if fnmatchcase(name, program.layers))
-    return Stuck(faulty, twin, agreed, fingerprint(program))
+    return Stuck(faulty, twin, tuple(hit), fingerprint(program))
 
 
 def _alone(program: Program, changes: Mapping[str, Any], reference: float) -> dict[str, float]:
     found = {}
     for layer in LayerTable(program.build(SEEDS[0], changes).model).layers:
+        if not fnmatchcase(layer.name, program.layers):
+            continue
         gains = []
         for seed in SEEDS:
             task = program.build(seed, changes)

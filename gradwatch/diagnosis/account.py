@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.reference import CUT_OFF, FLAT_AT_BOTH_ENDS, MOST, passes, weight_reference
-from gradwatch.profile import ENDS, BackwardProfile, Segment
-from gradwatch.profile import SEVERE as SEVERE
+from gradwatch.diagnosis.through_time import through_time
+from gradwatch.profile import ENDS, SEVERE, BackwardProfile, Segment
 
 NOTABLE = 2.0
 """Log gain of the squared gradient below which depth explains nothing: healthy networks vary as much."""
@@ -77,7 +77,7 @@ def account(probe: BackwardProfile | None) -> Account | None:
     reference = None if any(s.kind == "norm" for s in probe.segments) else weight_reference(probe)
     segments = [s for s in probe.segments if s.kind not in ENDS]
     cut = next((i for i, s in enumerate(segments) if s.gain == 0), len(segments))
-    recurrent = {t.layer for t in probe.time_steps}
+    recurrent = {t.layer for t in through_time(probe)}
     entries = [
         entry
         for s in segments[: cut + 1]

@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import SEVERE, Account, Entry, account
+from gradwatch.diagnosis.account import Account, Entry, account
 from gradwatch.diagnosis.start import excess_of_weights
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import changes, place
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 

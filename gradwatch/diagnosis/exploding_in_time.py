@@ -10,6 +10,7 @@ import numpy as np
 
 from gradwatch.diagnosis.clip_at import clip_at, finite_totals, usual_norm
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
+from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import changes
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -45,7 +46,7 @@ class ExplodingInTime:
         check_number("ExplodingInTime: factor", self.factor, above=1)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        found, times = told(alerts, *UNSTABLE, "spike", "nonfinite"), () if probe is None else probe.time_steps
+        found, times = told(alerts, *UNSTABLE, "spike", "nonfinite"), through_time(probe)
         if not found or not times:
             return None
         worst = max(times, key=lambda t: np.nan_to_num(t.log_gain, nan=-math.inf, posinf=math.inf))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import SEVERE
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale
 from gradwatch.diagnosis.start import excess_of_weights, inputs, signal
@@ -14,7 +13,7 @@ from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 

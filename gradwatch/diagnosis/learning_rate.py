@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.account import SEVERE
 from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, largest_update
 from gradwatch.diagnosis.symptoms import UNSTABLE, layers_of, told
+from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 
@@ -140,6 +140,6 @@ def _others(history: History, probe: BackwardProfile | None) -> list[str]:
         found.append(f"but the inputs are {given.rms:.3g} times as large as standardised ones")
     if math.fsum(e for e in weights.values() if e > 0) >= SEVERE:
         found.append("but the initial weights are too large")
-    if probe is not None and probe.time_steps:
+    if through_time(probe):
         found.append("but the layer is recurrent, where single steps explode at any learning rate")
     return found

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import SEVERE, account
+from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import changes, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number, check_whole_number
-from gradwatch.profile import DEEP, BackwardProfile
+from gradwatch.profile import DEEP, SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 
@@ -56,14 +57,20 @@ class PlainDepth:
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
         sign = 1 if told(alerts, "exploding") else -1 if told(alerts, "vanishing") else 0
-        if probe is None or whole is None or whole.is_cut or sign * whole.log_gain <= SEVERE / 2:
+        if probe is None or whole is None or sign * whole.log_gain <= SEVERE / 2:
             return None
-        recurrent = {t.layer for t in probe.time_steps}
+        if whole.is_cut and told(alerts, "dead"):
+            return None
+        recurrent = {t.layer for t in through_time(probe)}
         deep = [s for s in reversed(probe.segments) if s.kind in DEEP and s.layer not in recurrent]
-        layers, depth = [s for s in deep if s.kind == "weight"], len(deep)
+        weights = [s.weight for s in deep if s.weight is not None]
+        names, depth = [s.layer for s in deep], len(deep)
+        if whole.is_cut:  # beyond it no segment was seen
+            weights = list(probe.weights)
+            names, depth = [w.name.rpartition(".")[0] for w in weights], len(weights)
         if depth < self.min_depth or any(s.kind == "residual" for s in deep):
             return None
-        ratio = math.fsum(1 / s.weight.fan_in for s in layers if s.weight is not None and s.weight.fan_in)
+        ratio = math.fsum(1 / w.fan_in for w in weights if w.fan_in)
         evidence = [
             f"the gradient passes {depth} layers one after the other, and no skip connection leads around any of them",
             f"it {changes(whole.log_gain)} on its way",
@@ -73,7 +80,6 @@ class PlainDepth:
                 f"the reciprocals of their widths add up to {ratio:.2g}: beyond {self.max_ratio:g}, what random "
                 "weights pass varies so much that no scale of them is right"
             )
-        names = [s.layer for s in layers] or [s.layer for s in deep]
         return Diagnosis(
             "plain_depth",
             confidence=0.95 if ratio > self.max_ratio else 0.4,

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import SEVERE, account
+from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.diagnosis.words import changes, mean_gain, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import SEVERE, account
+from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale
 from gradwatch.diagnosis.start import excess_of_weights, signal
@@ -14,7 +14,7 @@ from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 
@@ -52,16 +52,16 @@ class SmallWeights:
         check_number("SmallWeights: min_fading", self.min_fading, above=1)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        if not told(alerts, "vanishing"):
+        if not told(alerts, "vanishing", "dead"):
             return None
         whole = account(probe)
         if probe is None:
             return self._by_signal(history)
-        if whole is None or whole.is_cut:
+        if whole is None or whole.is_cut or not whole.shrinks:
             return self._by_size(history, probe)
         weights = whole.of("weights")[::-1]
         share = whole.share("weights")
-        if not whole.shrinks or share < self.min_share or not weights:
+        if share < self.min_share or not weights:
             return None
         reference, gain = weight_reference(probe), mean_gain([e.segment.log_gain for e in weights])
         seen = {e.segment.layer: e.excess for e in weights}
@@ -81,7 +81,7 @@ class SmallWeights:
         )
 
     def _by_size(self, history: History, probe: BackwardProfile) -> Diagnosis | None:
-        """Where no gradient is left to look at, by what the weights were at the first step."""
+        """Where no gradient is left to look at, or the network has woken up, by what the weights were at first."""
         off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e < -CLEAR}
         whole = math.fsum(off.values())
         if whole > -SEVERE:

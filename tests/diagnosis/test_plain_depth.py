@@ -32,6 +32,13 @@ def test_wide_enough_a_better_scale_is_as_good() -> None:
     assert (found.confidence, len(found.evidence)) == (0.4, 2)
 
 
+def test_where_the_gradient_ends_the_weights_beyond_count() -> None:
+    deep = PROFILES["deep and narrow"]
+    found = explain(replace(deep, segments=PROFILES["dead"].segments))
+    assert found is not None
+    assert (found.layers, found.confidence) == ((*(f"fc{i}" for i in range(40)), "head"), 0.95)
+
+
 def test_growth_counts_as_well() -> None:
     assert explain(chain(12, "Relu", 0.5, 4.0), rule="exploding") is not None
     assert explain(chain(12, "Relu", 0.5, 4.0), rule="vanishing") is None

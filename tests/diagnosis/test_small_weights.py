@@ -73,3 +73,13 @@ def test_a_small_decay_is_little_evidence() -> None:
 def test_arguments_out_of_range(argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"SmallWeights: {argument} must be"):
         SmallWeights(**{argument: value})
+
+
+def test_a_network_that_has_woken_up_and_layers_that_died_of_it() -> None:
+    """Late in a run the gradient passes, or nothing does; what the weights were at first still tells."""
+    tiny, awake = chain(6, "Relu", 0.5, 0.01), chain(6, "Relu", 0.5, 2.0)
+    for rule in ("vanishing", "dead"):
+        found = SmallWeights().explain(begun(tiny), awake, [alert(rule)])
+        assert found is not None
+        assert (found.confidence, found.layers[0]) == (0.8, "fc0")
+    assert SmallWeights().explain(begun(awake), awake, [alert("dead")]) is None

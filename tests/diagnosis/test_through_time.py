@@ -92,6 +92,10 @@ class TestExploding:
         assert found is not None
         assert found.evidence[-1] == "rnn is recurrent: its weights count once for each of its time steps"
 
+    def test_a_layer_that_is_shared_by_a_few_is_not_recurrent(self) -> None:
+        assert self.explain(profile_of(1.5, steps=7)) is None
+        assert self.explain(profile_of(1.5, steps=8)) is not None
+
     def test_other_networks_and_symptoms(self) -> None:
         assert self.explain(PROFILES["large"]) is None
         assert self.explain(None) is None
