@@ -47,6 +47,7 @@ bench-clipping: $(VENV)/demo.stamp
 bench-detection: $(VENV)/demo.stamp
 	$(BIN)/python -W ignore -m benchmarks.detection record --recordings build/detection
 	$(BIN)/python -W ignore -m benchmarks.detection score --recordings build/detection --docs
+	$(BIN)/python -W ignore -m benchmarks.detection diagnose --docs
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -19,13 +19,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import cost, event_bytes, growth, histograms, memory, table, training, workloads
+from benchmarks import cost, event_bytes, growth, histograms, memory, probing, table, training, workloads
 from benchmarks.timing import machine, one_thread
 
 ROUNDS = {"W1": 21, "W2": 5, "W3": 5, "W4": 4}
 """Samples of each method: the shorter a step, the more."""
 
-PARTS = ("cost", "growth", "memory", "histogram", "bytes")
+PARTS = ("cost", "growth", "memory", "histogram", "bytes", "probe")
 
 
 def measure(names: list[str], parts: list[str], rounds: int | None, directory: Path) -> dict[str, Any]:
@@ -45,6 +45,11 @@ def measure(names: list[str], parts: list[str], rounds: int | None, directory: P
         results["histogram"] = histograms.measure(histograms.ELEMENTS, rounds or 21, directory / "histogram")
     if "bytes" in parts:
         results["event_bytes"] = event_bytes.measure(event_bytes.LAYERS, event_bytes.STEPS, directory / "bytes")
+    if "probe" in parts:
+        probed = [name for name in names if name in probing.LIMITS]
+        results["probed"] = {w: probing.ratio(workloads.ALL[w](), rounds or ROUNDS[w]) for w in probed}
+        results["probed_peak_mb"] = {w: probing.peak_mb(w) for w in track(probed, description="probed".ljust(32))}
+        results["unprobed_us"] = probing.unprobed_us()
     if "memory" in parts:
         for key, every in (("peak_mb", 0), ("peak_mb_histograms", 10)):
             results[key] = {w: memory.peak(w, every) for w in track(names, description=key.ljust(32))}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import cost
+from benchmarks import cost, probing
 
 FLAT_MB = 1.0
 """What a process may grow and still be called flat: memory comes in pages and arenas."""
@@ -65,6 +65,9 @@ def goals(results: Mapping[str, Any]) -> list[Goal]:
         mean = f" (mean with all that comes every 100 steps: {size['mean']:,.0f})"
         figure = f"bytes written per step for {size['layers']} layers"
         found.append(Goal(figure, {"": size["step"]}, {"": 1400}, "{:,.0f}", remark=mean))
+    if probed := results.get("probed"):
+        found.append(Goal("training step with a probe against one without", probed, probing.LIMITS))
+        found.append(Goal("probe, of a step without one", {"": results["unprobed_us"]}, {"": 1.0}, "{:.2f} us"))
     if memory := results.get("memory_over_steps"):
         found += _of_memory(memory["in_use"])
     return found

@@ -60,10 +60,10 @@ def peak_of(make: Callable[[], Monitor], steps: int) -> float | None:
         return None
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is in use
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     monitor = make()
     monitor.run(steps)
-    return (_resident("VmHWM") - before) / 1e6
+    return (resident("VmHWM") - before) / 1e6
 
 
 def _over_steps(marks: Sequence[int], look: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def _over_steps(marks: Sequence[int], look: Callable[[], dict[str, Any]]) -> lis
 
 def _in_use() -> dict[str, Any]:
     """Resident memory, and Python's objects, that is the blocks it has in use."""
-    return {"resident_mb": _resident("VmRSS") / 1e6 if LINUX else None, "objects": sys.getallocatedblocks()}
+    return {"resident_mb": resident("VmRSS") / 1e6 if LINUX else None, "objects": sys.getallocatedblocks()}
 
 
 def _traced() -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _with_gradients(workload: Workload) -> Workload:
     return workload
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Bytes, as Linux has them: VmRSS now, VmHWM at most."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{field}:"))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -98,14 +99,16 @@ def without_server(directory: Path) -> dict[str, float]:
 
 def with_server(logdir: Path, layers: int, steps: int, fast: bool) -> dict[str, float]:
     """Seconds that TensorBoard takes to load the run, and then for each answer; the size of the largest in MB."""
-    with _tensorboard(logdir, f"--load_fast={str(fast).lower()}") as address:
+    with _tensorboard(logdir, f"--load_fast={str(fast).lower()}") as (address, process):
         base = f"{address}/data/plugin/gradwatch"
         begun = time.perf_counter()
         while [run["last"] for run in _get(f"{base}/runs")[0]["runs"]] != [steps - 1]:
             time.sleep(0.5)
         found = {"load_s": time.perf_counter() - begun}
         picture = f"{base}/overview?run=run&least=0&columns=1200&rows=700"
+        before = _cpu(process)
         view, found["first_s"], first_size = _get(picture)
+        found["first_cpu_s"] = _cpu(process) - before
         assert view["rows_read"] == steps, "TensorBoard has loaded a part only"
         found["again_s"] = statistics.median(_get(picture)[1] for _ in range(5))
         zooms = [_get(f"{picture}&lo={lo}&hi={lo + steps // 10}")[1:] for lo in range(0, steps, steps // 10)]
@@ -132,9 +135,15 @@ def _get(url: str) -> tuple[Any, float, int]:
     return json.loads(text), seconds, len(text)
 
 
+def _cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process and its children so far."""
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
 @contextmanager
-def _tensorboard(logdir: Path, *flags: str) -> Iterator[str]:
-    """The address of a TensorBoard of its own."""
+def _tensorboard(logdir: Path, *flags: str) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a TensorBoard of its own, and its process."""
     output = logdir.parent / "output.txt"
     with output.open("w") as file:
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0", *flags]
@@ -143,7 +152,8 @@ def _tensorboard(logdir: Path, *flags: str) -> Iterator[str]:
         while "(Press CTRL+C to quit)" not in output.read_text():
             assert process.poll() is None, output.read_text()
             time.sleep(0.1)
-        yield output.read_text().split(" at ")[-1].split(" (")[0].rstrip("/")
+        address = output.read_text().split(" at ")[-1].split(" (")[0].rstrip("/")
+        yield address, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -169,6 +179,7 @@ def rows(found: dict[tuple[int, int], dict[str, dict[str, float]]]) -> list[list
     server = [
         ("TensorBoard loads the log, s", "load_s", lambda v: f"{v:.1f}"),
         (f"first picture after that, s (goal {FIRST:g})", "first_s", lambda v: _judged(v, FIRST)),
+        ("CPU s of that, all processes", "first_cpu_s", lambda v: f"{v:.2f}"),
         ("the same again, s", "again_s", lambda v: f"{v:.2f}"),
         (f"the slowest of ten zooms, s (goal {ZOOM:g})", "zoom_s", lambda v: _judged(v, ZOOM)),
         ("a layer, s", "layer_s", lambda v: f"{v:.2f}"),

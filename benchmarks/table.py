@@ -78,6 +78,7 @@ def other_rows(results: Mapping[str, Any]) -> list[list[str]]:
         "training step with gradwatch against one without": results.get("slowdown", {}),
         "peak extra memory of gradwatch, MB": results.get("peak_mb", {}),
         "the same with histograms, MB": results.get("peak_mb_histograms", {}),
+        "peak extra memory of a probed step, MB": results.get("probed_peak_mb", {}),
     }
     return [[title, *(_number(found.get(w)) for w in WORKLOADS)] for title, found in figures.items() if found]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gradwatch.monitor import Monitor
     from gradwatch.probing import probe
     from gradwatch.profile import BackwardProfile, Segment
-    from gradwatch.records import Alert, ClipRecord, Diagnosis, Layer, Report, Severity, StepStats
+    from gradwatch.records import Alert, ClipRecord, ClipSummary, Diagnosis, Layer, Report, Severity, StepStats
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ _HOME = {
     "Alert": "records",
     "BackwardProfile": "profile",
     "ClipRecord": "records",
+    "ClipSummary": "records",
     "Diagnosis": "records",
     "Layer": "records",
     "Report": "records",
@@ -40,6 +41,7 @@ __all__ = [
     "Alert",
     "BackwardProfile",
     "ClipRecord",
+    "ClipSummary",
     "Diagnosis",
     "History",
     "Layer",

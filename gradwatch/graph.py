@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradwatch.graph_nodes import FACTORS, NORMALISED, PRESERVING, TRANSPOSING, base_name, kind_of
 from gradwatch.profile import Weight
-from gradwatch.readings import Reading, norm
+from gradwatch.readings import Reading, weight_norm
 
 AutogradNode: TypeAlias = Any
 """torch's ``Node``, of which its stubs know little."""
@@ -44,6 +44,12 @@ def in_backward() -> bool:
     """Whether this thread is in a backward pass: there a checkpoint runs a part of the forward pass again."""
     task = getattr(torch._C, "_current_graph_task_id", None)
     return task is not None and task() != -1
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch.func is running, whose tensors stand for others."""
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
 
 
 @dataclass(slots=True)
@@ -170,7 +176,7 @@ class Graph:
         if leaf is None or name is None or leaf.ndim < 2:
             return
         if name not in self._norms:
-            self._norms[name] = norm(leaf)
+            self._norms[name] = weight_norm(leaf.detach())
         remembered.weight_norm = self._norms[name]
         if hasattr(node, "_saved_stride"):
             remembered.weight = _kernel(name, leaf, node)

@@ -29,6 +29,8 @@ from gradwatch.history import History
 from gradwatch.layers import LayerTable
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of
 from gradwatch.patterns import check_whole_number
+from gradwatch.probe_schedule import Probed, ProbeSchedule
+from gradwatch.profile import BackwardProfile
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import BEFORE_CLIPPING, Alert, ClipRecord, Diagnosis, Layer, Report, Severity
 from gradwatch.sharding import rank
@@ -36,6 +38,7 @@ from gradwatch.stats import Measured
 from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
+PROBE = "the probe", "no step is probed any more"
 FAILED = object()
 
 FIRST_STEPS = 16
@@ -73,6 +76,8 @@ class Monitor:
         every_n_steps: record every n-th step. With ``clip`` every step is measured and clipped all the same.
         histogram_every_n_steps: take the dearer statistics (histograms, zeros, parameter norms, update ratios) at every
             n-th step, 0 for never.
+        probe_every_n_steps: look into the backward pass of every n-th step, see :meth:`probe`; 0 for only when there is
+            a reason to.
         granularity: "layer", a module's own parameters together, or "parameter".
         include: patterns of the layer names to watch, as ``"encoder.*"``; all by default.
         exclude: patterns of the layer names to leave out.
@@ -81,8 +86,8 @@ class Monitor:
 
     Raises:
         TypeError: when an argument has the wrong type.
-        ValueError: when an argument is out of range, a pattern matches no layer, the model has no parameters or the
-            optimizer shares none with it.
+        ValueError: when an argument is out of range, a pattern matches no layer, the model has no parameters, the
+            optimizer shares none with it, or ``clip`` cannot be right for it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -110,6 +115,7 @@ class Monitor:
         sinks: Iterable[Sink] | None = None,
         every_n_steps: int = 1,
         histogram_every_n_steps: int = 100,
+        probe_every_n_steps: int = 0,
         granularity: str = "layer",
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
@@ -118,6 +124,7 @@ class Monitor:
     ) -> None:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
         check_whole_number("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
+        check_whole_number("probe_every_n_steps", probe_every_n_steps, at_least=0)
         self._table = LayerTable(model, granularity, include, exclude)
         given = as_list(optimizer)
         optimizers = as_optimizers(given)
@@ -153,7 +160,10 @@ class Monitor:
         self._unnoticed = amp.Unnoticed()
         self._turn: _Turn | None = None
         self._capture = Capture(self._table, self._faults)
-        self._in_flight: deque[Arriving] = deque()
+        self._probes = ProbeSchedule(self._table, probe_every_n_steps)
+        self._probed: Probed | None = None
+        """What is in no report yet."""
+        self._in_flight: deque[tuple[Arriving, Probed | None]] = deque()
         self._sampled_period = -1
         self._recorded = 0
         self._last_clip: ClipRecord | None = None
@@ -193,6 +203,16 @@ class Monitor:
         for i, (optimizer, scaling) in enumerate(zip(self._optimizers, scalings), 1):
             last, parameters = i == len(scalings), parameters_of(optimizer)
             self.observe(step, parameters=parameters, record=self.recording, scaling=scaling, last=last)
+
+    def probe(self) -> None:
+        """Look into the forward and backward pass of the coming step: how each operation passes the gradient on.
+
+        The step's report has the profile, see :func:`gradwatch.probe`. A step is also probed after an alert, to say
+        why, and early in a run. Of accumulated gradients the first backward pass is seen. A probed step waits for the
+        device.
+        """
+        self._probes.ask()
+        self._get_ready(self._next_step - 1)
 
     @untraced
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
@@ -247,6 +267,8 @@ class Monitor:
         number, due, look, sample = self._turn = self._turn or self._begin(step, turn, record)
         if last:
             self._turn = None
+            if record and not self.closed:
+                self._take_profile(number)
         clip = clip or self._clip
         # Of a sharded model every rank must go on, or the others would wait for it.
         spent = clip is None and self._table.sharding is None and self._faults.exhausted(CAPTURE)
@@ -267,7 +289,8 @@ class Monitor:
             raise
         measured, arriving = result or (None, None)
         if arriving is not None:
-            self._in_flight.append(arriving)
+            self._in_flight.append((arriving, self._probed))
+            self._probed = None
         self._receive(wait=False)
         self._look_ahead(number)
         return measured
@@ -290,6 +313,7 @@ class Monitor:
             self.closed = True
         self._given_refs, self._optimizer_refs, self._scaler = [], [], None
         self._capture.close()
+        self._probes.switch_off()
         self._capture = Capture(self._table, self._faults)
 
     def on_close(self, undo: Callable[[], None]) -> None:
@@ -308,7 +332,8 @@ class Monitor:
         """What is known now: verdict, why, evidence and what to do next."""
         self.flush()
         verdict, severity = self._judge()
-        diagnoses = self._diagnose([alert for alert in self.alerts if alert.severity > Severity.INFO])
+        profile = self._probes.last and self._probes.last.profile
+        diagnoses = self._diagnose(_grave(self.alerts), profile)
         return Report(
             verdict,
             severity,
@@ -316,6 +341,7 @@ class Monitor:
             diagnoses,
             self.history.latest,
             self._last_clip,
+            profile,
             clipping=self._clip_log.summaries(),
         )
 
@@ -401,14 +427,26 @@ class Monitor:
         period = self._histogram_every_n_steps
         if self._recorded < FIRST_STEPS or (period and (turn + 1) % period == 0):
             self._capture.expect()
+        self._get_ready(turn)
+
+    def _get_ready(self, turn: int) -> None:
+        """Arm the probe for the step after ``turn``, where it is due."""
+        if self._faults.run(*PROBE, self._probes.get_ready, turn, self._recorded, otherwise=FAILED) is FAILED:
+            self._probes.switch_off()
+
+    def _take_profile(self, step: int) -> None:
+        found = self._faults.run(*PROBE, self._probes.take, step, otherwise=FAILED)
+        if isinstance(found, Probed):
+            self._probed = found
+        elif found is FAILED:
+            self._probes.switch_off()
 
     def _receive(self, wait: bool) -> None:
-        while self._in_flight and (wait or self._in_flight[0].copy.ready()):
-            arrived = self._in_flight.popleft()
+        while self._in_flight and (wait or self._in_flight[0][0].copy.ready()):
             part, consequence = "the record of a step", "this step is not recorded"
-            self._faults.run(part, consequence, self._record, arrived, otherwise=None)
+            self._faults.run(part, consequence, self._record, *self._in_flight.popleft(), otherwise=None)
 
-    def _record(self, arrived: Arriving) -> None:
+    def _record(self, arrived: Arriving, probed: Probed | None) -> None:
         stats, clip = arrived.read()
         self._last_clip = self._clip_log.take(clip)
         before = self.history.latest
@@ -418,8 +456,13 @@ class Monitor:
         self.history.append(stats)
         new = self._log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
         verdict, severity = self._judge()
-        diagnoses = self._diagnose([alert for alert in new if alert.severity > Severity.INFO])
-        report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip)
+        grave = _grave(new)
+        self._probes.consider(grave)
+        if probed is None:
+            profile, diagnoses = None, self._diagnose(grave, self._probes.of(grave))
+        else:
+            profile, diagnoses = probed.profile, self._diagnose([*probed.alerts, *grave], probed.profile)
+        report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip, profile)
         writes = rank() == 0
         for sink in list(self._sinks):
             if not (writes or getattr(sink, "every_rank", False)):
@@ -443,12 +486,12 @@ class Monitor:
     def _judge(self) -> tuple[str, Severity]:
         return judge(self.history, self._log.ongoing(self._rules), self._log.counts, self._log.worst)
 
-    def _diagnose(self, alerts: Sequence[Alert]) -> tuple[Diagnosis, ...]:
+    def _diagnose(self, alerts: Sequence[Alert], profile: BackwardProfile | None) -> tuple[Diagnosis, ...]:
         if not alerts:
             return ()
         found: list[Diagnosis] = []
         for cause in list(self._causes):
-            given = (self.history, None, alerts)
+            given = (self.history, profile, alerts)
             result = self._faults.run(f"cause {_name(cause)}", DROPPED, cause.explain, *given, otherwise=FAILED)
             if result is FAILED:
                 self._causes.remove(cause)
@@ -464,6 +507,10 @@ class _Turn(NamedTuple):
     due: bool
     look: bool
     sample: bool
+
+
+def _grave(alerts: Iterable[Alert]) -> list[Alert]:
+    return [alert for alert in alerts if alert.severity > Severity.INFO]
 
 
 def _checked(rule: Rule, history: History) -> list[Alert]:

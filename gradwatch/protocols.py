@@ -32,8 +32,8 @@ class Rule(Protocol):
 class ClipPolicy(Protocol):
     """Changes the gradients in place, on their device and without waiting for it.
 
-    It may have ``check_parameters(parameters)``, called once with the model's parameters by their names, which raises ValueError
-    where it cannot be right for them. An error of ``clip_`` is warned of and training goes on, but for a
+    It may have ``check_parameters(parameters)``, called once with the model's parameters by their names, which raises
+    ValueError where it cannot be right for them. An error of ``clip_`` is warned of and training goes on, but for a
     :class:`gradwatch.faults.StopTraining`.
     """
 

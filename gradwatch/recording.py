@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.finiteness import ForwardPass
-from gradwatch.graph import AutogradNode, Graph, next_number, number_of, tensors_in
+from gradwatch.graph import AutogradNode, Graph, in_transform, next_number, number_of, tensors_in
 from gradwatch.graph_nodes import LARGEST_SLOPE
 from gradwatch.layers import places
 from gradwatch.readings import Reading, norm, slopes
+
+TRANSFORMED = "torch.func takes the gradients: they could not be seen"
+
+FAILED = "a look at the gradient failed"
+"""How the note begins that tells of it."""
 
 OUTSIDE = -1
 """In place of a call: no module's."""
@@ -107,6 +112,9 @@ class Recording:
             return
         if not self._open:
             if not torch.is_grad_enabled() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+                return
+            if in_transform():
+                self.notes[TRANSFORMED] = None
                 return
             self._thread = get_ident()
             self._since = next_number() if self._since == OUTSIDE else self._since
@@ -202,7 +210,7 @@ class _Hook:
         try:
             self._hear(*self._given, *args)
         except Exception as error:
-            self._notes[f"a look at the gradient failed: {type(error).__name__}: {error}"] = None
+            self._notes[f"{FAILED}: {type(error).__name__}: {error}"] = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A callable of the standard library that takes anything: the file can be read where gradwatch is not."""

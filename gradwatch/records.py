@@ -260,8 +260,8 @@ class Report:
     clipping: tuple[ClipSummary, ...] = ()
 
     def sections(self) -> list[tuple[str, list[str]]]:
-        """Verdict, where causes were found Why, Evidence and Next, what Clipping did, and Measured where that was after
-        clipping.
+        """Verdict; where causes were found Why, Evidence and Next, else of a network that was probed the Margin that it
+        has; what Clipping did, and Measured where that was after clipping.
         """
         sections = [("Verdict", [self.verdict])]
         if self.diagnoses:
@@ -270,6 +270,8 @@ class Report:
                 ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
                 ("Next", [d.remedy for d in self.diagnoses]),
             ]
+        elif self.severity is Severity.INFO and self.profile is not None and self.profile.margin:
+            sections.append(("Margin", [self.profile.margin]))
         if self.clipping:
             sections.append(("Clipping", [summary.message for summary in self.clipping]))
         if self.stats is not None and self.stats.captured == AFTER_CLIPPING:

@@ -97,6 +97,11 @@ class Watcher:
     def close(self) -> None: ...
 
 
+def while_watched(*parts: Any) -> Print:
+    """The fingerprint of a training that goes on: a module has hooks before a step that is looked at closely."""
+    return {name: value for name, value in fingerprint(*parts).items() if name != "hooks"}
+
+
 class Training:
     """A loop in plain PyTorch, with a fingerprint after every step."""
 
@@ -124,7 +129,7 @@ class Training:
                 else:
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
-            found.append(fingerprint(self.model, self.optimizer, self.scaler))
+            found.append(while_watched(self.model, self.optimizer, self.scaler))
         if not close:
             return found
         self.watcher.close()
@@ -168,10 +173,10 @@ def lightning_prints(
 
     class Prints(pytorch_lightning.Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            found.append(fingerprint(pl_module.net, trainer.optimizers[0], scaler))
+            found.append(while_watched(pl_module.net, trainer.optimizers[0], scaler))
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            found.append(fingerprint(pl_module, trainer.optimizers[0], scaler))
+            found.append(while_watched(pl_module, trainer.optimizers[0], scaler))
 
     scaler = None
     if case.precision == "float16 and GradScaler":
@@ -498,7 +503,7 @@ def test_copied_while_watched_as_before(case: Case, watcher: str, how: str) -> N
         copies = COPIES[how]((training.model, training.optimizer, training.scaler))
         model, optimizer, scaler = copies
         left = [sorted(vars(model)), sorted(vars(optimizer)), hook_counts(optimizer)]
-        prints.append(fingerprint(*copies) | {"copies": left})
+        prints.append(while_watched(*copies) | {"copies": left})
         assert scaler is None or scaler.step.__func__ is torch.amp.GradScaler.step
         training.watcher.close()
     assert differences(prints[:1], prints[1:]) == []

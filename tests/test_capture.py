@@ -2,6 +2,7 @@
 
 import io
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -391,6 +392,19 @@ def test_numbers_that_a_policy_left_on_the_device_come_back_to_their_places():
         ClipRecord("part", 1.5, a, 1.0, b, group="a", clipped=0.0) for a, b in ((20.0, 21.0), (30.0, 31.0))
     )
     assert came == ClipRecord("whole", 10.0, 2.5, 11.0, 0.5, clipped=12.0, parts=(first, second))
+
+
+@each_policy
+def test_a_policy_can_be_sent_to_another_process(make):
+    """As ddp_spawn does, and with its memory."""
+    policy = make()
+    training = Training()
+    training.backward()
+    training.by_hand(policy)
+    again = pickle.loads(pickle.dumps(policy))
+    assert repr(again) == repr(policy)
+    if hasattr(policy, "state_dict"):
+        assert str(again.state_dict()) == str(policy.state_dict())
 
 
 # -- state -----------------------------------------------------------------------------------------------------------

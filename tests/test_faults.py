@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from gradwatch.faults import DROPPED, LIMIT, Faults, GradwatchWarning
+from gradwatch.faults import DROPPED, LIMIT, Faults, GradwatchWarning, StopTraining
 
 
 def divide(a: float, b: float) -> float:
@@ -93,3 +93,13 @@ def test_an_interrupt_is_no_fault() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Faults(strict=False).run("rule", "it is dropped", interrupt, otherwise=None)
+
+
+def test_what_a_policy_raises_on_purpose_is_no_fault() -> None:
+    def stop() -> None:
+        raise StopTraining("enough")
+
+    faults = Faults(strict=False)
+    with pytest.raises(StopTraining, match="enough"):
+        faults.run("outer", "-", lambda: faults.run("inner", "-", stop, otherwise=None), otherwise=None)
+    assert not faults.counts

@@ -435,7 +435,7 @@ class TestEnd:
         during = monitor.report()
         assert during.verdict == "nonfinite: 0, 2 (2 of 2 layers)"
         assert during.severity is gw.Severity.ERROR
-        assert [d.cause for d in during.diagnoses] == ["first_nonfinite"]
+        assert "first_nonfinite" in [d.cause for d in during.diagnoses]
         assert during.stats.step == 30
         assert [line.split()[0] for line in str(during).splitlines() if line[0] != " "] == [
             "Verdict",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradwatch.readings import SAMPLE, norm, on_host, slopes
+from gradwatch.readings import MATRIX, SAMPLE, norm, on_host, slopes, weight_norm
 from gradwatch.stats import TOGETHER
 from tests.tensors import INF, NAN, normal, reference, sparse
 
@@ -109,3 +109,10 @@ def test_readings_come_in_their_order() -> None:
     given: list[float | Tensor] = [1.0, torch.tensor(2.0), 3, torch.tensor(4.0, dtype=torch.float64), NAN, INF]
     assert on_host(given) == pytest.approx([1.0, 2.0, 3.0, 4.0, NAN, INF], nan_ok=True)
     assert on_host([]) == []
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (3, MATRIX), (4000, 700), (1000, 60, 3, 3)])
+def test_a_weights_norm_is_that_of_float64_and_of_a_large_one_nearly(shape: tuple[int, ...]) -> None:
+    weight = normal(*shape)
+    is_read_whole = weight.numel() <= MATRIX or len(weight) < 16
+    assert on_host([weight_norm(weight)]) == [pytest.approx(reference(weight), rel=1e-6 if is_read_whole else 1e-2)]

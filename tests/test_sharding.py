@@ -13,7 +13,7 @@ from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tenso
 
 from gradwatch.faults import GradwatchWarning
 from gradwatch.layers import LayerTable
-from gradwatch.sharding import fsdp_parameters, local_part, rank, sharding_of
+from gradwatch.sharding import fsdp_parameters, is_flattened, is_sharded, local_part, rank, sharding_of
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +100,14 @@ def test_replicas_that_differ_are_told_of_once():
     with pytest.warns(GradwatchWarning, match="1 parameters are not sharded, and their gradients differ"):
         sharding.compare(means, means * [1, 1, 1.01, 1])
     sharding.compare(means, means * [1, 1, 1.01, 1])
+
+
+def test_what_is_in_pieces():
+    mesh = init_device_mesh("cpu", (1,))
+    assert not is_sharded(torch.ones(2))
+    assert not is_sharded(distribute_tensor(torch.ones(2), mesh, [Shard(0)]))  # one rank has all of it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = FullyShardedDataParallel(nn.Linear(2, 1), use_orig_params=True, device_id=torch.device("cpu"))
+    assert all(map(is_flattened, model.parameters()))
+    assert not is_flattened(nn.Parameter(torch.ones(2)))

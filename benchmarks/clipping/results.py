@@ -21,11 +21,12 @@ START, END = "<!-- clipping -->", "<!-- /clipping -->"
 
 def measure(steps: int, seeds: int) -> dict[str, Any]:
     """For each task, trouble and method: final losses, steps lost and rates, one entry per seed."""
-    results: dict[str, Any] = {"steps": steps, "seeds": seeds, "limits": {}, "runs": {}}
+    results: dict[str, Any] = {"steps": steps, "seeds": seeds, "limits": {}, "healthy": {}, "runs": {}}
     for name, task in TASKS.items():
         limits = calibrate(task, seed=1000, steps=steps)
         results["limits"][name] = limits._asdict()
         healthy = [train(task, "nothing", "no clipping", limits, seed, steps) for seed in range(seeds)]
+        results["healthy"][name] = [run.curve for run in healthy]
         cells = [(trouble, method) for trouble in TROUBLES for method in METHODS]
         for trouble, method in track(cells, description=task.title.ljust(34)):
             runs = [train(task, trouble, method, limits, seed, steps) for seed in range(seeds)]

@@ -75,13 +75,13 @@ def read(task: Task, model: nn.Module) -> float:
 
 
 def steps_lost(run: Run, healthy: Run, steps: int) -> int:
-    """How many steps earlier the healthy run of the same seed was where this one ended."""
-    best = np.minimum.accumulate(healthy.curve)
+    """How many steps earlier the healthy run of the same seed was where this one ended; all where it is lost."""
+    if not math.isfinite(run.loss):
+        return steps
+    width = min(READINGS, len(healthy.curve))  # both are means of so many readings
+    best = np.minimum.accumulate(np.convolve(healthy.curve, np.full(width, 1 / width), "valid"))
     reached = np.flatnonzero(best <= run.loss)
-    first = steps - 1 - EVERY * (len(best) - 1)
-    if not math.isfinite(run.loss) or not len(reached):
-        return steps if not math.isfinite(run.loss) else 0
-    return steps - 1 - (first + EVERY * int(reached[0]))
+    return EVERY * (len(best) - 1 - int(reached[0])) if len(reached) else 0
 
 
 def _begin(

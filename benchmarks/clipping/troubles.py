@@ -20,7 +20,7 @@ Its mean does not exist, and one step in 64 has noise of more than twice the gra
 
 def scale(trouble: str, step: int, steps: int, generator: torch.Generator) -> float:
     """What the loss of a step is multiplied by."""
-    if trouble == "spikes" and step >= 20:  # every policy with a memory has had its first steps then
+    if trouble == "spikes" and step >= 30:  # every policy with a memory has had its first steps then
         return SPIKE if float(torch.rand((), generator=generator)) < SPIKES else 1.0
     if trouble == "NaN" and step in [int(share * steps) for share in NANS]:
         return float("nan")

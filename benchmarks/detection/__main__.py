@@ -3,6 +3,8 @@
     python -m benchmarks.detection label                   # an hour: every program over five seeds, and its remedies
     python -m benchmarks.detection record --recordings DIR  # minutes: one run of each program
     python -m benchmarks.detection score --recordings DIR   # seconds: every detector on every recording
+    python -m benchmarks.detection stuck                   # minutes: the layers that each fault hits, by training them
+    python -m benchmarks.detection diagnose                # minutes: what a user is told, and what following it does
 
 Each may be interrupted and goes on where it was. docs/detection.md says what is measured and how.
 """
@@ -22,14 +24,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.detection import board, labels, split, summary
+from benchmarks.detection.diagnosing import diagnose
+from benchmarks.detection.interventions import INTERVENTIONS, InterventionFile, intervene, section, summarise
 from benchmarks.detection.labels import DROPPED, FAULTY, RECORDED_SEED, LabelFile, Runs
 from benchmarks.detection.recorder import record
 from benchmarks.detection.recording import Recording
+from benchmarks.detection.stuck import STUCK, StuckFile, find
 from benchmarks.detection.task import Program
 from benchmarks.timing import machine, one_thread
 
 DOCS = Path(__file__).parents[2] / "docs" / "detection.md"
-SCORES, LABELS = "detection", "labels"
+SCORES, LABELS, CAUSES = "detection", "labels", "causes"
 """Names of the marks in the docs between which a section is written."""
 
 
@@ -49,6 +54,32 @@ def label(programs: Sequence[Program], path: Path, console: Console) -> None:
             progress.update(task, completed=done)
             file.write()
             console.print(f"{program.name:40} {found.label:8} q = {found.q:5.2f}  {found.reason or found.outcome}")
+
+
+def find_stuck(programs: Iterable[Program], file: LabelFile, path: Path, console: Console) -> None:
+    """Find the stuck layers of every faulty program that has none yet; the file is written after each."""
+    stuck = StuckFile.read(path)
+    missing = stuck.missing(p for p in programs if file.labels[p.name].label == FAULTY)
+    stuck.made_by = made_by("python -m benchmarks.detection stuck") if missing else stuck.made_by
+    with _progress(console) as progress:
+        for program in progress.track(missing, description="stuck layers"):
+            stuck.found[program.name] = find(program, file.labels[program.name])
+            stuck.write()
+
+
+def diagnose_all(programs: Iterable[Program], file: LabelFile, path: Path, console: Console) -> None:
+    """Watch every program live, and apply the first remedy; the file is written after each."""
+    found = InterventionFile.read(path)
+    found.made_by = made_by("python -m benchmarks.detection diagnose")
+    with _progress(console) as progress:
+        for program in progress.track(list(programs), description="diagnose"):
+            label, told = file.labels[program.name], diagnose(program, RECORDED_SEED)
+            made = found.found[program.name] = intervene(program, label, told)
+            found.write()
+            if not program.is_healthy or told.diagnoses:
+                cause = told.diagnoses[0].cause if told.diagnoses else ""
+                marks = f"{'names' if made.names(label) else '-':6}{'rescues' if made.rescues else '-':8}"
+                console.print(f"{program.name:40} {marks} {cause}")
 
 
 def record_all(programs: Iterable[Program], directory: Path, console: Console) -> None:
@@ -113,6 +144,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     file = LabelFile.read(given.labels)
     programs = list(kept(programs, file))
+    if given.what == "stuck":
+        find_stuck(programs, file, STUCK, console)
+        return
+    if given.what == "diagnose":
+        diagnose_all((p for p in programs if halves[p.name] in given.halves), file, INTERVENTIONS, console)
+        made, stuck = InterventionFile.read(), StuckFile.read().found
+        for half in given.halves:
+            of_half = [p for p in programs if halves[p.name] == half]
+            console.print(half, summarise(of_half, file.labels, made.found, stuck))
+        if given.docs:
+            write_docs(section(ALL, halves, file.labels, made, stuck), DOCS, CAUSES)
+        return
     if given.what == "record":
         record_all(programs, given.recordings, console)
         return
@@ -145,12 +188,17 @@ def _parser() -> argparse.ArgumentParser:
         ("label", "find out which programs are faulty, by training them"),
         ("record", "train each program once, and write down what detectors need"),
         ("score", "have every detector judge every recording"),
+        ("stuck", "find out which layers each fault hits, by training them one at a time"),
+        ("diagnose", "watch every program live, and follow what a user is told"),
     ):
         command = commands.add_parser(name, help=about)
         command.add_argument("--programs", default="*", help="pattern of the names, as 'sigmoid/*'; all by default")
         command.add_argument("--labels", type=Path, default=labels.LABELS, help="the file of labels")
-        if name != "label":
+        if name in ("record", "score"):
             command.add_argument("--recordings", type=Path, required=True, help="directory of the recordings")
+        if name == "diagnose":
+            command.add_argument("--halves", nargs="+", choices=split.HALVES, default=split.HALVES)
+            command.add_argument("--docs", action="store_true", help="put both halves into the docs")
         if name == "score":
             command.add_argument("--half", choices=split.HALVES, default=split.DEV, help="which programs")
             command.add_argument("--json", type=Path, help="write the figures to this file")

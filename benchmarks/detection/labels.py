@@ -172,6 +172,11 @@ def _label_healthy(program: Program, gains: Gains) -> dict[str, Any]:
     return _result(runs, reference, UNCLEAR if reason else OK, reason, HEALTHY, q=q, p=p, d=d)
 
 
+def remedy_of(label: Label, gains: Sequence[Gain]) -> Remedy:
+    """What a change does that the label knows nothing of, by the gain of each seed."""
+    return _remedy(label.q_of_seeds, _shares(gains, label.reference))
+
+
 def _remedy(faulty: Sequence[float], treated: Sequence[float]) -> Remedy:
     q, p = float(np.mean(treated)), sign_flip_p([t - f for t, f in zip(treated, faulty)])
     return Remedy(q, p, rescues=q >= OK_FROM and p < SIGNIFICANCE)
@@ -287,15 +292,15 @@ class LabelFile:
 
 
 def _to_json(found: Label) -> dict[str, Any]:
-    return _rounded(asdict(found))
+    return rounded(asdict(found))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to six digits, non-finite ones as text."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else str(value)
     return value

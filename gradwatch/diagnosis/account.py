@@ -6,17 +6,11 @@ import math
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.reference import CUT_OFF, FLAT_AT_BOTH_ENDS, MOST, passes, weight_reference
-from gradwatch.profile import BackwardProfile, Segment
+from gradwatch.profile import ENDS, BackwardProfile, Segment
+from gradwatch.profile import SEVERE as SEVERE
 
-LEFT_OUT = frozenset({"loss", "embedding", "pool"})
-"""Kinds at the ends of a network, that gradients of every network pass once."""
-
-SEVERE = 6.0
-"""Log gain of the squared gradient from which depth is a fault, a norm 20 times smaller or larger.
-
-Networks train to a depth of about 6 depth scales (Schoenholz et al., ICLR 2017); of 55 perceptrons 31 of 35 trained
-below it with SGD, and 2 of 20 above.
-"""
+NOTABLE = 2.0
+"""Log gain of the squared gradient below which depth explains nothing: healthy networks vary as much."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +48,11 @@ class Account:
         """Whether the gradient becomes exactly zero on its way."""
         return bool(self.entries) and self.entries[-1].excess == -math.inf
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether it takes enough of the gradient away to be worth an explanation."""
+        return self.log_gain < -NOTABLE
+
     def of(self, fault: str) -> list[Entry]:
         """The entries that speak for ``fault``."""
         return [e for e in self.entries if e.fault == fault]
@@ -76,9 +75,14 @@ def account(probe: BackwardProfile | None) -> Account | None:
         return None
     # Where layers are normalised the size of weights cancels: the two are one.
     reference = None if any(s.kind == "norm" for s in probe.segments) else weight_reference(probe)
-    segments = [s for s in probe.segments if s.kind not in LEFT_OUT]
+    segments = [s for s in probe.segments if s.kind not in ENDS]
     cut = next((i for i, s in enumerate(segments) if s.gain == 0), len(segments))
-    entries = [entry for s in segments[: cut + 1] for entry in _entries(s, reference)]
+    recurrent = {t.layer for t in probe.time_steps}
+    entries = [
+        entry
+        for s in segments[: cut + 1]
+        for entry in ([Entry(s, "time", s.log_gain)] if s.layer in recurrent else _entries(s, reference))
+    ]
     if not entries or any(math.isnan(e.excess) or e.excess == math.inf for e in entries):
         return None
     return Account(tuple(entries))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.clip_at import usual_norm
+from gradwatch.diagnosis.clip_at import clip_at, usual_norm
 from gradwatch.diagnosis.learning_rate import SEVERAL
 from gradwatch.diagnosis.symptoms import UNSTABLE, layers_of, told
 from gradwatch.history import History
@@ -50,6 +51,8 @@ class BadBatch:
         worst = max(spikes, key=lambda a: a.value / a.threshold if a.threshold > 0 else 0.0)
         rows = np.flatnonzero(history.steps == worst.step)
         peak = float(history.total_norm[rows[0]]) if len(rows) else worst.value
+        if not usual < peak < math.inf:
+            return None
         several = len({a.step for a in spikes}) >= SEVERAL
         also = f"; so it was at {len(spikes) - 1} more step{'s' * (len(spikes) > 2)}" if several else ""
         return Diagnosis(
@@ -60,7 +63,6 @@ class BadBatch:
                 f"at step {worst.step} the total gradient norm was {peak:.3g}, {peak / usual:.3g} times the median of "
                 f"{usual:.3g}, and normal again right after{also}",
             ),
-            remedy=f"clip at {self.factor * usual:.3g}: {self.factor:g} times this run's median norm; and look at the "
-            f"batch of step {worst.step}",
+            remedy=f"{clip_at(history, self.factor)}; and look at the batch of step {worst.step}",
             change="clipping",
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import SEVERE, Account, Entry, account
+from gradwatch.diagnosis.start import excess_of_weights
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import changes, place
 from gradwatch.history import History
@@ -49,6 +50,9 @@ class Bottleneck:
         worst = max(whole.entries, key=lambda e: sign * e.excess)
         lost = worst.excess - _usual(worst, whole)
         rest = whole.log_gain - lost
+        began = excess_of_weights(history, probe).get(worst.segment.layer, lost) if worst.fault == "weights" else lost
+        if sign > 0 and began < lost / 2:  # a step has blown it up since
+            return None
         if not abs(rest) < min(self.severe, abs(whole.log_gain) / 2):
             return None
         name, remedy, change = worst.segment.layer, *_remedy(worst, lost)

@@ -43,7 +43,7 @@ class BoundedActivation:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
-        if not told(alerts, "vanishing") or whole is None or whole.log_gain >= 0:
+        if not told(alerts, "vanishing") or whole is None or not whole.shrinks:
             return None
         share, bounded = whole.share("bounded"), [e.segment for e in whole.of("bounded")]
         if share < self.min_share:

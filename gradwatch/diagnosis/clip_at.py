@@ -8,24 +8,56 @@ import numpy as np
 
 from gradwatch.diagnosis.start import first_update
 from gradwatch.history import History
+from gradwatch.records import FloatArray
+
+NORMAL_STEPS = 20
+"""Finite steps that a median needs to say what is normal."""
+
+CALM = 0.01
+"""``|step| / |parameters|`` of a healthy first step."""
+
+
+def clip_at(history: History, factor: float) -> str:
+    """The remedy: at ``factor`` times the median norm, or where a clipped step is calm if that is less.
+
+    >>> clip_at(History.from_grad_norms(fc=[0.5] * 30 + [900.0]), factor=3.0)
+    "clip at 1.5: 3 times this run's median norm"
+    >>> clip_at(History.from_grad_norms(fc=[5e3, 2e8, 2e18]), factor=3.0)
+    'clip at 1: this run saw too few normal steps to tell, and 1 is usual'
+    """
+    totals, calm = finite_totals(history), norm_of_a_calm_step(history)
+    normal = factor * float(np.median(totals)) if len(totals) >= NORMAL_STEPS else math.nan
+    limit = min((x for x in (normal, calm) if 0 < x < math.inf), default=1.0)
+    if limit == normal:
+        why = f"{factor:g} times this run's median norm"
+    elif limit == calm:
+        why = f"a step then moves the weights by {CALM:.0%}"
+    else:
+        why = "this run saw too few normal steps to tell, and 1 is usual"
+    return f"clip at {limit:.3g}: {why}"
+
+
+def finite_totals(history: History) -> FloatArray:
+    """The total norms that are finite and not zero."""
+    return history.total_norm[np.isfinite(history.total_norm) & (history.total_norm > 0)]
 
 
 def usual_norm(history: History) -> float:
-    """Median of the total norm over the steps that are finite; NaN of none.
+    """Their median; NaN of none.
 
     >>> usual_norm(History.from_grad_norms(fc=[1.0, 2.0, 3.0, float("inf")]))
     2.0
     """
-    totals = history.total_norm[np.isfinite(history.total_norm) & (history.total_norm > 0)]
+    totals = finite_totals(history)
     return float(np.median(totals)) if len(totals) else math.nan
 
 
-def norm_of_a_calm_step(history: History, calm: float) -> float:
-    """The norm to which the first gradient must be clipped so that its step moves the weights by ``calm``; else NaN.
+def norm_of_a_calm_step(history: History) -> float:
+    """The norm to which the first gradient must be clipped so that its step moves the weights by CALM; else NaN.
 
-    Of plain and momentum gradient descent a step is in proportion to the gradient; of Adam it is not, and there first
-    steps are calm.
+    Of gradient descent, with momentum or without, a step is in proportion to the gradient. Of Adam it is not, but there
+    first steps are calm.
     """
     update = first_update(history)
     first = float(history.total_norm[0]) if len(history) else math.nan
-    return first * calm / update if update > calm and math.isfinite(first) and first > 0 else math.nan
+    return first * CALM / update if update > CALM else math.nan

@@ -59,7 +59,7 @@ class DeadUnits:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         dead, whole = told(alerts, "dead"), account(probe)
-        share = whole.share("dead") if whole is not None and whole.log_gain < 0 else 0.0
+        share = whole.share("dead") if whole is not None and whole.shrinks else 0.0
         if not dead and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.clip_at import norm_of_a_calm_step, usual_norm
+from gradwatch.diagnosis.clip_at import clip_at, finite_totals, usual_norm
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.diagnosis.words import changes
 from gradwatch.history import History
@@ -23,10 +23,9 @@ class ExplodingInTime:
 
     Args:
         factor: times the run's median norm to clip at.
-        calm: ``|step| / |parameters|`` that a clipped step may have.
 
     Raises:
-        ValueError: when an argument is out of range.
+        ValueError: when ``factor`` is not above 1.
 
     Example:
         >>> import numpy as np
@@ -41,28 +40,19 @@ class ExplodingInTime:
     """
 
     factor: float = 3.0
-    calm: float = 0.01
-    # The update that a healthy first step has.
 
     def __post_init__(self) -> None:
         check_number("ExplodingInTime: factor", self.factor, above=1)
-        check_number("ExplodingInTime: calm", self.calm, above=0)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         found, times = told(alerts, *UNSTABLE, "spike", "nonfinite"), () if probe is None else probe.time_steps
         if not found or not times:
             return None
         worst = max(times, key=lambda t: np.nan_to_num(t.log_gain, nan=-math.inf, posinf=math.inf))
-        usual, calm = usual_norm(history), norm_of_a_calm_step(history, self.calm)
-        totals = history.total_norm[np.isfinite(history.total_norm)]
-        peak = float(totals.max()) if len(totals) else math.nan
-        if calm < self.factor * usual or not usual > 0:
-            limit, why = calm, f"a step then moves the weights by {self.calm:.0%}"
-        else:
-            limit, why = self.factor * usual, f"{self.factor:g} times this run's median norm"
-        if not 0 < limit < math.inf:
-            limit, why = 1.0, "no step of this run was finite, so that it cannot tell"
-        evidence = [f"the total gradient norm reached {peak:.3g}, its median is {usual:.3g}"] if usual > 0 else []
+        usual, totals = usual_norm(history), finite_totals(history)
+        evidence = (
+            [f"the total gradient norm reached {totals.max():.3g}, its median is {usual:.3g}"] if usual > 0 else []
+        )
         if math.isfinite(worst.log_gain):
             evidence.append(
                 f"each of {len(worst.gains) + 1} time steps of {worst.layer} passes {worst.gain_per_step:.3g} of the "
@@ -75,6 +65,6 @@ class ExplodingInTime:
             confidence=0.85,
             layers=(worst.layer,) if worst.layer else (),
             evidence=tuple(evidence),
-            remedy=f"clip at {limit:.3g}: {why}",
+            remedy=clip_at(history, self.factor),
             change="clipping",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.clip_at import usual_norm
+from gradwatch.diagnosis.clip_at import clip_at
 from gradwatch.diagnosis.reference import beside
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import place
@@ -86,14 +86,12 @@ class FirstNonFinite:
         if probe is not None and (suspects := _suspects(probe)):
             evidence.append(f"on the way are operations that are undefined at some input: {suspects}")
         if grew:
-            limit = self.factor * usual_norm(history)
             return Diagnosis(
                 "first_nonfinite",
                 0.8,
                 names,
                 tuple(evidence),
-                f"the gradients grew first: clip them at {limit:.3g}, {self.factor:g} times this run's median norm; or "
-                "lower the learning rate",
+                f"{clip_at(history, self.factor)}; or lower the learning rate: the gradients grew first",
                 "clipping",
             )
         half = probe is not None and probe.half

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.clip_at import usual_norm
+from gradwatch.diagnosis.clip_at import NORMAL_STEPS, clip_at, usual_norm
 from gradwatch.diagnosis.start import largest_update
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
-
-NORMAL_STEPS = 20
-"""Finite steps that a median needs to say what is normal."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,6 @@ class GrowingGradient:
             confidence=0.2 if largest_update(history) > self.throws else 0.4,
             layers=layers_of(found),
             evidence=(f"the total gradient norm is {peak:.2g}, {peak / usual:.2g} times its median of {usual:.2g}",),
-            remedy=f"clip at {self.factor * usual:.3g}: {self.factor:g} times this run's median norm",
+            remedy=clip_at(history, self.factor),
             change="clipping",
         )

@@ -71,7 +71,7 @@ class LargeWeights:
             evidence=(
                 f"at the first step the weights of {span(list(off))} have a squared gain of {gain:.3g} per layer; "
                 f"{reference:.2g} would make up for the activations",
-                f"over {len(off)} layers signal and gradient each {changes(whole).replace('grows', 'grow')} by that",
+                f"by that alone the signal {changes(whole)} over {len(off)} layers, and so does the gradient",
             ),
             remedy=rescale(off, reference),
             change="init_scale",

@@ -53,7 +53,7 @@ class NormWeights:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
-        if not told(alerts, "vanishing") or probe is None or whole is None or whole.log_gain >= 0:
+        if not told(alerts, "vanishing") or probe is None or whole is None or not whole.shrinks:
             return None
         sizes = {layer: size for layer, size in initial_norm_weights(history, probe).items() if size < self.small}
         if not sizes or whole.share("norm") < self.min_share:

@@ -11,7 +11,7 @@ from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import changes, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number, check_whole_number
-from gradwatch.profile import BackwardProfile
+from gradwatch.profile import DEEP, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
 
@@ -58,13 +58,14 @@ class PlainDepth:
         sign = 1 if told(alerts, "exploding") else -1 if told(alerts, "vanishing") else 0
         if probe is None or whole is None or whole.is_cut or sign * whole.log_gain <= SEVERE / 2:
             return None
-        layers = [s for s in reversed(probe.segments) if s.kind == "weight"]
-        if probe.depth < self.min_depth or any(s.kind == "residual" for s in probe.segments):
+        recurrent = {t.layer for t in probe.time_steps}
+        deep = [s for s in reversed(probe.segments) if s.kind in DEEP and s.layer not in recurrent]
+        layers, depth = [s for s in deep if s.kind == "weight"], len(deep)
+        if depth < self.min_depth or any(s.kind == "residual" for s in deep):
             return None
         ratio = math.fsum(1 / s.weight.fan_in for s in layers if s.weight is not None and s.weight.fan_in)
         evidence = [
-            f"the gradient passes {probe.depth} layers one after the other, and no skip connection leads around any of "
-            "them",
+            f"the gradient passes {depth} layers one after the other, and no skip connection leads around any of them",
             f"it {changes(whole.log_gain)} on its way",
         ]
         if ratio > self.max_ratio:
@@ -72,13 +73,13 @@ class PlainDepth:
                 f"the reciprocals of their widths add up to {ratio:.2g}: beyond {self.max_ratio:g}, what random "
                 "weights pass varies so much that no scale of them is right"
             )
-        names = [s.layer for s in layers] or [s.layer for s in reversed(probe.segments)]
+        names = [s.layer for s in layers] or [s.layer for s in deep]
         return Diagnosis(
             "plain_depth",
             confidence=0.95 if ratio > self.max_ratio else 0.4,
             layers=tuple(dict.fromkeys(filter(None, names))),
             evidence=tuple(evidence),
-            remedy=f"add skip connections around the layers {span(names)}, x + f(x) / {math.sqrt(probe.depth):.3g}: "
-            f"each branch divided by the root of their number, {probe.depth}",
+            remedy=f"add skip connections around the layers {span(names)}, x + f(x) / {math.sqrt(depth):.3g}: "
+            f"each branch divided by the root of their number, {depth}",
             change="residual",
         )

@@ -48,7 +48,7 @@ class Saturation:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         saturated, whole = told(alerts, "saturated"), account(probe)
-        share = whole.share("saturation") if whole is not None and whole.log_gain < 0 else 0.0
+        share = whole.share("saturation") if whole is not None and whole.shrinks else 0.0
         if not saturated and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
         evidence, confidence = [], 0.3

@@ -61,7 +61,7 @@ class SmallWeights:
             return self._by_size(history, probe)
         weights = whole.of("weights")[::-1]
         share = whole.share("weights")
-        if whole.log_gain >= 0 or share < self.min_share or not weights:
+        if not whole.shrinks or share < self.min_share or not weights:
             return None
         reference, gain = weight_reference(probe), mean_gain([e.segment.log_gain for e in weights])
         seen = {e.segment.layer: e.excess for e in weights}
@@ -94,7 +94,7 @@ class SmallWeights:
             evidence=(
                 f"at the first step the weights of {span(list(off))} have a squared gain of {gain * reference:.3g} per "
                 f"layer; {reference:.2g} would make up for the activations",
-                f"over {len(off)} layers signal and gradient each {changes(whole).replace('shrinks', 'shrink')} by that",
+                f"by that alone the signal {changes(whole)} over {len(off)} layers, and so does the gradient",
             ),
             remedy=rescale(off, reference),
             change="init_scale",

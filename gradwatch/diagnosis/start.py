@@ -44,8 +44,24 @@ def inputs(history: History, probe: BackwardProfile | None) -> Inputs | None:
     layer, weight = weights[0]
     if weight is not probe.weights[0] or layer not in first.layers:
         return None
-    norm = float(first.input_size[first.layers.index(layer)])
+    norm = float(np.fmin(first.input_size[first.layers.index(layer)], _size_by_probe(history, probe, layer)))
     return Inputs(layer, norm, norm / math.sqrt(weight.fan_in)) if math.isfinite(norm) else None
+
+
+def _size_by_probe(history: History, probe: BackwardProfile, layer: str) -> float:
+    """The norm of the inputs by another ratio, of the weights' gradient to what arrived at the layer; else NaN.
+
+    It is right where the examples' gradients have nothing in common, and too large where they agree. The ratio to the
+    biases' gradient is right where they agree and too large where they cancel, so that the smaller one counts.
+    """
+    row = np.flatnonzero(history.steps == probe.step)
+    last = probe.segments[-1] if probe.segments else None
+    if last is None or not len(row) or layer not in history.layers:
+        return math.nan
+    is_layer = last.layer == layer and last.kind == "weight"
+    arrived = last.grad_norm * (1.0 if is_layer else math.sqrt(last.gain) if last.gain >= 0 else math.nan)
+    size = float(history.grad_norm[row[-1], history.layers.index(layer)])
+    return size / arrived if 0 < arrived < math.inf and size > 0 else math.nan
 
 
 def single_weights(probe: BackwardProfile) -> list[tuple[str, Weight]]:

@@ -12,7 +12,8 @@ from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 
-SYMPTOMS = (*UNSTABLE, "saturated", "nonfinite", "overflow", "spike")
+CLEAR_CASE = 3.0
+"""Times the limit beyond which inputs explain NaN, inf and spikes, too, which have other causes more often."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,16 @@ class UnscaledInputs:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         given = inputs(history, probe)
-        if not told(alerts, *SYMPTOMS) or given is None or given.rms <= self.min_rms:
+        if given is None or given.rms <= self.min_rms:
+            return None
+        is_clear = given.rms > CLEAR_CASE * self.min_rms
+        symptoms = (*UNSTABLE, "saturated", *(("nonfinite", "overflow", "spike") if is_clear else ()))
+        if not told(alerts, *symptoms):
             return None
         features = round((given.norm / given.rms) ** 2)
         return Diagnosis(
             "unscaled_inputs",
-            confidence=0.95 if given.rms > 3 * self.min_rms else 0.85,
+            confidence=0.95 if is_clear else 0.85,
             layers=(given.layer,),
             evidence=(
                 f"the inputs of {given.layer} have a norm of {given.norm:.3g} over {features} features: "

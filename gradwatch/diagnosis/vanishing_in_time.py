@@ -46,7 +46,8 @@ class VanishingInTime:
         seen = _steps(probe, layer)
         evidence = []
         if seen is None:
-            evidence.append(f"the first quarter of the time steps gets {found[0].value:.2g} of the gradient")
+            share = f"{found[0].value:.2g}" if math.isfinite(found[0].value) else "next to nothing"
+            evidence.append(f"the first quarter of the time steps gets {share} of the gradient that the last ones get")
             evidence += [] if probe is not None else [PROBE_WOULD_TELL]
         else:
             evidence.append(

@@ -85,6 +85,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
         sinks: Iterable[Sink] | None = None,
         every_n_steps: int = 1,
         histogram_every_n_steps: int = 100,
+        probe_every_n_steps: int = 0,
         granularity: str = "layer",
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
@@ -93,6 +94,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
     ) -> None:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
         check_whole_number("histogram_every_n_steps", histogram_every_n_steps, at_least=0)
+        check_whole_number("probe_every_n_steps", probe_every_n_steps, at_least=0)
         check_granularity(granularity)
         self._sinks = None if sinks is None else check_parts("sinks", sinks, "write", "close")
         self._settings: dict[str, Any] = {
@@ -100,6 +102,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
             "clip": None if clip is None else check_parts("clip", [clip], "clip_")[0],
             "every_n_steps": every_n_steps,
             "histogram_every_n_steps": histogram_every_n_steps,
+            "probe_every_n_steps": probe_every_n_steps,
             "granularity": granularity,
             "include": as_patterns("include", include),
             "exclude": as_patterns("exclude", exclude),
@@ -273,7 +276,7 @@ def _refuse_to_mix(clip: ClipPolicy | None, optimizers: Sequence[torch.optim.Opt
     if len(optimizers) > 1 and clip is not None and remembers(clip):
         raise ValueError(
             f"clip={clip!r}: {len(optimizers)} optimizers take turns, and their norms would be mixed in one memory; "
-            f"give each its own, by the names of what it updates: PerGroup({{'generator.*': {type(clip).__name__}(...), "
+            f"give each its own, by the names that it updates: PerGroup({{'generator.*': {type(clip).__name__}(...), "
             "...})"
         )
 

@@ -323,16 +323,17 @@ def last_said(verdicts: Series) -> Said:
 
 
 def _said(texts: Iterable[bytes]) -> Said:
-    """The last verdict, and the causes of all of them, each as it was found last."""
+    """The last verdict, and all causes: the last verdict of a run has those so far, since it was resumed."""
     found, causes = Said(), {}
     for text in texts:
         plain = _parsed(text, dict)
         try:
             found = Said(str(plain["verdict"]), Severity[plain["severity"].upper()], str(plain["captured"]))
-            causes.update({d["cause"]: _diagnosis(d) for d in plain["diagnoses"]})
+            causes[str(plain["began"])] = {d["cause"]: _diagnosis(d) for d in plain["diagnoses"]}
         except (AttributeError, KeyError, TypeError, ValueError):
             continue
-    return found._replace(diagnoses=tuple(sorted(causes.values(), key=lambda d: -d.confidence)))
+    latest = {cause: diagnosis for one in causes.values() for cause, diagnosis in one.items()}
+    return found._replace(diagnoses=tuple(sorted(latest.values(), key=lambda d: -d.confidence)))
 
 
 def _diagnosis(plain: Mapping[str, Any]) -> Diagnosis:

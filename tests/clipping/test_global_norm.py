@@ -187,3 +187,15 @@ def test_a_total_that_is_not_finite_changes_nothing(value):
     record = GlobalNorm(max_norm=0.1).clip_(gradients, measure(gradients))
     torch.testing.assert_close(gradients, [torch.tensor([1.0, value]), torch.tensor([7.0])], equal_nan=True)
     assert float(record.coefficient) == 1.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(exponent=st.integers(-3, 6), share=st.floats(0.01, 2), seed=st.integers(0, 2**31))
+def test_is_optaxs_rule_but_for_the_epsilon(exponent, share, seed):
+    """clip_by_global_norm: ``g if |g| < max_norm else g / |g| * max_norm``, without torch's 1e-6."""
+    gradients = [normal(n, dtype=torch.float64, seed=seed + n) * 10.0**exponent for n in (5, 3)]
+    norm, before = total(gradients), [g.numpy().copy() for g in gradients]
+    GlobalNorm(share * norm).clip_(gradients, measure(gradients))
+    for old, new in zip(before, gradients):
+        expected = old if norm < share * norm else old / norm * (share * norm)
+        np.testing.assert_allclose(new.numpy(), expected, rtol=2e-6 / norm + 1e-9)

@@ -38,6 +38,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"finiteness"},
             {"recording"},
             {"probing"},
+            {"probe_schedule"},
             {"reduction"},
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gradwatch.records import Report, Severity
 from gradwatch.sinks.verdicts import Verdicts
-from tests.event_logs import DEEP, VANISHING, stats
+from tests.event_logs import DEEP, PROFILE, VANISHING, stats
 
 
 def report(step: int, verdict: str = "", severity: Severity = Severity.INFO, **more: object) -> Report:
@@ -16,6 +16,7 @@ def test_a_healthy_run_is_said_to_be_so_at_first_and_every_hundred_steps() -> No
     said = [step for step in range(250) if verdicts.due(report(step))]
     assert said == [0, 100, 200]
     (last,) = verdicts.last()
+    assert last["began"] == 0
     assert (last["step"], last["verdict"], last["captured"]) == (249, "healthy: 250 steps", "before clipping")
     assert verdicts.last() == []
 
@@ -49,6 +50,19 @@ def test_every_verdict_has_all_causes_so_far_each_as_it_was_found_last() -> None
     for step, found in enumerate([(DEEP,), (other,), (again,)]):
         (said,) = verdicts.due(report(step, diagnoses=found))
     assert said["diagnoses"] == [again, other]
+
+
+def test_what_a_probe_tells_takes_the_place_of_what_was_guessed_since_the_last() -> None:
+    names = ("first", "told", "guess", "better")
+    first, told, guess, better = (replace(DEEP, cause=name) for name in names)
+    verdicts, said = Verdicts(), []
+    for step, (found, profile) in enumerate(
+        [((first,), None), ((told,), PROFILE), ((guess,), None), ((), PROFILE), ((better,), PROFILE), ((guess,), None)]
+    ):
+        said = verdicts.due(report(step, diagnoses=found, profile=profile)) or said
+        if step == 4:
+            assert said[0]["diagnoses"] == [told, better]
+    assert said[0]["diagnoses"] == [told, better, guess]
 
 
 def test_of_no_step_nothing_is_said() -> None:

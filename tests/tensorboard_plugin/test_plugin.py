@@ -96,7 +96,7 @@ def test_the_runs_are_listed_with_what_was_said_last(app: App) -> None:
         ("report", views.report, {}),
         ("profile", views.profile, {"step": 99}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_an_answer_is_what_the_event_files_hold(
     route: str, view: Any, parameters: dict[str, Any], app: App, logdir: Path

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import gradwatch as gw
 from gradwatch import tags
 from gradwatch.records import Alert, ClipRecord, Severity
 from gradwatch.sinks.alert_blocks import AlertBlocks
@@ -42,7 +45,7 @@ def test_the_verdict_of_a_healthy_run_is_at_most_a_hundred_steps_old(closed: boo
 def test_a_verdict_that_stays_is_not_written_again(tmp_path: Path) -> None:
     said = {step: {"verdict": "vanishing: a", "severity": Severity.ERROR} for step in range(1000)}
     write(tmp_path, LAYERS[:1], np.ones((1000, 1)), said=said)
-    assert event_files(tmp_path)[0].read_bytes().count(b'{"step":') == 1
+    assert event_files(tmp_path)[0].read_bytes().count(b'{"began":') == 1
 
 
 def test_causes_found_early_are_not_forgotten_and_those_found_again_are_renewed(tmp_path: Path) -> None:
@@ -51,6 +54,21 @@ def test_causes_found_early_are_not_forgotten_and_those_found_again_are_renewed(
     said = {3: {**SICK, "diagnoses": (DEEP,)}, 5: {**SICK, "diagnoses": (other,)}, 8: {**SICK, "diagnoses": (again,)}}
     write(tmp_path, LAYERS, NORMS, said=said)
     assert read(tmp_path).said.diagnoses == (other, again)
+
+
+def test_causes_found_before_a_run_was_resumed_are_not_forgotten_unless_taken_back(tmp_path: Path) -> None:
+    other = replace(DEEP, cause="learning_rate", confidence=0.6)
+    write(tmp_path, LAYERS, NORMS[:6], said={3: {**SICK, "diagnoses": (DEEP,)}})
+    write(tmp_path, LAYERS, NORMS[5:8], steps=[5, 6, 7], said={5: {"diagnoses": (other,)}})
+    assert read(tmp_path).said.diagnoses == (DEEP, other)
+    write(tmp_path, LAYERS, NORMS[6:8], steps=[6, 7], said={6: {"diagnoses": (replace(DEEP, confidence=0.1),)}})
+    assert read(tmp_path).said.diagnoses == (other, replace(DEEP, confidence=0.1))
+
+
+def test_what_a_probe_has_told_better_does_not_come_back(tmp_path: Path) -> None:
+    better = replace(DEEP, cause="large_weights")
+    write(tmp_path, LAYERS, NORMS, said={3: {"diagnoses": (DEEP,)}, 4: {"diagnoses": (better,), "profile": PROFILE}})
+    assert read(tmp_path).said.diagnoses == (better,)
 
 
 def test_no_alert_of_many_is_lost_even_where_only_the_last_event_of_each_tag_is_kept(tmp_path: Path) -> None:
@@ -234,3 +252,22 @@ def test_files_are_read_in_the_order_in_which_they_were_begun_whatever_they_are_
 def test_an_alert_survives_the_way_there_and_back(alert: Alert, tmp_path: Path) -> None:
     write(tmp_path, LAYERS[:1], [[1.0]] * 10, said={alert.step: {"alerts": (alert,)}})
     assert read(tmp_path).alerts == (alert,)
+
+
+def test_the_report_read_back_is_the_monitors_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(10) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+    model = nn.Sequential(*layers, nn.Linear(16, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    clip = gw.clipping.Chain(gw.clipping.SkipNonFinite(), gw.clipping.GlobalNorm(0.5))
+    with gw.watch(model, optimizer, clip=clip, sinks=[gw.sinks.TensorBoard(tmp_path)]) as monitor:
+        for _ in range(40):
+            optimizer.zero_grad()
+            model(torch.randn(8, 16)).square().mean().backward()
+            optimizer.step()
+    found = read(tmp_path)
+    assert str(found.report) == str(monitor.report())
+    assert found.alerts == tuple(monitor.alerts)
+    assert found.norms.layers == monitor.history.layers
+    np.testing.assert_array_equal(np.concatenate(found.norms.parts), monitor.history.grad_norm.astype(np.float32))
+    assert found.profiles

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradwatch import Diagnosis, History
+from gradwatch.diagnosis import BoundedActivation
+from gradwatch.profile import BackwardProfile
+from tests.diagnosis.profiles import PROFILES, alert, chain
+
+
+def explain(profile: BackwardProfile | None, rule: str = "vanishing") -> Diagnosis | None:
+    return BoundedActivation().explain(History(), profile, [alert(rule)])
+
+
+def test_deep_sigmoids() -> None:
+    found = explain(chain(10, "Sigmoid", 0.05, 0.9))
+    assert found is not None
+    shrinks = math.sqrt(0.05**10 * 0.9**9)
+    assert (found.cause, found.change) == ("bounded_activation", "activation")
+    assert found.layers == tuple(f"fc{i}.act" for i in range(10))
+    assert found.evidence[0] == (
+        "sigmoid passes 0.05 of the squared gradient per layer in fc0.act ... fc9.act, at best 0.062; the weights pass "
+        f"0.91; over 10 layers the gradient shrinks {1 / shrinks:.2g}-fold"
+    )
+    assert found.confidence == pytest.approx(10 * math.log(16) / -(2 * math.log(shrinks)), abs=0.005)
+
+
+def test_a_shallow_network_of_sigmoids_may_well_train() -> None:
+    two = explain(chain(2, "Sigmoid", 1 / 16, 2.0))
+    assert two is not None
+    assert two.confidence < 0.9
+
+
+@pytest.mark.parametrize("name", ["small", "healthy", "saturated", "NaN", "nothing", "large"])
+def test_it_is_of_sigmoids_alone(name: str) -> None:
+    assert explain(PROFILES[name]) is None
+    assert explain(None) is None
+
+
+def test_saturated_sigmoids_are_another_fault() -> None:
+    assert explain(chain(4, "Sigmoid", 1e-6, 1.0)) is None  # the bound makes up 20% of that
+
+
+def test_it_explains_no_other_symptom() -> None:
+    assert explain(PROFILES["sigmoids"], rule="exploding") is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1, float("nan")])
+def test_the_share_is_one(share: float) -> None:
+    with pytest.raises(ValueError, match="BoundedActivation: min_share must be above 0 and at most 1"):
+        BoundedActivation(min_share=share)

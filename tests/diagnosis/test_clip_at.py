@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gradwatch import History
+from gradwatch.diagnosis.clip_at import clip_at, norm_of_a_calm_step, usual_norm
+from tests.diagnosis.profiles import INF, NAN
+
+
+def run(norms: list[float], update: float) -> History:
+    """A run whose first step moved the weights by ``update`` of their size."""
+    history, measured = History(), History.from_grad_norms(fc=norms)
+    for step, norm in enumerate(norms):
+        assert measured.latest is not None
+        row = replace(measured.latest, step=step, total_norm=norm, total_update=update if step == 1 else None)
+        history.append(row)
+    return history
+
+
+def test_a_step_in_proportion_to_the_gradient() -> None:
+    """400 moved the weights by their whole size, so that 4 moves them by a hundredth."""
+    history = run([400.0, 1e9, 1e9], 1.0)
+    assert norm_of_a_calm_step(history) == 4.0
+    assert clip_at(history, 3.0) == "clip at 4: a step then moves the weights by 1%"
+
+
+def test_the_smaller_of_two_limits() -> None:
+    assert clip_at(run([400.0, *[0.1] * 40], 1.0), 3.0) == "clip at 0.3: 3 times this run's median norm"
+
+
+def test_calm_steps_set_no_limit() -> None:
+    assert math.isnan(norm_of_a_calm_step(run([1.0, 1.0], 1e-3)))
+    assert math.isnan(norm_of_a_calm_step(History()))
+
+
+def test_what_is_not_finite_does_not_count() -> None:
+    assert usual_norm(History.from_grad_norms(fc=[NAN, 2.0, INF, 0.0, 4.0])) == 3.0
+    assert math.isnan(usual_norm(History()))
+    assert clip_at(History.from_grad_norms(fc=[NAN] * 30), 3.0).startswith("clip at 1: ")

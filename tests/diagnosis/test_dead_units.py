@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradwatch import Diagnosis, History
+from gradwatch.diagnosis import DeadUnits
+from gradwatch.profile import BackwardProfile, Weight
+from tests.diagnosis.profiles import DEAD, PROFILES, activation, alert, chain, first_step, linear
+
+CUT = (linear("head", 1.0), activation("fc1", "Relu", 0.0, derivative=DEAD))
+
+
+def profile_of(width: int, depth: int = 2) -> BackwardProfile:
+    weights = [Weight(f"fc{i}.weight", 2.0, width, width, width) for i in range(depth)]
+    return BackwardProfile(CUT, weights=(*weights, Weight("head.weight", 1.0, width, 10, 10)))
+
+
+def explain(profile: BackwardProfile | None, born: bool = True, bias: float = 0.0) -> Diagnosis | None:
+    """All layers but the head are dead, from the first step on or later."""
+    model = profile or profile_of(64)
+    hidden = [w.name.removesuffix(".weight") for w in model.weights[:-1]]
+    history = History()
+    for step in range(8):
+        first = first_step(model, param_norm=np.array([np.hypot(w.norm, bias * w.outputs**0.5) for w in model.weights]))
+        norms = np.array([0.0 if born or step > 4 else 1.0] * len(hidden) + [1.0])
+        history.append(replace(first, step=step, grad_norm=norms))
+    return DeadUnits().explain(history, profile, [alert("dead", name, step=7) for name in hidden])
+
+
+def test_born_dead_of_their_biases() -> None:
+    found = explain(profile_of(64), bias=5.0)
+    assert found is not None
+    assert (found.cause, found.change, found.confidence, found.layers) == (
+        "dead_units",
+        "init_scale",
+        0.9,
+        ("fc0", "fc1"),
+    )
+    assert found.evidence[:2] == (
+        "2 of 3 layers receive a gradient of exactly zero, the last of them is fc1",
+        "the derivative of Relu in fc1.act is zero for 100% of its inputs",
+    )
+    assert "have a size of 5" in found.evidence[2]
+    assert found.remedy == "set the initial biases of fc0 ... head to 0"
+
+
+def test_born_dead_of_being_narrow() -> None:
+    """Ten layers of two units: 1 - (1 - 1/4)^10."""
+    found = explain(profile_of(2, depth=10))
+    assert found is not None
+    assert (found.change, found.confidence) == ("width", 0.9)
+    assert f"with a chance of {1 - 0.75**10:.0%}" in found.evidence[-1]
+    assert found.remedy == "widen the layers fc0 ... fc9 from 2 to 10 units"
+    assert DeadUnits().chance / 2 + 1e-4 > 1 - (1 - 2.0**-10) ** 10
+
+
+def test_born_dead_for_no_reason_that_is_known() -> None:
+    found = explain(profile_of(64))
+    assert found is not None
+    assert (found.change, found.confidence) == ("activation", 0.4)
+
+
+def test_dead_later_of_a_step_that_was_too_large() -> None:
+    found = explain(profile_of(64), born=False, bias=5.0)
+    assert found is not None
+    assert (found.change, found.confidence, found.remedy) == ("lr", 0.5, "divide the learning rate by 10")
+
+
+def test_without_a_probed_step() -> None:
+    found = explain(None)
+    assert found is not None
+    assert found.confidence == 0.3
+    assert "a probed step would settle it" in found.evidence[-1]
+
+
+def test_a_gradient_that_vanishes_in_dead_units() -> None:
+    found = DeadUnits().explain(History(), chain(6, "Relu", 1e-3, 2.0), [alert("vanishing")])
+    assert found is not None
+    assert found.layers == tuple(f"fc{i}.act" for i in range(6))
+
+
+@pytest.mark.parametrize("name", ["small", "healthy", "sigmoids", "nothing", "large"])
+def test_units_that_live(name: str) -> None:
+    assert DeadUnits().explain(History(), PROFILES[name], [alert("vanishing")]) is None
+
+
+@pytest.mark.parametrize(("argument", "value"), [("min_share", 0.0), ("large_bias", 0.0), ("chance", 2.0)])
+def test_arguments_out_of_range(argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"DeadUnits: {argument} must be above 0"):
+        DeadUnits(**{argument: value})

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradwatch import Diagnosis, History
+from gradwatch.diagnosis import ResidualBranches
+from gradwatch.profile import BackwardProfile, Branch, Segment
+from tests.diagnosis.profiles import PROFILES, alert
+
+
+def explain(branch: float, blocks: int, rule: str = "exploding") -> Diagnosis | None:
+    """Blocks of x + f(x), where f passes ``branch`` of the squared gradient and nothing of x is in it."""
+    one = [
+        Segment(f"block{i}", "residual", "Add", 1 + branch, 1.0, skip=1.0, branches=(Branch(branch),))
+        for i in reversed(range(blocks))
+    ]
+    return ResidualBranches().explain(History(), BackwardProfile(tuple(one)), [alert(rule)])
+
+
+def test_branches_ten_times_too_large() -> None:
+    found = explain(100.0, 6)
+    assert found is not None
+    assert (found.cause, found.change, found.confidence) == ("residual_branches", "init_scale", 0.9)
+    assert found.layers == tuple(f"block{i}" for i in range(6))
+    assert found.evidence == (
+        "each of 6 residual blocks multiplies the squared gradient by 101, its branches pass 100 where the skip passes "
+        "1",
+        f"in all blocks together the gradient grows {101**3:.2g}-fold",
+    )
+    factor = float(found.remedy.partition(" by ")[2].partition(",")[0])
+    assert (1 + factor**2 * 100) ** 6 == pytest.approx(math.e, rel=0.1)
+
+
+@pytest.mark.parametrize(("branch", "blocks"), [(1.0, 6), (0.01, 100), (1 / 30, 30)])
+def test_blocks_that_together_pass_little_more_than_e(branch: float, blocks: int) -> None:
+    assert explain(branch, blocks) is None
+
+
+def test_it_explains_growth_alone() -> None:
+    assert explain(100.0, 6, rule="vanishing") is None
+
+
+@pytest.mark.parametrize("name", ["large", "small", "healthy", "dead", "nothing", "no branch"])
+def test_what_has_no_branches_that_grow(name: str) -> None:
+    assert ResidualBranches().explain(History(), PROFILES[name], [alert("exploding")]) is None
+
+
+@pytest.mark.parametrize(("argument", "value"), [("min_share", 0.0), ("min_log_gain", 0.0)])
+def test_arguments_out_of_range(argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"ResidualBranches: {argument} must be above 0"):
+        ResidualBranches(**{argument: value})

@@ -1,0 +1,102 @@
+"""Vanishing and exploding through time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gradwatch import Diagnosis, History
+from gradwatch.diagnosis import ExplodingInTime, VanishingInTime
+from gradwatch.profile import BackwardProfile, TimeSteps, Weight
+from tests.diagnosis.profiles import NAN, NOTHING, PROFILES, alert
+
+
+def profile_of(gain: float, gates: int = 1, steps: int = 30, path: str = "hidden") -> BackwardProfile:
+    times = TimeSteps("rnn", np.full(steps - 1, gain), np.ones(steps), path)
+    states = Weight("rnn.weight_hh_l0", 3.0, 32, 32 * gates, 32 * gates)
+    return BackwardProfile(time_steps=(times,), weights=(Weight("rnn.weight_ih_l0", 1.0, 8, 32, 32), states))
+
+
+class TestVanishing:
+    def explain(self, profile: BackwardProfile | None, value: float = 1e-9) -> Diagnosis | None:
+        return VanishingInTime().explain(History(), profile, [alert("vanishing_in_time", "rnn", value=value)])
+
+    def test_small_recurrent_weights(self) -> None:
+        found = self.explain(profile_of(0.25))
+        assert found is not None
+        assert (found.cause, found.change, found.layers, found.confidence) == (
+            "vanishing_in_time",
+            "init_scale",
+            ("rnn",),
+            0.9,
+        )
+        assert found.evidence == (
+            "each of 30 time steps of rnn passes 0.25 of the squared gradient on: over all of them it shrinks "
+            f"{2**29:.2g}-fold",
+        )
+        assert found.remedy.startswith("multiply the recurrent weights of rnn by 2: orthogonal ones of radius 1")
+
+    @pytest.mark.parametrize(("gates", "gate"), [(3, "update"), (4, "forget")])
+    def test_gates_that_are_closed(self, gates: int, gate: str) -> None:
+        found = self.explain(profile_of(0.25, gates))
+        assert found is not None
+        assert found.remedy == (
+            f"start the bias of the {gate} gate of rnn at log(T) for T time steps, {math.log(30):.2g} here, so that it "
+            "stays open"
+        )
+
+    def test_of_two_ways_the_one_that_keeps_more_counts(self) -> None:
+        hidden, cell = profile_of(1e-6, 4), profile_of(0.5, 4, path="cell")
+        found = self.explain(BackwardProfile(time_steps=hidden.time_steps + cell.time_steps))
+        assert found is not None
+        assert "passes 0.5 of the squared gradient" in found.evidence[0]
+
+    @pytest.mark.parametrize("profile", [None, NOTHING, PROFILES["time steps of NaN"], PROFILES["one time step"]])
+    def test_where_time_steps_could_not_be_seen(self, profile: BackwardProfile | None) -> None:
+        found = self.explain(profile)
+        assert found is not None
+        assert found.confidence == 0.6
+        assert (
+            found.evidence[0] == "the first quarter of the time steps gets 1e-09 of the gradient that the last ones get"
+        )
+        assert found.remedy.startswith(
+            "start the recurrent weights of rnn orthogonal, of ReLU as the identity; of an LSTM"
+        )
+
+    def test_other_symptoms(self) -> None:
+        assert VanishingInTime().explain(History(), profile_of(0.25), [alert("vanishing", "rnn")]) is None
+
+
+class TestExploding:
+    def explain(self, profile: BackwardProfile | None, rule: str = "exploding") -> Diagnosis | None:
+        history = History.from_grad_norms(rnn=[0.5] * 30 + [500.0])
+        return ExplodingInTime().explain(history, profile, [alert(rule, "rnn", step=30, value=500.0)])
+
+    @pytest.mark.parametrize("rule", ["exploding", "update_ratio", "spike", "nonfinite"])
+    def test_it_is_clipped_at_a_multiple_of_the_median(self, rule: str) -> None:
+        found = self.explain(profile_of(1.5, steps=20), rule)
+        assert found is not None
+        assert (found.cause, found.change, found.layers) == ("exploding_in_time", "clipping", ("rnn",))
+        assert found.evidence == (
+            "the total gradient norm reached 500, its median is 0.5",
+            "each of 20 time steps of rnn passes 1.5 of the squared gradient on: over all of them it grows "
+            f"{1.5**9.5:.2g}-fold",
+        )
+        assert found.remedy == "clip at 1.5: 3 times this run's median norm"
+
+    @pytest.mark.parametrize("gain", [NAN, 0.0])
+    def test_what_the_time_steps_pass_may_be_lost_by_then(self, gain: float) -> None:
+        found = self.explain(profile_of(gain))
+        assert found is not None
+        assert found.evidence[-1] == "rnn is recurrent: its weights count once for each of its time steps"
+
+    def test_other_networks_and_symptoms(self) -> None:
+        assert self.explain(PROFILES["large"]) is None
+        assert self.explain(None) is None
+        assert self.explain(profile_of(1.5), "vanishing") is None
+
+    def test_the_factor_is_above_one(self) -> None:
+        with pytest.raises(ValueError, match="ExplodingInTime: factor must be above 1"):
+            ExplodingInTime(factor=1.0)
