@@ -23,8 +23,8 @@ IMAGES = Path(__file__).parent / "images"
 BIN = Path(sys.executable).parent
 BOTH = "#gradwatch&p.gradwatch.run=sigmoid&p.gradwatch.other=relu_he"
 PAGES = {
-    "gradients": (BOTH, (0, 64, 1500, 1500)),
-    "gradients_dark": (f"?darkMode=true{BOTH}", (0, 64, 1500, 1500)),
+    "gradients": (BOTH, (0, 66, 1500, 1086)),
+    "gradients_dark": (f"?darkMode=true{BOTH}", (0, 66, 1500, 1600)),
     "histograms": ("#histograms&tagFilter=fc%5B159%5D%24", (330, 110, 1470, 700)),
     "text": ("#text", (330, 110, 1480, 640)),
 }
