@@ -1,8 +1,8 @@
 """Stuck layers: which layers a fault keeps from learning, found out by training them one at a time.
 
-Each layer that theory names is trained alone, all others as they were initialised, in the faulty program and in its healthy twin. A layer
-by which the twin learns and the faulty program does not is one that the fault hits. That is the freeze test turned
-round: of ten layers each can be frozen without harm, as the others make up for it.
+Each layer that theory names is trained alone, all others as they were initialised, in the faulty program and in its
+healthy twin. A layer by which the twin learns and the faulty program does not is one that the fault hits. That is the
+freeze test turned round: of ten layers each can be frozen without harm, as the others make up for it.
 """
 
 from __future__ import annotations
