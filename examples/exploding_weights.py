@@ -3,16 +3,18 @@
 Of a run of 300 steps:
 
     --- large_weights: loss nan, accuracy 9.9%
-    Verdict   nonfinite: 0, 2, 4, ... (7 of 7 layers); exploding: 0, 2, 4, ... (7 of 7 layers)
-    Why       large steps (confidence 90%)
-              first nonfinite (confidence 80%)
-    Evidence  the total gradient norm is 3.1e+29, 1.3e+20 times its median of 2.5e+09
-              one step changed the weights of 12 by 889% of their size
-              at step 3 the gradient was not finite in 7 of 7 layers: 12, 10, 8, ...
-              the step before, the total norm was 3.1e+29, 2.5e+20 times its median
-    Next      clip: gradwatch.clipping.GlobalNorm(max_norm=1); or start from smaller weights (He or Xavier
-              initialisation), or lower the learning rate
-              the gradients grew first: clip them or lower the learning rate
+    Verdict   nonfinite: 0, 2, 4, ... (7 of 7 layers); exploding: 0, 2, 4, ... (7 of 7 layers); ...
+    Why       large weights (confidence 90%)
+              learning rate (confidence 30%)
+    Evidence  at the first step the weights of 0 ... 12 have a squared gain of 18.2 per layer; 2 would make up for
+              the activations
+              by that alone the signal grows 2.3e+03-fold over 7 layers, and so does the gradient
+              the first step moved the weights by 3.8 of their size; 0.01 is healthy
+              one step moved them by 7e+18 of their size
+              but the initial weights are too large
+    Next      multiply the initial weights of 0 ... 12 by 0.332: the squared gain is then 2 per layer, as of He
+              initialisation
+              divide the learning rate by 380
 
     --- clipped: loss 2, accuracy 98.1%
     Verdict   healthy: 300 steps, 7 layers, no alert

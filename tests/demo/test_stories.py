@@ -42,6 +42,7 @@ def test_sigmoids_vanish_from_the_first_layer_on(seed: int, data: Digits, tmp_pa
     assert sigmoid.report.verdict == "vanishing: fc1, fc2, fc3, ... (8 of 11 layers)"
     assert {a.rule for a in sigmoid.report.alerts} == {"vanishing"}
     assert [d.cause for d in sigmoid.report.diagnoses] == ["bounded_activation", "plain_depth"]
+    assert sigmoid.report.diagnoses[0].confidence > 0.6
     assert sigmoid.train_accuracy < 0.15
     assert silent(relu)
     assert relu.train_accuracy > 0.98
@@ -52,6 +53,7 @@ def test_large_weights_explode_and_both_ways_out_rescue(seed: int, data: Digits,
     runs = tell("exploding", data, tmp_path, seed)
     assert {"exploding", "nonfinite"} <= {a.rule for a in runs["large weights"].report.alerts}
     assert "exploding" in runs["large weights"].report.verdict
+    assert runs["large weights"].report.diagnoses[0].cause == "large_weights"
     assert runs["large weights"].train_accuracy < 0.15
     assert not np.isfinite(runs["large weights"].train_loss)
     for rescued in ("clipped", "he"):
@@ -63,6 +65,7 @@ def test_the_rnn_loses_the_encoder(data: Digits, tmp_path: Path) -> None:
     runs = tell("rnn", data, tmp_path, seed=4)  # where the lost gradient grows a hundredfold, and stays lost
     tanh, gru = runs["tanh rnn"], runs["gru open gate"]
     assert tanh.report.verdict == "vanishing_in_time: cell (1 of 3 layers); vanishing: encoder (1 of 3 layers)"
+    assert [d.cause for d in tanh.report.diagnoses] == ["vanishing_in_time"]
     assert tanh.train_accuracy < 0.2
     assert silent(gru)
     assert gru.train_accuracy > 0.95
