@@ -21,11 +21,14 @@ from PIL import Image
 
 IMAGES = Path(__file__).parent / "images"
 BIN = Path(sys.executable).parent
+BOTH = "#gradwatch&p.gradwatch.run=sigmoid&p.gradwatch.other=relu_he"
 PAGES = {
-    "histograms": ("histograms&tagFilter=fc%5B159%5D%24", (330, 110, 1470, 700)),
-    "text": ("text", (330, 110, 1480, 640)),
+    "gradients": (BOTH, (0, 66, 1500, 1086)),
+    "gradients_dark": (f"?darkMode=true{BOTH}", (0, 66, 1500, 1600)),
+    "histograms": ("#histograms&tagFilter=fc%5B159%5D%24", (330, 110, 1470, 700)),
+    "text": ("#text", (330, 110, 1480, 640)),
 }
-"""The part of the page's address behind #, and what is kept of a window of 1500 x 1000: left, top, right, bottom."""
+"""What follows the address of TensorBoard, and what is kept of a window of 1500 x 1600: left, top, right, bottom."""
 
 
 def main() -> None:
@@ -36,14 +39,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([BIN / "gradwatch", "demo", "vanishing", "--logdir", directory], check=True)
         port = free_port()
-        words = [BIN / "tensorboard", "--logdir", f"{directory}/vanishing", "--port", str(port)]
+        words = [sys.executable, "-m", "tensorboard.main", "--logdir", f"{directory}/vanishing", "--port", str(port)]
         server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             address = f"http://localhost:{port}/"
             wait_for(address)
             time.sleep(10)  # until the event files are read
             for name, (page, box) in PAGES.items():
-                screenshot(chromium, f"{address}#{page}", IMAGES / f"{name}.png", box)
+                screenshot(chromium, f"{address}{page}", IMAGES / f"{name}.png", box)
         finally:
             server.terminate()
             server.wait()
@@ -78,9 +81,10 @@ def screenshot(chromium: str, address: str, path: Path, box: tuple[int, int, int
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",
+                "--hide-scrollbars",
                 *quiet,
                 f"--user-data-dir={profile}",
-                "--window-size=1500,1000",
+                "--window-size=1500,1600",
                 "--virtual-time-budget=20000",
                 f"--screenshot={path}",
                 address,
@@ -89,7 +93,7 @@ def screenshot(chromium: str, address: str, path: Path, box: tuple[int, int, int
             stderr=subprocess.DEVNULL,
             timeout=180,
         )
-    Image.open(path).crop(box).quantize(128).save(path, optimize=True)
+    Image.open(path).crop(box).quantize(256).save(path, optimize=True)
     print(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from operator import itemgetter
@@ -50,6 +51,12 @@ def in_transform() -> bool:
     """Whether a transform of torch.func is running, whose tensors stand for others."""
     peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
     return peek is not None and peek() is not None
+
+
+def compiles_backward() -> bool:
+    """Whether a compiler takes over the backward pass, which it would compile once more for hooks on nodes."""
+    compiled_autograd = sys.modules.get("torch._dynamo.compiled_autograd")
+    return bool(getattr(compiled_autograd, "compiled_autograd_enabled", False))
 
 
 @dataclass(slots=True)

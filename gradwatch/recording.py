@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.finiteness import ForwardPass
-from gradwatch.graph import AutogradNode, Graph, in_transform, next_number, number_of, tensors_in
+from gradwatch.graph import AutogradNode, Graph, compiles_backward, in_transform, next_number, number_of, tensors_in
 from gradwatch.graph_nodes import LARGEST_SLOPE
 from gradwatch.layers import places
 from gradwatch.readings import Reading, norm, slopes
@@ -141,7 +141,10 @@ class Recording:
             self.graph.outputs.update(number_of(t.grad_fn) for t in outputs)
         self._mark()
         if not self._open and outputs:
-            self._listen_to(self.graph.add(outputs, self._since))
+            if compiles_backward():
+                self.compiled = True
+            else:
+                self._listen_to(self.graph.add(outputs, self._since))
             self._complete |= place == 0
         if self.forward is not None:
             self.forward.leave(output)

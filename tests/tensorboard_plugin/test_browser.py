@@ -162,6 +162,18 @@ def test_a_spike_of_one_step_survives_few_columns(tab: Tab, address: str, writte
     assert max(distances[:5] + distances[14:]) < 40
 
 
+def test_the_gains_of_a_probed_backward_pass_are_split_by_kind(
+    tab: Tab, address: str, written: dict[str, Written]
+) -> None:
+    profile = next(report.profile for report in written["story/sick"].reports if report.profile)
+    tab.open(address, run="story/sick", step=profile.step)
+    for kind in ("activation", "weight"):
+        bars = tab.trace(kind, "gains-plot")["y"]
+        expected = [s.log_gain / (2 * np.log(10)) for s in profile.segments[::-1] if s.kind == kind]
+        np.testing.assert_allclose(bars, expected, rtol=1e-9)
+        assert f"{kind} times" in tab.text(".kinds")
+
+
 def test_clicking_a_cell_shows_its_step_and_layer(tab: Tab, address: str) -> None:
     tab.open(address, run="story/sick")
     with tab.redraws():

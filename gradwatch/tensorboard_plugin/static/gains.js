@@ -26,15 +26,20 @@ export function gainsFigure(profile, width, colours) {
   const tickvals = segments.map((_, i) => i).filter((i) => i % every === 0);
   const traces = kinds.map((kind) => {
     const at = segments.map((_, i) => i).filter((i) => segments[i].kind === kind);
+    const {colour, shape} = look(kind);
     return {
       type: 'bar',
       name: kind,
       x: at,
       y: at.map((i) => decades(segments[i].log_gain)),
-      text: at.map((i) => `<b>${literal(segments[i].layer || 'outside of modules')}</b>, ${literal(segments[i].operation)}<br>${kind}: gradient norm ${factor(segments[i].log_gain)}`),
+      text: at.map((i) => described(segments[i])),
       textposition: 'none',
       hovertemplate: '%{text}<extra></extra>',
-      marker: {color: look(kind).colour, line: {width: 0}, pattern: {shape: look(kind).shape, size: 5, solidity: 0.2, fgcolor: '#fff'}},
+      marker: {
+        color: colour,
+        line: {width: 0},
+        pattern: {shape, size: 5, solidity: 0.2, bgcolor: colour, fgcolor: '#fff'},
+      },
     };
   });
   const layout = {
@@ -50,9 +55,19 @@ export function gainsFigure(profile, width, colours) {
       title: {text: 'from the input to the output', standoff: 4},
       range: [-1, segments.length],
     }),
-    yaxis: axis(colours, {zeroline: true, zerolinecolor: colours.muted, zerolinewidth: 1, title: {text: 'decades gained or lost', standoff: 8}}),
+    yaxis: axis(colours, {
+      zeroline: true,
+      zerolinecolor: colours.muted,
+      zerolinewidth: 1,
+      title: {text: 'decades gained or lost', standoff: 8},
+    }),
   };
   return {traces, layout};
+}
+
+function described({layer, kind, operation, log_gain: logGain}) {
+  const where = literal(layer || 'outside of modules');
+  return `<b>${where}</b>, ${literal(operation)}<br>${kind}: gradient norm ${factor(logGain)}`;
 }
 
 const factor = (logGain) => (logGain === null ? 'not finite' : `times ${short(Math.exp(logGain / 2))}`);
@@ -64,12 +79,13 @@ export function gainsSummary(profile) {
     mark.style.background = look(kind).colour;
     return el('li', {}, mark, el('b', {textContent: kind}), ` ${factor(logGain)}`);
   });
+  const {depth, step} = profile;
   const chi = short(Math.sqrt(profile.gain_per_layer));
   const whole = `All together the gradient norm arrives at the input ${factor(profile.log_gain)}`;
   return el(
     'div',
     {},
-    el('p', {className: 'note', textContent: `${whole}: ${chi} per layer over ${profile.depth} layers, measured at step ${profile.step}.`}),
+    el('p', {className: 'note', textContent: `${whole}: ${chi} per layer over ${depth} layers, measured at step ${step}.`}),
     el('ul', {className: 'kinds'}, ...parts),
     ...profile.notes.map((note) => el('p', {className: 'note', textContent: visible(note)})),
   );
