@@ -45,7 +45,8 @@ export function episodes(alerts) {
     const layers = alert.layers?.length ? alert.layers : alert.layer ? [alert.layer] : [];
     if (alert.severity === 'info' && close(found, alert, layers)) continue;
     const over = alert.severity === 'info' || MOMENTARY.has(alert.rule);
-    const opened = found.find((one) => one.rule === alert.rule && one.start === alert.step && one.severity === alert.severity);
+    const same = (one) => one.rule === alert.rule && one.start === alert.step && one.severity === alert.severity;
+    const opened = found.find(same);
     if (opened && layers.length) {
       opened.layers.push(...layers);
       if (!over) opened.open.push(...layers);
@@ -131,7 +132,12 @@ export function laneTraces(found, rules, last, colours, yaxis) {
       y: own.map(lane),
       text: own.map((one) => `<b>${literal(one.rule)}</b>, ${when(one)}<br>${literal(names(one.layers))}`),
       hovertemplate: '%{text}<extra></extra>',
-      marker: {symbol: own.map(({rule}) => symbol(rule)), size: 10, color: colours[severity], line: {width: 1, color: colours.plot}},
+      marker: {
+        symbol: own.map(({rule}) => symbol(rule)),
+        size: 10,
+        color: colours[severity],
+        line: {width: 1, color: colours.plot},
+      },
       yaxis,
     };
     return [line, starts];
@@ -172,6 +178,7 @@ export function onsetTrace(found, row, rowHeight, colours, yaxis) {
 /** A list of episodes, with what their alerts said or without; choosing one calls `choose(episode)`. */
 export function episodeList(found, choose, {most = 100, messages = false} = {}) {
   const items = found.slice(0, most).map((episode) => {
+    const {follows} = episode;
     const button = el(
       'button',
       {type: 'button', className: 'episode', title: visible(episode.message)},
@@ -179,11 +186,12 @@ export function episodeList(found, choose, {most = 100, messages = false} = {}) 
       el('span', {className: 'who', textContent: names(episode.layers)}),
       el('span', {className: 'when', textContent: when(episode)}),
       messages ? el('span', {className: 'said', textContent: visible(episode.message)}) : null,
-      episode.follows ? el('span', {className: 'follows', textContent: `may follow from ${visible(episode.follows)}`}) : null,
+      follows ? el('span', {className: 'follows', textContent: `may follow from ${visible(follows)}`}) : null,
     );
     button.onclick = () => choose(episode);
     return el('li', {}, button);
   });
-  if (found.length > most) items.push(el('li', {className: 'more', textContent: `and ${whole(found.length - most)} more`}));
+  const rest = found.length - most;
+  if (rest > 0) items.push(el('li', {className: 'more', textContent: `and ${whole(rest)} more`}));
   return el('ul', {className: 'episodes'}, ...items);
 }

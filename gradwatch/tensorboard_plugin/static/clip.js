@@ -57,7 +57,8 @@ export function coefficientTrace(cells, colour, yaxis) {
 export function clipSentence({clip}, run) {
   const policy = visible(clip.policy.replaceAll('_', ' '));
   const share = clip.rate === null ? 'nothing was recorded of it here' : `${percent(clip.rate)} of the steps shown`;
-  return el('span', {className: 'clipped', textContent: `${run ? `${visible(run)}: clipped` : 'Clipped'} by ${policy}: ${share}`});
+  const subject = run ? `${visible(run)}: clipped` : 'Clipped';
+  return el('span', {className: 'clipped', textContent: `${subject} by ${policy}: ${share}`});
 }
 
 /** One step's total norm and what clipping did to it, in a sentence. `step` is an answer to ./step. */

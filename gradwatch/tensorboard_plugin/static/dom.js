@@ -23,7 +23,7 @@ export function literal(text) {
   return visible(text).replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
 }
 
-/** The end of `text`, where names of layers differ, in at most `length` characters, from a whole part on if one is near. */
+/** The end of `text`, where names differ: at most `length` characters, from a whole part on if one is near. */
 export function ending(text, length) {
   const characters = [...visible(text)];
   if (characters.length <= length) return characters.join('');

@@ -1,4 +1,5 @@
-// From what is known to what is on the page. `view` is what Tab keeps: page, shown, details, chosen, colours, range, act.
+// From what is known to what is on the page. `view` is what Tab keeps: page, shown, details, chosen, colours, range and
+// act, what the reader can do.
 
 import {episodeList, lanes, sick} from './alerts.js';
 import {clipSentence, stepSentence} from './clip.js';
@@ -49,7 +50,8 @@ export async function drawTimelines({page, shown, chosen, colours, range}) {
     const {traces, layout} = timeline(cells, found, shared, range, colours, colour, chosen);
     await draw(plot, traces, layout);
     listen(plot, handlers);
-    plot.setAttribute('aria-label', `${visible(name)}: ${count(cells.all_layers, 'layer')} over steps ${cells.lo} to ${cells.hi}`);
+    const size = `${count(cells.all_layers, 'layer')} over steps ${cells.lo} to ${cells.hi}`;
+    plot.setAttribute('aria-label', `${visible(name)}: ${size}`);
   }
 }
 
@@ -116,7 +118,8 @@ async function drawGains({page, shown, details, colours}) {
   root.hidden = probed < 0;
   if (root.hidden) return;
   const {profile} = details[probed];
-  title.textContent = `${shown.length > 1 ? visible(shown[probed].name) : 'Backward pass'}: where the gradient is lost or grows`;
+  const whose = shown.length > 1 ? visible(shown[probed].name) : 'Backward pass';
+  title.textContent = `${whose}: where the gradient is lost or grows`;
   summary.replaceChildren(gainsSummary(profile));
   const {traces, layout} = gainsFigure(profile, wideWidth(page.root), colours);
   await draw(plot, traces, layout);

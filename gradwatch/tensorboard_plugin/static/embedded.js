@@ -24,7 +24,8 @@ export class Embedded {
 }
 
 function resolution(run, {rows_read: steps, steps: {length: columns}}) {
-  return `${run}: ${whole(steps)} steps in ${whole(columns)} columns; each keeps its largest norm and all its marks, so no spike is lost. In TensorBoard you can zoom in to single steps.`;
+  const kept = 'each keeps its largest norm and all its marks, so no spike is lost';
+  return `${run}: ${whole(steps)} steps in ${whole(columns)} columns; ${kept}. TensorBoard zooms in to single steps.`;
 }
 
 const VIEWS = {overview, step, layer, report: ({report}) => report, profile};
@@ -43,7 +44,9 @@ function overview({overview: all}, {lo, hi, match}) {
   const part = between(all, lo, hi);
   const columns = part[1] - part[0];
   const starts = all.counts.map((_, i) => all.counts.slice(0, i).reduce((sum, n) => sum + n, 0));
-  const holds = (i) => all.names.slice(starts[i], starts[i] + all.counts[i]).some((name) => name.toLowerCase().includes((match ?? '').toLowerCase()));
+  const needle = (match ?? '').toLowerCase();
+  const namesOf = (i) => all.names.slice(starts[i], starts[i] + all.counts[i]);
+  const holds = (i) => namesOf(i).some((name) => name.toLowerCase().includes(needle));
   const kept = all.layers.map((_, i) => i).filter(holds);
   const cells = (array) => {
     const chosen = kept.map((i) => rows(array)[i].subarray(...part));
@@ -60,11 +63,16 @@ function overview({overview: all}, {lo, hi, match}) {
     ends: all.ends.slice(...part),
     layers: kept.map((i) => all.layers[i]),
     counts: kept.map((i) => all.counts[i]),
-    names: kept.flatMap((i) => all.names.slice(starts[i], starts[i] + all.counts[i])),
+    names: kept.flatMap(namesOf),
     norm: cells(all.norm),
     marks: cells(all.marks),
     total: {largest: cut(all.total.largest, part), least: cut(all.total.least, part)},
-    clip: clip && {...clip, coefficient: cut(clip.coefficient, part), threshold: cut(clip.threshold, part), clipped: cut(clip.clipped, part)},
+    clip: clip && {
+      ...clip,
+      coefficient: cut(clip.coefficient, part),
+      threshold: cut(clip.threshold, part),
+      clipped: cut(clip.clipped, part),
+    },
   };
 }
 

@@ -85,7 +85,7 @@ export function gainsSummary(profile) {
   return el(
     'div',
     {},
-    el('p', {className: 'note', textContent: `${whole}: ${chi} per layer over ${depth} layers, measured at step ${step}.`}),
+    el('p', {className: 'note', textContent: `${whole}: ${chi} per layer over ${depth} layers, at step ${step}.`}),
     el('ul', {className: 'kinds'}, ...parts),
     ...profile.notes.map((note) => el('p', {className: 'note', textContent: visible(note)})),
   );

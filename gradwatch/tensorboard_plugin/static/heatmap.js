@@ -2,10 +2,10 @@
 
 import {columnOf, extent, fromLog, power, rows} from './numbers.js';
 import {el, ending, literal, visible} from './dom.js';
-import {MARKS, present} from './marks.js';
+import {MARKS, markLabel, present} from './marks.js';
 
 const SCALE = 'Viridis'; // perceptually even, and told apart by colour-blind readers
-const VIRIDIS = ['#440154', '#482878', '#3e4989', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6ece58', '#b5de2b', '#fde725'];
+const VIRIDIS = '#440154, #482878, #3e4989, #31688e, #26828e, #1f9e89, #35b779, #6ece58, #b5de2b, #fde725';
 
 const ALWAYS = [-4, 2]; // decades: what a healthy run's norms are about, so that its noise is no picture of a fault
 const MOST_SPAN = 16; // decades: beyond, one explosion would leave all else one colour
@@ -79,14 +79,15 @@ export function cellAt(cells, layer, step) {
 
 /** The colours and marks in words, above the heatmap. */
 export function legend([low, high], every) {
-  const bar = el('span', {className: 'scale', role: 'img', 'aria-label': `colours from ${power(Math.round(low))} to ${power(Math.round(high))}`});
-  bar.style.background = `linear-gradient(90deg, ${VIRIDIS.join(', ')})`;
+  const ends = `colours from ${power(Math.round(low))} to ${power(Math.round(high))}`;
+  const bar = el('span', {className: 'scale', role: 'img', 'aria-label': ends});
+  bar.style.background = `linear-gradient(90deg, ${VIRIDIS})`;
   const marks = present(every.flatMap(({marks}) => marks));
   return [
     el('span', {textContent: 'Gradient norm'}),
     el('span', {className: 'number', textContent: fromLog(low)}),
     bar,
     el('span', {className: 'number', textContent: fromLog(high)}),
-    ...marks.map(({glyph, name, state}) => el('span', {className: `mark ${state}`}, el('b', {textContent: glyph, 'aria-hidden': 'true'}), name)),
+    ...marks.map(markLabel),
   ];
 }

@@ -5,7 +5,7 @@ import {fade} from './clip.js';
 import {literal, visible} from './dom.js';
 import {MARKS} from './marks.js';
 import {columnOf, edges, extent, fromLog, padded, powerTicks, rows, vector} from './numbers.js';
-import {axis, base, caption, stack} from './plot.js';
+import {axis, base, caption, stack, upright} from './plot.js';
 
 const HEIGHTS = {norm: 150, updates: 76, histogram: 130};
 
@@ -24,11 +24,18 @@ export function layerFigure(answers, runs, range, step, width, colours) {
   const layout = {
     ...base(colours, width, total + 24 + 38, {l: 52, r: 12, t: 24, b: 38}),
     dragmode: false,
-    xaxis: axis(colours, {range, anchor: anchors[names.at(-1)], showgrid: false, tickformat: ',d', title: {text: 'step', standoff: 6}, nticks: 6}),
+    xaxis: axis(colours, {
+      range,
+      anchor: anchors[names.at(-1)],
+      showgrid: false,
+      tickformat: ',d',
+      nticks: 6,
+      title: {text: 'step', standoff: 6},
+    }),
     yaxis: axis(colours, {domain: domain.norm, range: norms, ...powerTicks(norms), ticklabelstandoff: 6}),
     annotations: [caption('Gradient norm', domain.norm[1], colours)],
     shapes: [
-      {type: 'line', name: 'step', xref: 'x', yref: 'paper', x0: step, x1: step, y0: 0, y1: 1, line: {color: colours.ink, width: 1}},
+      upright(step, {color: colours.ink, width: 1}),
       ...band(first.band, norms, colours),
     ],
   };
@@ -38,7 +45,8 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     alertTrace(answer, series[k], colours),
   ]);
   if (updates) {
-    const values = answers.map(({update_ratio: ratio}) => (ratio?.values ?? []).map((value) => (value > 0 ? Math.log10(value) : null)));
+    const log = (value) => (value > 0 ? Math.log10(value) : null);
+    const values = answers.map(({update_ratio: ratio}) => (ratio?.values ?? []).map(log));
     const span = padded(extent(values) ?? [-4, -2], 1);
     layout.yaxis2 = axis(colours, {domain: domain.updates, range: span, ...powerTicks(span, 3), ticklabelstandoff: 6});
     layout.annotations.push(caption('Change of the weights per step, relative to them', domain.updates[1], colours));
@@ -49,7 +57,8 @@ export function layerFigure(answers, runs, range, step, width, colours) {
     const filled = rows(counts);
     layout.yaxis3 = axis(colours, {domain: domain.histogram, ...occupied(bounds, filled), ticklabelstandoff: 6});
     const whose = answers.length > 1 ? ` of ${visible(runs[0].name)}` : '';
-    layout.annotations.push(caption(literal(`Elements of the gradient by magnitude${whose}`), domain.histogram[1], colours));
+    const words = literal(`Elements of the gradient by magnitude${whose}`);
+    layout.annotations.push(caption(words, domain.histogram[1], colours));
     traces.push(histogramTrace(steps, bounds, filled, [colours.plot, runs[0].colour], width - 64));
   }
   return {traces, layout};
@@ -69,15 +78,25 @@ function normTraces({steps, ends}, {centres, largest, least, median}, {name, col
   const shared = {type: 'scatter', mode: 'lines', x: centres, connectgaps: false};
   return [
     {...shared, name: 'least', y: least, line: {width: 0, color: colour}, hoverinfo: 'skip'},
-    {...shared, name: 'largest', y: largest, line: {width: 0.5, color: colour}, fill: 'tonexty', fillcolor: fade(colour, 0.22), hoverinfo: 'skip'},
+    {
+      ...shared,
+      name: 'largest',
+      y: largest,
+      line: {width: 0.5, color: colour},
+      fill: 'tonexty',
+      fillcolor: fade(colour, 0.22),
+      hoverinfo: 'skip',
+    },
     {
       ...shared,
       name: visible(name),
       y: median,
       line: {width: 1.6, color: colour},
-      text: steps.map((step, j) =>
-        step === ends[j] ? `step ${step}<br>norm ${fromLog(largest[j])}` : `steps ${step} to ${ends[j]}<br>norm ${fromLog(least[j])} to ${fromLog(largest[j])}`,
-      ),
+      text: steps.map((step, j) => {
+        const [low, high] = [fromLog(least[j]), fromLog(largest[j])];
+        if (step === ends[j]) return `step ${step}<br>norm ${high}`;
+        return `steps ${step} to ${ends[j]}<br>norm ${low} to ${high}`;
+      }),
       hovertemplate: '%{text}<extra></extra>',
     },
   ];
@@ -117,7 +136,9 @@ function alertTrace({alerts: all, steps, ends}, {centres, largest}, colours) {
     name: 'alerts',
     x: alerts.map(({step}) => centres[near(step)]),
     y: alerts.map(({step}) => largest[near(step)]),
-    text: alerts.map(({step, rule, message}) => `step ${step}, <b>${literal(rule)}</b><br>${literal(message).slice(0, 120)}`),
+    text: alerts.map(
+      ({step, rule, message}) => `step ${step}, <b>${literal(rule)}</b><br>${literal(message.slice(0, 120))}`,
+    ),
     hovertemplate: '%{text}<extra></extra>',
     marker: {
       symbol: alerts.map(({rule}) => symbol(rule)),
@@ -130,9 +151,14 @@ function alertTrace({alerts: all, steps, ends}, {centres, largest}, colours) {
 
 /** The limits that the layer's alerts were judged by: what lies beyond is shaded. */
 function band({low, high}, [bottom, top], colours) {
-  const area = (y0, y1) => ({type: 'rect', name: 'limit', xref: 'paper', yref: 'y', x0: 0, x1: 1, y0, y1, line: {width: 0}, fillcolor: colours.error, opacity: 0.1, layer: 'below'});
-  const edge = (y) => ({type: 'line', name: 'limit', xref: 'paper', yref: 'y', x0: 0, x1: 1, y0: y, y1: y, line: {color: colours.error, width: 1, dash: 'dash'}});
-  return [...(low === null ? [] : [area(bottom, low), edge(low)]), ...(high === null ? [] : [area(high, top), edge(high)])];
+  const across = {name: 'limit', xref: 'paper', yref: 'y', x0: 0, x1: 1};
+  const shade = {type: 'rect', line: {width: 0}, fillcolor: colours.error, opacity: 0.1, layer: 'below'};
+  const line = {type: 'line', line: {color: colours.error, width: 1, dash: 'dash'}};
+  const limit = (at, beyond) => [
+    {...across, ...shade, y0: at, y1: beyond},
+    {...across, ...line, y0: at, y1: at},
+  ];
+  return [...(low === null ? [] : limit(low, bottom)), ...(high === null ? [] : limit(high, top))];
 }
 
 function updateTrace(steps, values, {name, colour, dash}) {

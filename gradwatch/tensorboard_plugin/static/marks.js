@@ -1,5 +1,7 @@
 // What has no place on a logarithmic scale: NaN, inf, zero and no gradient, each with a glyph and a flat colour.
 
+import {el} from './dom.js';
+
 /** The bits of a cell's marks, the worst first. */
 export const MARKS = [
   {bit: 1, state: 'nan', name: 'NaN', symbol: 'x-thin', glyph: '×', colour: 'nan'},
@@ -9,6 +11,11 @@ export const MARKS = [
 ];
 
 const APART = 11; // px between two glyphs: nearer ones would cover each other
+
+/** A mark in words, with its glyph. */
+export function markLabel({state, glyph, name}) {
+  return el('span', {className: `mark ${state}`}, el('b', {textContent: glyph, 'aria-hidden': 'true'}), name);
+}
 
 /** The marks that occur in the cells `marks` (rows of bits). */
 export function present(marks) {
@@ -52,8 +59,8 @@ function places(marks, bit, columnWidth, rowHeight) {
 /**
  * The traces of all marks of a heatmap.
  *
- * `cells` has norm and marks (rows of typed arrays), x (edges of the columns) and their centres; `size` is the width and
- * height of the heatmap in px.
+ * `cells` has norm and marks (rows of typed arrays), x (edges of the columns) and their centres; `size` is the width
+ * and height of the heatmap in px.
  */
 export function markTraces(cells, size, colours, yaxis) {
   const found = present(cells.marks);

@@ -10,15 +10,22 @@ function choice(label, id) {
 function panel(name, ...children) {
   const title = el('h2', {id: `${name}-title`});
   const plot = el('div', {className: 'plot', id: `${name}-plot`});
-  const root = el('section', {className: `panel ${name}`, 'aria-labelledby': title.id}, el('header', {}, title), ...children, plot);
+  const words = {className: `panel ${name}`, 'aria-labelledby': title.id};
+  const root = el('section', words, el('header', {}, title), ...children, plot);
   return {root, title, plot};
 }
+
+const HELP =
+  'Click a cell for its step and layer; drag to zoom, double click to zoom out. ' +
+  'Keys: arrows move, + and − zoom, Escape zooms out.';
 
 export function skeleton() {
   const run = choice('Run', 'run');
   const other = choice('Compare with', 'other');
-  const find = el('input', {id: 'find', type: 'search', placeholder: 'part of a name', spellcheck: false, autocomplete: 'off'});
-  const zoomOut = el('button', {type: 'button', className: 'chip', hidden: true, title: 'Show all steps (double click, Escape)'});
+  const find = el('input', {id: 'find', type: 'search', placeholder: 'part of a name', autocomplete: 'off'});
+  find.spellcheck = false;
+  const zoomOut = el('button', {type: 'button', className: 'chip', title: 'Show all steps (double click, Escape)'});
+  zoomOut.hidden = true;
   const link = el('button', {type: 'button', textContent: 'Copy link', title: 'Copy a link to what is shown'});
   const size = el('span', {className: 'size'});
   const bar = el(
@@ -40,9 +47,10 @@ export function skeleton() {
   const keys = el('p', {
     className: 'note keys',
     id: 'keys',
-    textContent: 'Click a cell for its step and layer; drag to zoom, double click to zoom out. Keys: arrows move, + and − zoom, Escape zooms out.',
+    textContent: HELP,
   });
-  const overview = el('section', {className: 'panel overview', 'aria-label': 'All layers over time'}, legend, figures, keys);
+  const words = {className: 'panel overview', 'aria-label': 'All layers over time'};
+  const overview = el('section', words, legend, figures, keys);
   const step = panel('step');
   const layer = panel('layer');
   const gains = panel('gains');
@@ -58,15 +66,20 @@ export function skeleton() {
   const messages = el('div', {className: 'messages'});
   const root = el('main', {className: 'gradwatch'}, bar, notice, messages, content, live, tip);
   return {
-    root, run: run.select, other: other.select, find, zoomOut, link, size, notice, live, verdicts, legend, figures, step, layer, gains,
-    table, alerts, tip, content, messages,
+    ...{root, run: run.select, other: other.select, find, zoomOut, link, size},
+    ...{notice, live, messages, content, tip},
+    ...{verdicts, legend, figures, step, layer, gains, table, alerts},
   };
 }
 
 /** The figures of the time line, one per run, with what stands above them. */
 export function figure() {
   const plot = el('div', {
-    className: 'plot timeline', tabIndex: 0, role: 'group', 'aria-roledescription': 'heatmap', 'aria-describedby': 'keys',
+    className: 'plot timeline',
+    tabIndex: 0,
+    role: 'group',
+    'aria-roledescription': 'heatmap',
+    'aria-describedby': 'keys',
   });
   const title = el('h3');
   return {root: el('div', {className: 'figure'}, title, plot), plot, title};

@@ -70,6 +70,11 @@ export function caption(text, y, colours, x = 0) {
   };
 }
 
+/** A line through the whole height of a figure. */
+export function upright(x, line, name = 'step') {
+  return {type: 'line', name, xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line};
+}
+
 /** Axis domains of rows of given heights in px, the first on top, `gap` px apart. */
 export function stack(heights, gap) {
   const total = heights.reduce((sum, height) => sum + height, 0) + gap * (heights.length - 1);

@@ -3,14 +3,15 @@
 import {ending, literal, visible} from './dom.js';
 import {MARKS} from './marks.js';
 import {extent, fromLog, padded, powerTicks} from './numbers.js';
-import {axis, base} from './plot.js';
+import {axis, base, upright} from './plot.js';
 
 const SYMBOLS = Object.fromEntries(MARKS.map(({state, symbol}) => [state, symbol]));
 const LEAST_HEIGHT = 230;
 const NAME = 84; // px of a name under the axis
 
 /**
- * The depth profile of one step of one run or two. `answers` are those to ./step, `runs` has {name, colour, dash} of each.
+ * The depth profile of one step of one run or two. `answers` are those to ./step, `runs` has {name, colour, dash} of
+ * each.
  */
 export function depthProfile(answers, runs, layer, [width, height], colours) {
   const range = padded(extent(answers.map(({norm}) => norm)) ?? [-1, 1], 2, 0.1);
@@ -31,7 +32,7 @@ export function depthProfile(answers, runs, layer, [width, height], colours) {
       title: {text: 'from the input to the output', standoff: 4},
     }),
     yaxis: axis(colours, {range, ...powerTicks(range, 6), ticklabelstandoff: 6}),
-    shapes: at < 0 ? [] : [{type: 'line', xref: 'x', yref: 'paper', x0: at, x1: at, y0: 0, y1: 1, line: {color: colours.ink, width: 1}}],
+    shapes: at < 0 ? [] : [upright(at, {color: colours.ink, width: 1}, 'layer')],
   };
   return {traces, layout};
 }

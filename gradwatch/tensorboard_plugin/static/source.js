@@ -16,7 +16,7 @@ export class Server {
       throw new Unanswered('TensorBoard does not answer: has it been stopped?');
     }
     const answer = await response.json().catch(() => null);
-    if (!response.ok || answer === null) throw new Unanswered(answer?.error ?? `TensorBoard answered ${response.status} to ${name}`);
-    return answer;
+    if (response.ok && answer !== null) return answer;
+    throw new Unanswered(answer?.error ?? `TensorBoard answered ${response.status} to ${name}`);
   }
 }

@@ -37,7 +37,7 @@ export function parse(hash) {
 }
 
 /** Into the part of an address behind #, beside what others keep there. */
-export function format(state, hash) {
+function format(state, hash) {
   const others = hash.replace(/^#/, '').split('&').filter((part) => part && !part.startsWith(PREFIX));
   const ours = Object.entries(state)
     .filter(([name, value]) => value !== EMPTY[name] && value !== null && value !== '')

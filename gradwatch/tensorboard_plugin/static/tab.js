@@ -59,7 +59,7 @@ export class Tab {
       const {runs, plotly} = await this.#source.get('runs');
       this.#runs = runs;
       if (!runs.length) {
-        this.#say('No gradients recorded yet', 'The tab fills as soon as training writes into this log directory:', FIRST_STEPS);
+        this.#say('No gradients recorded yet', 'The tab fills as soon as training writes into this log:', FIRST_STEPS);
         return;
       }
       this.#notice(plotly ? this.#source.notice : NO_PLOTLY);
@@ -101,9 +101,10 @@ export class Tab {
     const answers = await Promise.all(names.map((name, i) => this.#overview(name, columns, i > 0)));
     if (ticket !== this.#tickets.overview) return;
     const shown = answers.filter((answer) => answer);
-    this.#shown = shown.map((answer, i) => ({...answer, figure: this.#shown[i]?.figure ?? this.#figure(i), dash: i ? 'dash' : 'solid'}));
+    const figures = shown.map((_, i) => this.#shown[i]?.figure ?? this.#figure(i));
+    this.#shown = shown.map((answer, i) => ({...answer, figure: figures[i], dash: i ? 'dash' : 'solid'}));
     this.#details = null;
-    page.figures.replaceChildren(...this.#shown.map(({figure: {root}}) => root));
+    page.figures.replaceChildren(...figures.map(({root}) => root));
     if (this.#rescale) this.#range = colourRange(this.#shown.map(({cells}) => cells));
     this.#rescale = false;
     page.messages.replaceChildren();
@@ -169,8 +170,8 @@ export class Tab {
   get #view() {
     const colours = palette();
     this.#shown.forEach((run, i) => Object.assign(run, {colour: i ? colours.second : colours.first}));
-    const {page} = this;
-    return {page, shown: this.#shown, details: this.#details, chosen: this.#chosen, colours, range: this.#range, act: this.#act};
+    const [shown, details, range, act] = [this.#shown, this.#details, this.#range, this.#act];
+    return {page: this.page, shown, details, chosen: this.#chosen, colours, range, act};
   }
 
   #act = {
@@ -271,8 +272,9 @@ export class Tab {
 
   async #resized() {
     if (window.innerHeight < LEAST_HEIGHT) return;
+    const wider = Math.abs(this.page.root.clientWidth - this.#width) > 4;
     if (this.#stale) await this.reload();
-    else if (this.#shown.length && Math.abs(this.page.root.clientWidth - this.#width) > 4) await this.#attempt(() => this.#loadOverview());
+    else if (this.#shown.length && wider) await this.#attempt(() => this.#loadOverview());
   }
 
   #notice(text) {
@@ -286,7 +288,8 @@ export class Tab {
   }
 }
 
-const NO_PLOTLY = 'No pictures without plotly: pip install "gradwatch[tensorboard]" where TensorBoard runs, and start it again.';
+const NO_PLOTLY =
+  'No pictures without plotly: pip install "gradwatch[tensorboard]" where TensorBoard runs, and start it again.';
 
 const FIRST_STEPS = `monitor = gradwatch.Monitor(model, sinks=[gradwatch.sinks.TensorBoard("runs/first")])
 for x, y in loader:

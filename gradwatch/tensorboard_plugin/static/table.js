@@ -2,7 +2,7 @@
 
 import {badge, SEVERITIES} from './alerts.js';
 import {el, visible} from './dom.js';
-import {MARKS} from './marks.js';
+import {MARKS, markLabel} from './marks.js';
 import {count, extent, fromLog, percent, short, whole} from './numbers.js';
 
 const SHOWN = 300; // rows; a filter finds the others
@@ -10,7 +10,7 @@ const SHOWN = 300; // rows; a filter finds the others
 const COLUMNS = [
   {key: 'depth', title: 'Layer', hint: 'in the order of depth, input first'},
   {key: 'norm', title: 'Gradient norm', hint: 'L2 norm before clipping'},
-  {key: 'update_ratio', title: 'Update', hint: 'change of the weights made by a step, relative to the weights', text: short},
+  {key: 'update_ratio', title: 'Update', hint: 'change of the weights by a step, relative to them', text: short},
   {key: 'max_abs', title: 'Largest', hint: 'largest magnitude of an element', text: short},
   {key: 'zero_fraction', title: 'Zeros', hint: 'share of the elements that are exactly zero', text: percent},
   {key: 'nonfinite', title: 'Not finite', hint: 'number of elements that are NaN or inf', text: whole},
@@ -21,7 +21,7 @@ const COLUMNS = [
 const ORDER = {nan: Infinity, inf: 1e9, zero: -1e9, none: -Infinity}; // where what is on no scale sorts
 
 /** The rows of an answer to ./step whose names hold `find`, in the order asked for. */
-export function tableRows(answer, sick, {find, sort, reverse}) {
+function tableRows(answer, sick, {find, sort, reverse}) {
   const needle = find.toLowerCase();
   const all = answer.layers.map((layer, depth) => ({
     depth,
@@ -38,7 +38,8 @@ export function tableRows(answer, sick, {find, sort, reverse}) {
   }[sort] ?? ((row) => row[sort] ?? -Infinity);
   const sign = reverse ? -1 : 1;
   const compare = (a, b) => (rank(a) === rank(b) ? 0 : rank(a) < rank(b) ? -1 : 1);
-  return all.filter(({layer}) => layer.toLowerCase().includes(needle)).sort((a, b) => sign * compare(a, b) || a.depth - b.depth);
+  const found = all.filter(({layer}) => layer.toLowerCase().includes(needle));
+  return found.sort((a, b) => sign * compare(a, b) || a.depth - b.depth);
 }
 
 /** The table; `choose(layer)` is called for a row, `order(column)` for a heading. */
@@ -81,7 +82,7 @@ function tableRow(row, columns, span, chosen, choose) {
 
 function normCell({norm, state}, [low, high]) {
   const mark = MARKS.find((one) => one.state === state);
-  if (mark) return el('td', {className: 'right norm'}, el('span', {className: `mark ${state}`}, el('b', {textContent: mark.glyph}), mark.name));
+  if (mark) return el('td', {className: 'right norm'}, markLabel(mark));
   const bar = el('span', {className: 'length', 'aria-hidden': 'true'});
   bar.style.width = `${Math.round(4 + (76 * (norm - low)) / Math.max(high - low, 1))}px`;
   return el('td', {className: 'right norm'}, el('span', {className: 'track'}, bar), fromLog(norm));

@@ -1,6 +1,6 @@
 // Light and dark as TensorBoard is, which tells frames nothing of it; else as the reader's system.
 
-const NAMES = ['ink', 'muted', 'line', 'plot', 'surface', 'error', 'warning', 'info', 'first', 'second', 'absent', 'nan', 'inf', 'zero'];
+const NAMES = 'ink muted line plot surface error warning info first second absent nan inf zero'.split(' ');
 
 function outerBody() {
   try {

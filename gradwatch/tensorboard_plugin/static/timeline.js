@@ -6,13 +6,14 @@ import {ending, literal} from './dom.js';
 import {cellAt, heatmapTrace, layerTicks} from './heatmap.js';
 import {markTraces} from './marks.js';
 import {edges} from './numbers.js';
-import {axis, base, caption, stack} from './plot.js';
+import {axis, base, caption, stack, upright} from './plot.js';
 
 const LANE = 20;
 const GAP = 26;
 const TOTAL = 84;
 const COEFFICIENT = 56;
 const MARGIN = {t: 24, r: 12, b: 38};
+const MONOSPACE = 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace';
 const CHARACTER = 6.7; // px of a letter beside the heatmap
 
 /** The layout that the figures of all runs share, so that they are aligned: heights, left margin, axes. */
@@ -24,13 +25,15 @@ export function frame(every, rules, width) {
   const clipped = every.some(({clip}) => clip);
   const heights = [...(rules.length ? [LANE * rules.length] : []), heat, TOTAL, ...(clipped ? [COEFFICIENT] : [])];
   const left = Math.ceil(24 + characters * CHARACTER);
-  return {heights, heat, prefix, characters, left, clipped, rules, width, plot: width - left - MARGIN.r, total: totalAxis(every)};
+  const plot = width - left - MARGIN.r;
+  return {heights, heat, prefix, characters, left, rules, width, plot, total: totalAxis(every)};
 }
 
 /** What all names begin with, in whole parts; it need not stand beside every row. */
 function sharedPrefix(names) {
   const parts = names[0].split('.').slice(0, -1);
-  const shared = parts.findIndex((_, i) => !names.every((name) => name.startsWith(`${parts.slice(0, i + 1).join('.')}.`)));
+  const begins = (i) => names.every((name) => name.startsWith(`${parts.slice(0, i + 1).join('.')}.`));
+  const shared = parts.findIndex((_, i) => !begins(i));
   const kept = parts.slice(0, shared < 0 ? parts.length : shared);
   return names.length > 1 && kept.length ? `${kept.join('.')}.` : '';
 }
@@ -66,7 +69,7 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
       range: [cells.layers.length - 0.5, -0.5],
       showgrid: false,
       ...layerTicks(cells.layers.map((layer) => layer.slice(shared.prefix.length)), heat, shared.characters),
-      tickfont: {family: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace', size: 10.5, color: colours.ink},
+      tickfont: {family: MONOSPACE, size: 10.5, color: colours.ink},
       ticklabelstandoff: 10,
     }),
     yaxis3: axis(colours, {domain: totalDomain, ...shared.total, ticklabelstandoff: 10}),
@@ -95,7 +98,8 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
     traces.push(...laneTraces(begun, rules, cells.hi, colours, 'y'));
   }
   if (clipDomain) {
-    layout.yaxis4 = axis(colours, {domain: clipDomain, range: [-0.05, 1.1], tickvals: [0, 0.5, 1], ticklabelstandoff: 10});
+    const scale = {range: [-0.05, 1.1], tickvals: [0, 0.5, 1], ticklabelstandoff: 10};
+    layout.yaxis4 = axis(colours, {domain: clipDomain, ...scale});
     layout.annotations.push(caption('Clip coefficient, smallest', clipDomain[1], colours));
     if (cells.clip) traces.push(coefficientTrace(cells, colour, 'y4'));
   }
@@ -104,7 +108,8 @@ export function timeline(cells, found, shared, colourRange, colours, colour, sho
 
 /** What lies over the figure: what is ill, since when, and the chosen step and layer. */
 export function shapesOf(cells, found, {plot}, colours, shown) {
-  return [...gutter(cells, found, plot, colours), ...onsets(found, cells, colours), ...crossHair(cells, shown, colours)];
+  const ill = [...gutter(cells, found, plot, colours), ...onsets(found, cells, colours)];
+  return [...ill, ...crossHair(cells, shown, colours)];
 }
 
 /** The chosen step and layer as thin lines. */
@@ -113,11 +118,10 @@ function crossHair(cells, {step, layer}, colours) {
   const line = {color: colours.ink, width: 1};
   const inside = step >= cells.steps[0] && step <= cells.ends.at(-1);
   const at = cells.steps[j] <= step && step <= cells.ends[j] ? cells.centres[j] : step;
+  const row = {type: 'rect', name: 'layer', xref: 'paper', yref: 'y2', x0: 0, x1: 1, y0: i - 0.5, y1: i + 0.5};
   return [
-    ...(inside ? [{type: 'line', name: 'step', xref: 'x', yref: 'paper', x0: at, x1: at, y0: 0, y1: 1, line}] : []),
-    ...(cells.row.has(layer)
-      ? [{type: 'rect', name: 'layer', xref: 'paper', yref: 'y2', x0: 0, x1: 1, y0: i - 0.5, y1: i + 0.5, line, fillcolor: 'rgba(0,0,0,0)'}]
-      : []),
+    ...(inside ? [upright(at, line)] : []),
+    ...(cells.row.has(layer) ? [{...row, line, fillcolor: 'rgba(0,0,0,0)'}] : []),
   ];
 }
 
@@ -151,15 +155,5 @@ function onsets(found, {lo, hi}, colours) {
   return found
     .filter((episode) => isOpen(episode) && episode.severity !== 'info' && episode.start >= lo && episode.start <= hi)
     .filter(({rule}) => !seen.has(rule) && seen.add(rule))
-    .map(({start, severity}) => ({
-      type: 'line',
-      name: 'since',
-      xref: 'x',
-      yref: 'paper',
-      x0: start,
-      x1: start,
-      y0: 0,
-      y1: 1,
-      line: {color: colours[severity], width: 1.2, dash: 'dot'},
-    }));
+    .map(({start, severity}) => upright(start, {color: colours[severity], width: 1.2, dash: 'dot'}, 'since'));
 }

@@ -3,6 +3,7 @@
 import {badge, episodeList, isOpen, SEVERITIES} from './alerts.js';
 import {el, visible} from './dom.js';
 
+const SHOWN = 4; // lines before the rest is folded away
 const WORDS = {error: 'Will not train', warning: 'Look at this', info: 'Healthy'};
 
 /** A card for one run. `report` is the server's answer, `found` the run's episodes. */
@@ -25,13 +26,15 @@ export function verdictCard(run, report, found, choose) {
 function sections(parts) {
   const list = el('dl');
   for (const [title, lines] of parts) {
-    list.append(el('dt', {textContent: title}), el('dd', {}, ...lines.slice(0, 4).map((line) => el('p', {textContent: visible(line)}))));
-    if (lines.length > 4) list.append(rest(lines.slice(4)));
+    list.append(el('dt', {textContent: title}), el('dd', {}, ...paragraphs(lines.slice(0, SHOWN))));
+    if (lines.length > SHOWN) list.append(rest(lines.slice(SHOWN)));
   }
   return list;
 }
 
+const paragraphs = (lines) => lines.map((line) => el('p', {textContent: visible(line)}));
+
 function rest(lines) {
   const more = el('summary', {textContent: `${lines.length} more`});
-  return el('dd', {}, el('details', {}, more, ...lines.map((line) => el('p', {textContent: visible(line)}))));
+  return el('dd', {}, el('details', {}, more, ...paragraphs(lines)));
 }
