@@ -93,7 +93,7 @@ def screenshot(chromium: str, address: str, path: Path, box: tuple[int, int, int
             stderr=subprocess.DEVNULL,
             timeout=180,
         )
-    Image.open(path).crop(box).quantize(256).save(path, optimize=True)
+    Image.open(path).crop(box).convert("RGB").save(path, optimize=True)
     print(path)
 
 
