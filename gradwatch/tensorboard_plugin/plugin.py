@@ -116,7 +116,7 @@ class GradientsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         context, experiment = _place(request)
         found = self._store.runs(context, experiment)
         runs = [views.run(name, *listed) for name, listed in found.items()]
-        return _json(request, {"runs": runs, "plotly": self._library is not None})
+        return _json(request, {"runs": runs, "plotly": plotly_js() is not None})
 
     def _view(self, route: Route, request: Request) -> Response:
         parameters = {"run": Name(), **route.parameters}
