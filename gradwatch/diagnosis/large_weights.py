@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import CLEAR, rescale
+from gradwatch.diagnosis.rescaling import CLEAR, wrong_size
 from gradwatch.diagnosis.start import excess_of_weights, inputs, signal
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
@@ -57,24 +57,11 @@ class LargeWeights:
         if probe is None or not probe.weights:
             return self._by_signal(history)
         off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e > CLEAR}
-        whole = math.fsum(off.values())
-        if whole < self.min_log_gain:
+        if math.fsum(off.values()) < self.min_log_gain:
             return None
-        reference = weight_reference(probe)
-        gain = reference * mean_gain(list(off.values()))
         given = inputs(history, probe)
-        return Diagnosis(
-            "large_weights",
-            confidence=0.5 if given is not None and given.are_unscaled else 0.9,
-            layers=tuple(off),
-            evidence=(
-                f"at the first step the weights of {span(list(off))} have a squared gain of {gain:.3g} per layer; "
-                f"{reference:.2g} would make up for the activations",
-                f"by that alone the signal {changes(whole)} over {len(off)} layers, and so does the gradient",
-            ),
-            remedy=rescale(off, reference),
-            change="init_scale",
-        )
+        confidence = 0.5 if given is not None and given.are_unscaled else 0.9
+        return wrong_size("large_weights", confidence, off, weight_reference(probe))
 
     def _by_signal(self, history: History) -> Diagnosis | None:
         sizes = signal(history)

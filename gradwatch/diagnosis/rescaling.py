@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from gradwatch.diagnosis.words import span
+from gradwatch.diagnosis.words import changes, mean_gain, span
+from gradwatch.records import Diagnosis
 
 ALIKE = 0.2
 """Factors that are within so much of each other are one."""
@@ -34,4 +35,21 @@ def rescale(excess: Mapping[str, float], reference: float) -> str:
     return (
         f"multiply the initial weights of {span(list(excess))} by {factor:.3g}: "
         f"the squared gain is then {reference:.3g} per layer{like}"
+    )
+
+
+def wrong_size(cause: str, confidence: float, excess: Mapping[str, float], reference: float) -> Diagnosis:
+    """The diagnosis of weights whose size at the first step alone makes the signal fade or grow."""
+    gain, whole = reference * mean_gain(list(excess.values())), math.fsum(excess.values())
+    return Diagnosis(
+        cause,
+        confidence,
+        layers=tuple(excess),
+        evidence=(
+            f"at the first step the weights of {span(list(excess))} have a squared gain of {gain:.3g} per layer; "
+            f"{reference:.2g} would make up for the activations",
+            f"by that alone the signal {changes(whole)} over {len(excess)} layers, and so does the gradient",
+        ),
+        remedy=rescale(excess, reference),
+        change="init_scale",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import CLEAR, rescale
+from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_size
 from gradwatch.diagnosis.start import excess_of_weights, signal
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
@@ -83,22 +83,9 @@ class SmallWeights:
     def _by_size(self, history: History, probe: BackwardProfile) -> Diagnosis | None:
         """Where no gradient is left to look at, or the network has woken up, by what the weights were at first."""
         off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e < -CLEAR}
-        whole = math.fsum(off.values())
-        if whole > -SEVERE:
+        if math.fsum(off.values()) > -SEVERE:
             return None
-        reference, gain = weight_reference(probe), mean_gain(list(off.values()))
-        return Diagnosis(
-            "small_weights",
-            confidence=0.8,
-            layers=tuple(off),
-            evidence=(
-                f"at the first step the weights of {span(list(off))} have a squared gain of {gain * reference:.3g} per "
-                f"layer; {reference:.2g} would make up for the activations",
-                f"by that alone the signal {changes(whole)} over {len(off)} layers, and so does the gradient",
-            ),
-            remedy=rescale(off, reference),
-            change="init_scale",
-        )
+        return wrong_size("small_weights", 0.8, off, weight_reference(probe))
 
     def _by_signal(self, history: History) -> Diagnosis | None:
         sizes = signal(history)
