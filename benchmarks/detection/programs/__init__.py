@@ -2,6 +2,7 @@
 
 from benchmarks.detection.programs import (
     dead_relu,
+    drawn,
     half_precision,
     high_lr,
     large_init,
@@ -16,7 +17,7 @@ from benchmarks.detection.programs import (
     tiny_init,
     unscaled_data,
 )
-from benchmarks.detection.programs.healthy import PROGRAMS as HEALTHY
+from benchmarks.detection.programs.healthy import PROGRAMS as CHOSEN_HEALTHY
 from benchmarks.detection.task import Program
 
 FAULTY: tuple[Program, ...] = (
@@ -34,7 +35,9 @@ FAULTY: tuple[Program, ...] = (
     *dead_relu.PROGRAMS,
     *saturated.PROGRAMS,
     *nonfinite.PROGRAMS,
+    *drawn.FAULTY,
 )
+HEALTHY: tuple[Program, ...] = (*CHOSEN_HEALTHY, *drawn.HEALTHY)
 ALL: tuple[Program, ...] = FAULTY + HEALTHY
 
 __all__ = ["ALL", "FAULTY", "HEALTHY"]
