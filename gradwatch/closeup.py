@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,18 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.nn.utils.rnn import PackedSequence
 
-from gradwatch.layers import places
+from gradwatch.inputs import input_shares
+from gradwatch.layers import Place, places
 from gradwatch.records import FloatArray, Layer
 
 FLAT = 0.05
 """Of its largest, the derivative below which an activation counts as saturated."""
+
+MODULES = 32
+"""Of the modules with weights, how many are looked at for what they are given, evenly along the model."""
+
+CALLS = 4
+"""Of the calls of one of them in a step, how many; a layer may be called once per time step."""
 
 NODES = 32
 """Of the autograd graph, how many are looked at to find the layer that feeds an activation."""
@@ -34,8 +41,10 @@ _RECURRENT = {kind.forward for kind in (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.
 """torch's own: what a class with a forward of its own takes, and does with it, is not known."""
 
 _UNWATCHED = -1
+T = TypeVar("T")
 _Counts: TypeAlias = "dict[int, tuple[Tensor | int, int]]"
 _Norms: TypeAlias = "dict[int, dict[int, Tensor]]"
+_Shares: TypeAlias = "dict[int, list[Tensor]]"
 
 
 class CloseupStats(NamedTuple):
@@ -47,6 +56,12 @@ class CloseupStats(NamedTuple):
     """float64 [L], of a recurrent layer, the largest gradient of the early time steps to the largest of all."""
     time_gain: FloatArray
     """float64 [L], the same per time step between the two: the geometric mean, 1 where the largest is an early one."""
+    variation: FloatArray
+    """float64 [L], share of what a layer is given that differs from example to example."""
+    variation_within: FloatArray
+    """float64 [L], of a linear layer that is given a sequence, share that differs from place to place within one."""
+    given_nothing: FloatArray
+    """float64 [L], share of the examples of which a layer is given nothing but zeros."""
 
 
 class Closeup:
@@ -67,6 +82,10 @@ class Closeup:
     cell are the time steps, until the first gradient arrives; calls that none arrives at do not count. NaN for fewer
     than 8 time steps, for a gradient that is 0 or not finite, and for bidirectional layers, whose two directions mix.
 
+    ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
+    called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
+    many layers MODULES of them. NaN for a single example, for indices, and for recurrent layers.
+
     Args:
         model: the module to look at; it is held by a weak reference.
         layers: the watched ones, as ``monitor.layers``.
@@ -77,8 +96,9 @@ class Closeup:
         >>> closeup = Closeup(model, LayerTable(model).layers)
         >>> closeup.arm()
         >>> model(torch.full((2, 1), 1e6)).sum().backward()
-        >>> closeup.take().saturated.tolist()
-        [1.0, nan]
+        >>> stats = closeup.take()
+        >>> stats.saturated.tolist(), stats.variation.tolist()
+        ([1.0, nan], [0.0, 0.0])
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
@@ -87,20 +107,25 @@ class Closeup:
         self._row_of = {name: row for row, layer in enumerate(layers) for name in layer.parameters}
         self._activations: list[tuple[weakref.ref[nn.Module], tuple[float, float]]] = []
         self._recurrent: list[tuple[weakref.ref[nn.Module], int]] = []
+        self._given: list[tuple[weakref.ref[nn.Module], int]] = []
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._saturated: _Counts = {}
         self._norms: _Norms = {}
+        self._shares: _Shares = {}
         for place in places(model):
             limits = linear_range(place.module)
             if limits is not None:
                 self._activations.append((weakref.ref(place.module), limits))
             elif _is_one_way(place.module) and (row := self._row_below(place.path)) is not None:
                 self._recurrent.append((weakref.ref(place.module), row))
+            elif (row := self._row_of_weights(place)) is not None:
+                self._given.append((weakref.ref(place.module), row))
+        self._given = spread(self._given, MODULES)
 
     def arm(self) -> None:
         """Put hooks in place for the coming step; nothing where they are, or where there is nothing to look at."""
         model = self._model()
-        if self._handles or model is None or not (self._activations or self._recurrent):
+        if self._handles or model is None:
             return
         rows, order = self._rows(model), count()
         for reference, limits in self._activations:
@@ -111,12 +136,16 @@ class Closeup:
             if (module := reference()) is not None:
                 listen = partial(_listen, self._norms.setdefault(row, {}), order)
                 self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
+        for reference, row in self._given:
+            if (module := reference()) is not None:
+                weigh = partial(_weigh, self._shares.setdefault(row, []))
+                self._handles.append(module.register_forward_pre_hook(_Hook(weigh)))
 
     def take(self) -> CloseupStats:
         """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
-        saturated, norms = self._saturated, self._norms
+        saturated, norms, shares = self._saturated, self._norms, self._shares
         self.close()
-        stats = CloseupStats(*np.full((3, self._layers), np.nan))
+        stats = CloseupStats(*np.full((len(CloseupStats._fields), self._layers), np.nan))
         for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):
                 stats.saturated[row] = int(flat) / outputs
@@ -124,6 +153,10 @@ class Closeup:
             with contextlib.suppress(Exception):
                 found = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
                 stats.time_ratio[row], stats.time_gain[row] = found
+        for row, given in shares.items():
+            if given:
+                between, within, nothing = max((call.tolist() for call in given), key=lambda call: (call[0], -call[2]))
+                stats.variation[row], stats.variation_within[row], stats.given_nothing[row] = between, within, nothing
         return stats
 
     def close(self) -> None:
@@ -131,7 +164,7 @@ class Closeup:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._saturated, self._norms = {}, {}
+        self._saturated, self._norms, self._shares = {}, {}, {}
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -141,6 +174,14 @@ class Closeup:
         """The row of the module at ``path``, whose parameters may lie in modules of a parametrization."""
         prefix = path and f"{path}."
         return next((row for name, row in self._row_of.items() if name.startswith(prefix)), None)
+
+    def _row_of_weights(self, place: Place) -> int | None:
+        """The row of the module's own matrix or kernel; None where it has none, or nothing but a table."""
+        if isinstance(place.module, (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase)):
+            return None
+        prefix = place.path and f"{place.path}."
+        own = (key for key, p in place.module._parameters.items() if p is not None and p.ndim >= 2)
+        return next((self._row_of[prefix + key] for key in own if prefix + key in self._row_of), None)
 
     def _rows(self, model: nn.Module) -> dict[int, int]:
         """The row of each parameter by its id, which is valid while the model holds it."""
@@ -236,6 +277,17 @@ def feeding_row(output: Tensor, rows: Mapping[int, int]) -> int | None:
     return None
 
 
+def spread(values: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of ``values``, evenly, with the first and the last.
+
+    >>> spread(range(10), 4)
+    [0, 3, 6, 9]
+    """
+    if len(values) <= count:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
 class _Hook:
     """A hook that never fails. In a copy of the module, or a file of it, is one that does nothing in its place."""
 
@@ -276,6 +328,13 @@ def _count(
             found = torch.count_nonzero((output <= limits[0]) | (output >= limits[1]))
             before, outputs = seen.get(row, (0, 0))
             seen[row] = before + found, outputs + output.numel()
+
+
+def _weigh(seen: list[Tensor], module: nn.Module, args: tuple[Any, ...]) -> None:
+    """As a forward pre-hook of a layer with weights: what it is given."""
+    given = args[0] if args else None
+    if len(seen) < CALLS and isinstance(given, Tensor) and given.is_floating_point() and given.ndim >= 2:
+        seen.append(input_shares(given, sequences=isinstance(module, nn.Linear)))
 
 
 def _listen(

@@ -210,7 +210,7 @@ class LayerTable:
         self.version += 1
         self.sharding = sharding_of([p for p, _ in slots], [row for _, row in slots], fsdp)
 
-    def _names(self, place: _Place, fsdp: Container[int]) -> list[str]:
+    def _names(self, place: Place, fsdp: Container[int]) -> list[str]:
         """The layer name of each of the module's own parameters, "" for one that cannot have a gradient."""
         by_parameter = self._granularity == "parameter"
         return [
@@ -238,7 +238,7 @@ def _structure(modules: Sequence[nn.Module], parameters: Iterable[Tensor | None]
     return [*map(id, parameters), *map(id, children), *counts]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A module, its path without the names of wrappers, and the layer that its own parameters belong to."""
 
     module: nn.Module
@@ -247,15 +247,15 @@ class _Place(NamedTuple):
     kind: str
 
 
-def places(root: nn.Module) -> Iterator[_Place]:
+def places(root: nn.Module) -> Iterator[Place]:
     """Each module once, in the order of ``named_modules()``."""
     seen: set[int] = set()
 
-    def walk(module: nn.Module, path: str, layer: str, kind: str) -> Iterator[_Place]:
+    def walk(module: nn.Module, path: str, layer: str, kind: str) -> Iterator[Place]:
         if id(module) in seen:
             return
         seen.add(id(module))
-        yield _Place(module, path, layer, kind)
+        yield Place(module, path, layer, kind)
         for name, child in module._modules.items():
             if child is None:
                 continue

@@ -88,6 +88,11 @@ class StepStats:
         time_ratio: float64 [L], of a recurrent layer the gradient that reaches the first quarter of the time steps,
             relative to the largest at any; NaN of others.
         time_gain: float64 [L], the same per time step between the two.
+        variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
+            where that is not known.
+        variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
+            to place within an example.
+        given_nothing: float64 [L], share of the examples of which a layer's input is nothing but zeros.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
@@ -111,6 +116,9 @@ class StepStats:
     saturated: FloatArray | None = None
     time_ratio: FloatArray | None = None
     time_gain: FloatArray | None = None
+    variation: FloatArray | None = None
+    variation_within: FloatArray | None = None
+    given_nothing: FloatArray | None = None
     half: bool | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch.capture import input_size
+from gradwatch.closeup import CloseupStats
 from gradwatch.layers import check_granularity
 from gradwatch.records import BoolArray, FloatArray, IntArray, Layer, StepStats
 from gradwatch.sampled import Elements, Moved
@@ -75,6 +76,9 @@ class Recording:
         saturated: [C, L] what it sees there: see :class:`~gradwatch.records.StepStats`.
         time_ratio: [C, L] likewise.
         time_gain: [C, L] likewise.
+        variation: [C, L] likewise.
+        variation_within: [C, L] likewise.
+        given_nothing: [C, L] likewise.
         half: [C] likewise; -1 where it is not known.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
@@ -129,6 +133,9 @@ class Recording:
     saturated: FloatArray
     time_ratio: FloatArray
     time_gain: FloatArray
+    variation: FloatArray
+    variation_within: FloatArray
+    given_nothing: FloatArray
     half: IntArray
     recurrent: tuple[str, ...]
     time_steps: IntArray
@@ -188,9 +195,7 @@ class Recording:
                 half = self.half[looked[step]]
                 more["half"] = None if half < 0 else bool(half)
                 if granularity == "layer" and step > 0:  # a Monitor has no hooks in place before its first step
-                    more |= {
-                        name: getattr(self, name)[looked[step]] for name in ("saturated", "time_ratio", "time_gain")
-                    }
+                    more |= {name: getattr(self, name)[looked[step]] for name in CloseupStats._fields}
             with np.errstate(over="ignore", invalid="ignore"):
                 total = float(np.sqrt(np.sum(norm * norm)))
             yield StepStats(step, names, norm, has_grad, total, numel=numel, skipped=bool(self.skipped[step]), **more)

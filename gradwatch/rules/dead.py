@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.records import Severity
+from gradwatch.patterns import check_number
+from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
 
@@ -22,14 +23,20 @@ class Dead(LayerRule):
     WARNING to look, after more patience. A layer without a gradient (frozen, not used) is not dead, and where all
     layers are zero there is nothing to learn from, as with a hinge loss whose margins are kept.
 
+    As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
+    stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
+    sampled ones.
+
     Args:
         patience: steps in a row before the alert, for layers that are cut off from the output.
         isolated_patience: the same for a dead layer among living ones.
         recovery: steps in a row with a gradient before the episode is over.
         warmup: steps at the start that are not judged: branches initialised to zero come alive there.
+        nothing: limit of the share of the examples that give a layer nothing, for ``patience`` looks in a row.
 
     Raises:
         ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
 
     Example:
         >>> for alert in Dead().check(History.from_grad_norms(fc1=[0.0] * 10, fc2=[1.0] * 10)):
@@ -47,15 +54,19 @@ class Dead(LayerRule):
     isolated_patience: int = 50
     recovery: int = 1
     warmup: int = 3
+    nothing: float = 0.8
+    # In healthy networks of docs/detection.md every example gives every layer something, even where 95% is zero.
 
     def __post_init__(self) -> None:
+        check_number("Dead: nothing", self.nothing, above=0, at_most=1)
         self._check_steps("isolated_patience", at_least=1)
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
-        if not history.latest.norm_range[0] > 0:
+        self._look(history)
+        if not history.latest.norm_range[0] > 0 or self._starved["looks"][0] >= self.patience:
             return False
         self._zero["steps"][:] = 0
         return True
@@ -64,13 +75,19 @@ class Dead(LayerRule):
         stats = history.latest
         assert stats is not None
         self._zero.align(stats.layers)
+        self._look(history)
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
+        starved = self._before_starved(stats)
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
         self._zero["steps"] = steps
         bad = (steps > 0) & (cut_off | (steps > self.isolated_patience - self.patience))
         self._episodes.align(stats.layers)
+        self._episodes["bad_steps"] = np.where(
+            starved, np.fmax(self._episodes["bad_steps"], self.patience - 1), self._episodes["bad_steps"]
+        )
+        bad, cut_off, alive = bad | starved, cut_off | starved, alive & ~starved
         opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
         self._cut_off = bool((opens & cut_off).any())
         waits = opens & ~cut_off & self._cut_off  # the alerts of one step are of one kind
@@ -79,6 +96,9 @@ class Dead(LayerRule):
         return Judgement(stats.grad_norm, np.zeros(len(zero)), bad & ~waits, good=alive, known=known, severity=severity)
 
     def describe(self, value: float, threshold: float) -> str:
+        if value > 0:
+            share, layer = self._starved["share"][0], self._layers[self._starved["row"][0]]
+            return f"{share:.0%} of the examples give {layer}, which lies behind it, nothing but zeros"
         if self._cut_off:
             return f"gradient was exactly zero for {self.patience} steps, and so was that of every layer before it"
         return f"gradient was exactly zero for {self.isolated_patience} steps"
@@ -86,4 +106,47 @@ class Dead(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._zero = self._remembered["zero"] = LayerState(steps=0)
+        self._starved = self._remembered["starved"] = LayerState(seen=0, looks=0, row=0, share=0.0)
+        self._starved.align(("",))  # one entry, for the whole model
         self._cut_off = False
+        self._layers: tuple[str, ...] = ()
+
+    def _before_starved(self, stats: StepStats) -> BoolArray:
+        """bool [L], the layers before the one that has been given nothing for long enough."""
+        self._layers = stats.layers
+        long = self._starved["looks"][0] >= self.patience
+        before: BoolArray = stats.has_grad & (np.arange(len(stats.layers)) < (self._starved["row"][0] if long else 0))
+        return before
+
+    def _look(self, history: History) -> None:
+        """What a close look tells: the first layer that is given nothing, where it stays so from there on."""
+        stats, starved = history.latest, self._starved
+        assert stats is not None
+        if stats.given_nothing is None or stats.variation is None or starved["seen"][0] == history.count:
+            return
+        starved["seen"][0] = history.count
+        row = first_starved(stats.given_nothing, stats.variation, self.nothing)
+        starved["looks"][0] = 0 if row is None else starved["looks"][0] + 1
+        if row is not None:
+            starved["row"][0], starved["share"][0] = row, stats.given_nothing[row]
+
+
+SAME = 1e-7
+"""Share that differs from example to example up to which there is no difference."""
+
+
+def first_starved(given_nothing: FloatArray, variation: FloatArray, limit: float) -> int | None:
+    """The first layer but one that at least ``limit`` of the examples give nothing, if that stays so to the last one.
+
+    A layer that is given nothing passes its bias on, the same for every example.
+
+    >>> nan = np.nan
+    >>> first_starved(np.array([0.0, nan, 0.9, 0.0]), np.array([1.0, nan, 0.2, 0.0]), 0.8)
+    2
+    >>> first_starved(np.array([0.0, nan, 0.9, 0.0]), np.array([1.0, nan, 0.2, 0.3]), 0.8)
+    """
+    known = np.flatnonzero(np.isfinite(given_nothing))[1:]
+    nothing = np.where(variation[known] < SAME, 1.0, given_nothing[known])
+    lasting = np.minimum.accumulate(nothing[::-1])[::-1] >= limit
+    found = known[lasting & (given_nothing[known] >= limit)]
+    return int(found[0]) if len(found) else None

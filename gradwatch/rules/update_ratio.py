@@ -10,8 +10,8 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule, is_shallow
+from gradwatch.records import BoolArray, Severity
+from gradwatch.rules.base import EARLY, Judgement, LayerRule, is_shallow
 from gradwatch.rules.state import LayerState
 
 
@@ -27,6 +27,8 @@ class UpdateRatio(LayerRule):
 
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.
+        again: the same for the second of the first steps that exceeds it, in a network of at least four layers, where
+            the changes of all layers multiply.
         low: lower limit of each layer, 0 for none: a learning rate that warms up from zero is below any for a while.
         patience: measurements in a row before the alert.
         recovery: measurements in a row within the range before the episode is over.
@@ -58,12 +60,15 @@ class UpdateRatio(LayerRule):
     high: PerLayer = 0.5
     # Twice what the first steps of healthy runs in docs/detection.md reach; half of the weights' size forgets what
     # they were initialised to.
+    again: PerLayer = 0.15
+    # The first steps of healthy networks of four layers and more reach 0.09; of one layer or two, 0.4.
     low: PerLayer = 0.0
     patience: int = 1
     recovery: int = 1
 
     def __post_init__(self) -> None:
         self._check_limit("high", above=0)
+        self._check_limit("again", above=0)
         self._check_limit("low", at_least=0)
         super().__post_init__()
         if not isinstance(self.high, Mapping) and not isinstance(self.low, Mapping) and self.low >= self.high:
@@ -80,6 +85,8 @@ class UpdateRatio(LayerRule):
         high, low = self.limit("high", stats.layers), self.limit("low", stats.layers)
         known = ~np.isnan(ratio)
         of_all = np.inf if stats.total_update is None else stats.total_update
+        if self._again(history, known):
+            high = np.fmin(high, self.limit("again", stats.layers))
         too_much = (ratio > high) & ((of_all > high) | np.isnan(of_all))
         row = self._row["steps"]
         row[0] = row[0] + 1 if too_much.any() else 0
@@ -89,8 +96,23 @@ class UpdateRatio(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._row = self._remembered["row"] = LayerState(steps=0)
+        self._row = self._remembered["row"] = LayerState(steps=0, large=0)
         self._row.align(("",))  # one entry, for the whole model
+
+    def _again(self, history: History, known: BoolArray) -> bool:
+        """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
+        stats = history.latest
+        assert stats is not None
+        deep = np.count_nonzero(stats.has_grad) >= DEEP and known.any()
+        large = (
+            deep and history.count <= EARLY and (stats.total_update or 0.0) > self.limit("again", stats.layers).max()
+        )
+        self._row["large"][0] += large
+        return bool(large and self._row["large"][0] > 1)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"a step changed the weights by {value:.0%} of their size"
+
+
+DEEP = 4
+"""Layers from which the changes of all of them multiply (Bernstein et al., NeurIPS 2020)."""

@@ -9,8 +9,9 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.records import BoolArray, FloatArray, Severity
+from gradwatch.rules.base import EARLY, Judgement, LayerRule
+from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
 
 
@@ -28,7 +29,9 @@ class Vanishing(LayerRule):
 
     A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still. Where the
     input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough: a
-    signal that fades forward and a gradient that fades backward are one fault seen from both sides.
+    signal that fades forward and a gradient that fades backward are one fault seen from both sides. So is a signal that
+    from the start no longer tells the examples apart when it arrives at the last layer, or in a transformer the places
+    of a sequence: there, the single layers without a gradient are found.
 
     A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless a layer after it vanishes too.
 
@@ -89,7 +92,7 @@ class Vanishing(LayerRule):
         self._note(history)
         if not largest < np.inf:
             return False
-        if least < self.highest("threshold"):
+        if least < self.highest("threshold") or self._signal.is_lost_within:
             return False
         highest = max(self.highest("norm_ratio"), float(self._faded["norm_ratio"][0]))
         if least < highest * largest:
@@ -119,6 +122,9 @@ class Vanishing(LayerRule):
                 lost &= _up_to_here(values / size) < bound
                 limit = np.fmin(limit, bound * size)
             back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
+        alone = self._alone(usual / _root(stats.numel, len(norm)))
+        lost |= alone
+        back &= ~alone
         absolute = self.limit("threshold", layers)
         self._remember_peak(now, layers)
         still = ~(history.update_ratio > STILL) & (self._peak["norm"] < 10 * absolute)
@@ -131,23 +137,28 @@ class Vanishing(LayerRule):
         few = bad.sum() < max(2, FEW * present.sum())
         one_fall = _largest_fall(usual / _root(stats.numel, len(norm))) > (ONE_FALL_OF_FEW if few else ONE_FALL)
         late = bad.any() and np.median(self._peak["fine"][bad]) >= LATE
-        alone = present.sum() > 2 > (present & ~back).sum()
-        severity = Severity.WARNING if (one_fall or late or alone) and not tiny.any() else None
+        single = present.sum() > 2 > (present & ~back).sum()
+        certain = tiny.any() or self._faded["alike"][0] or self._signal.is_lost_within
+        severity = Severity.WARNING if (one_fall or late or single) and not certain else None
         self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
         return Judgement(norm, limit, bad, good, severity=severity)
 
     def describe(self, value: float, threshold: float) -> str:
-        return (
-            f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps, "
-            "and so did every layer before it"
-        )
+        stayed = f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"
+        if self._signal.is_lost_within:
+            return f"{stayed}: the places of a sequence look alike to it"
+        stayed += ", and so did every layer before it"
+        if self._faded["alike"][0]:
+            stayed += f"; of what the last layer is given {self._signal.share:.1g} differs from example to example"
+        return stayed
 
     def reset(self) -> None:
         super().reset()
         self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0)
-        self._faded = self._remembered["faded"] = LayerState(ratio=0.0, norm_ratio=0.0)
+        self._faded = self._remembered["faded"] = LayerState(ratio=0.0, norm_ratio=0.0, alike=False)
         self._faded.align(("",))  # one entry, for the whole model
+        self._signal = self._remembered["signal"] = Signal()
 
     def _usual(self, history: History) -> FloatArray:
         """float64 [L], the median norm of the steps in the window; 0 where there was no gradient."""
@@ -161,13 +172,25 @@ class Vanishing(LayerRule):
         """What a close look at a step tells: how far the forward signal has faded while the weights hardly move."""
         stats = history.latest
         assert stats is not None
+        self._signal.look(history)
         if stats.input_size is None or stats.update_ratio is None:
             return
         known = stats.input_size[np.isfinite(stats.input_size)]
         moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
         faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
-        self._faded["ratio"][0] = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
-        self._faded["norm_ratio"][0] = HIGHEST if faded else 0.0
+        # By Adam a network may find its way out of that, if not at once.
+        alike = self._signal.is_lost and (history.count > EARLY or (len(moved) > 0 and moved.min() < FEEBLE))
+        least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
+        self._faded["ratio"][0] = max(least, ALIKE * alike)
+        self._faded["norm_ratio"][0] = max(HIGHEST * faded, ALIKE * alike)
+        self._faded["alike"][0] = alike
+
+    def _alone(self, size: FloatArray) -> BoolArray:
+        """bool [L], where the places of a sequence look alike: the single layers that get nothing, as keys, queries."""
+        if not self._signal.is_lost_within:
+            return np.zeros(len(size), bool)
+        lost: BoolArray = size < ALONE * size.max()
+        return lost
 
     def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
         self._peak.align(layers)
@@ -186,6 +209,9 @@ IF_IT_MOVES = 1 / 3
 SLOW = 1e-3
 """Median update ratio of the layers below which the weights hardly move: 1% of their size in ten steps."""
 
+FEEBLE = 3e-4
+"""Update ratio of the stillest layer up to which a network that cannot tell examples apart is not on its way out."""
+
 FADED = 0.2
 """Size of the last layer's input below which the signal has faded; of healthy networks it is above 0.3."""
 
@@ -194,6 +220,12 @@ BOTH = 1.26e-2
 
 HIGHEST = 0.2
 """Limit of the gradient's part in it."""
+
+ALIKE = 0.3
+"""The same where the signal no longer tells the examples apart."""
+
+ALONE = 1e-4
+"""Limit of a single layer, relative to the largest, where it no longer tells the places of a sequence apart."""
 
 LATE = 20
 """Steps that a layer was fine, after which it is late for an ERROR."""

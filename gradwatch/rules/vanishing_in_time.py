@@ -11,6 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
 from gradwatch.rules.base import EARLY, Judgement, LayerRule
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -20,12 +21,15 @@ class VanishingInTime(LayerRule):
     The weights are shared by all time steps, so their gradients look normal: the late time steps provide them, and what
     came early in a sequence cannot be learned. It is seen at the first steps and at the sampled ones. A layer as it is
     freshly made forgets too, and learns to remember within a hundred steps where something calls for it; so at first
-    only what forgets faster than that counts, and later what has not learned.
+    only what forgets faster than that counts, and later what has not learned, which one look after the first steps
+    tells.
 
     Args:
-        ratio: limit of the largest gradient among the early time steps, relative to the largest of all.
+        first_ratio: limit of the largest gradient among the early time steps, relative to the largest of all, at the
+            first steps.
         first_gain: limit of what is left of the gradient per time step, at the first steps.
-        gain: the same later on.
+        ratio: as ``first_ratio`` later on.
+        gain: as ``first_gain`` later on.
         patience: looks in a row before the alert.
         recovery: looks in a row beyond the limits before the episode is over.
 
@@ -50,24 +54,31 @@ class VanishingInTime(LayerRule):
     severity: ClassVar[Severity] = Severity.ERROR
     quantity: ClassVar[str] = "share of the gradient"
 
-    ratio: PerLayer = 1e-4
+    first_ratio: PerLayer = 1e-4
     # Networks that learn what came 20 to 30 time steps ago have 0.01 and more from the start, in docs/detection.md.
     first_gain: PerLayer = 0.33
     # PyTorch's RNN has 0.4 to 0.55 as it is initialised, LSTM and GRU 0.6; they forget half at each time step.
-    gain: PerLayer = 0.75
+    ratio: PerLayer = 3e-3
+    # After a hundred steps those that learn have 0.02 and more.
+    gain: PerLayer = 0.8
     # Those that have learned a label of 100 to 200 time steps keep 0.85 or more.
     patience: int = 2
     recovery: int = 2
 
     def __post_init__(self) -> None:
-        for argument in ("ratio", "first_gain", "gain"):
+        for argument in ("first_ratio", "first_gain", "ratio", "gain"):
             self._check_limit(argument, above=0, at_most=1)
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
         ratio = history.latest.time_ratio
-        return ratio is None or not np.logical_or.reduce(ratio < self.highest("ratio"))
+        if ratio is None:
+            return True
+        if np.logical_or.reduce(ratio < max(self.highest("first_ratio"), self.highest("ratio"))):
+            return False
+        self._forgets["looks"][:] = 0
+        return True
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest
@@ -75,11 +86,22 @@ class VanishingInTime(LayerRule):
         unknown = np.full(len(stats.layers), np.nan)
         ratio = unknown if stats.time_ratio is None else stats.time_ratio
         gain = unknown if stats.time_gain is None else stats.time_gain
+        known, forgets, episodes = ~np.isnan(ratio), self._forgets, self._episodes
+        forgets.align(stats.layers)
         limit = self.limit("ratio", stats.layers)
-        allowed = self.limit("first_gain" if history.count <= EARLY else "gain", stats.layers)
-        bad = (ratio < limit) & (gain < allowed)
-        known = ~np.isnan(ratio)
+        bad = (ratio < limit) & (gain < self.limit("gain", stats.layers))
+        forgets["looks"] = np.where(bad, forgets["looks"] + 1, np.where(known, 0, forgets["looks"]))
+        if history.count > EARLY:  # the first looks count as well, where they were no better
+            so_far = np.fmin(forgets["looks"], self.patience) - 1
+            episodes["bad_steps"] = np.where(bad, np.fmax(episodes["bad_steps"], so_far), episodes["bad_steps"])
+        else:
+            limit = self.limit("first_ratio", stats.layers)
+            bad = (ratio < limit) & (gain < self.limit("first_gain", stats.layers))
         return Judgement(ratio, limit, bad, good=known & ~bad, known=known)
+
+    def reset(self) -> None:
+        super().reset()
+        self._forgets = self._remembered["forgets"] = LayerState(looks=0)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"

@@ -29,7 +29,8 @@ def check(rule: VanishingInTime, *seen: tuple[float, float] | None, before: int 
         (1e-9, 0.2, True, True),
         (1e-9, 0.5, False, True),  # as freshly made
         (1e-9, 0.9, False, False),  # over many time steps
-        (1e-3, 0.2, False, False),  # over few
+        (1e-3, 0.2, False, True),  # over few
+        (1e-2, 0.2, False, False),  # over fewer
         (NAN, NAN, False, False),
     ],
 )
@@ -43,6 +44,13 @@ def test_what_is_left_at_early_time_steps_and_per_time_step(
         )
 
 
+def test_one_later_look_is_enough_where_the_first_ones_were_no_better() -> None:
+    as_made, nothing = (1e-9, 0.5), [None] * 25
+    assert [a.step for a in check(VanishingInTime(), as_made, *nothing, as_made)] == [26]
+    assert check(VanishingInTime(), as_made, (0.5, 0.9), *nothing, as_made) == []
+    assert check(VanishingInTime(), (0.5, 0.9), *nothing, as_made) == []
+
+
 def test_its_words_and_its_recovery() -> None:
     found = check(VanishingInTime(), (1e-9, 0.2), None, (1e-9, 0.2), (0.5, 0.9), (0.5, 0.9))
     assert [a.message for a in found] == [
@@ -51,7 +59,7 @@ def test_its_words_and_its_recovery() -> None:
     ]
 
 
-@pytest.mark.parametrize("argument", ["ratio", "first_gain", "gain"])
+@pytest.mark.parametrize("argument", ["first_ratio", "first_gain", "ratio", "gain"])
 @pytest.mark.parametrize(("value", "error"), [(0.0, ValueError), (2.0, ValueError), (None, TypeError)])
 def test_arguments_out_of_range(argument: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^VanishingInTime: {argument} must be "):
