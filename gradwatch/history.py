@@ -10,6 +10,9 @@ import numpy as np
 from gradwatch.patterns import check_whole_number
 from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats
 
+EARLY = 20
+"""Steps that count as the start of a run."""
+
 
 class History:
     """A bounded window of :class:`~gradwatch.records.StepStats`, oldest first.

@@ -30,8 +30,9 @@ def input_shares(given: Tensor, sequences: bool) -> Tensor:
     unknown = x.new_full((), torch.nan)
     if len(x) < 2 or not x.numel():
         return unknown.expand(3)
+    nothing = (x.flatten(1) == 0).all(1).float().mean()
     x = x / x.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)  # or the squares of a faded signal underflow
     size = x.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
     between = x.var(0, correction=0).mean() / size
     within = x.var(1, correction=0).mean() / size if sequences and x.ndim == 3 and x.shape[1] > 1 else unknown
-    return torch.stack([between, within, (x.flatten(1) == 0).all(1).float().mean()])
+    return torch.stack([between, within, nothing])

@@ -23,7 +23,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from torch.utils.checkpoint import checkpoint
 
 from gradwatch import closeup as module_under_test
-from gradwatch.closeup import Closeup, CloseupStats, feeding_row, linear_range, step_norms, time_ratio
+from gradwatch.closeup import CALLS, MODULES, Closeup, CloseupStats, feeding_row, linear_range, step_norms, time_ratio
+from gradwatch.inputs import input_shares
 from gradwatch.layers import LayerTable
 from tests.fingerprint import hook_counts, printed
 from tests.tensors import INF, NAN, normal
@@ -892,7 +893,7 @@ def test_a_traced_model_is_the_same() -> None:
 
 
 def test_where_there_is_nothing_to_look_at_it_costs_nothing() -> None:
-    model = nn.Sequential(nn.Linear(SIZE, SIZE), nn.ReLU())
+    model = nn.Sequential(nn.LayerNorm(SIZE), nn.ReLU())
     look = closeup(model)
 
     def step() -> None:
@@ -902,3 +903,58 @@ def test_where_there_is_nothing_to_look_at_it_costs_nothing() -> None:
     step()
     assert hooks_on(model) == 0
     assert min(timeit.repeat(step, number=100, repeat=20)) / 100 < 50e-6
+
+
+# What the layers are given.
+
+
+def given(model: nn.Module, step: Callable[[], Any], **patterns: Any) -> dict[str, tuple[float, float, float]]:
+    """By layer the three shares, of those of which any is known."""
+    stats = looked_at(model, step, **patterns)
+    rows = np.stack([stats.variation, stats.variation_within, stats.given_nothing], axis=1)
+    return {n: tuple(row) for n, row in zip(names(model, **patterns), rows.tolist()) if not np.isnan(row).all()}
+
+
+def test_what_layers_with_weights_are_given_and_no_others() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.core, self.norm = nn.Embedding(9, SIZE), nn.GRU(SIZE, SIZE), nn.LayerNorm(SIZE)
+            self.conv, self.head = nn.Conv1d(SIZE, SIZE, 3), nn.Linear(SIZE, 1)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            states, _ = self.core(self.norm(self.table(tokens)))
+            return self.head(self.conv(states.movedim(1, 2)).movedim(1, 2).relu())
+
+    torch.manual_seed(0)
+    model, seen = Mixed(), {}
+    for name in ("conv", "head"):
+        model.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0].detach()}))
+    found = given(model, lambda: plainly(model, torch.randint(9, (BATCH, 7))))
+    assert {name: tuple(shares) for name, shares in found.items()} == {
+        "conv": pytest.approx(tuple(input_shares(seen["conv"], sequences=False).tolist()), nan_ok=True),
+        "head": pytest.approx(tuple(input_shares(seen["head"], sequences=True).tolist())),
+    }
+
+
+def test_of_several_calls_the_one_whose_examples_differ_most() -> None:
+    model = nn.Linear(SIZE, 1)
+    alike, zeros, different = torch.ones(BATCH, SIZE), torch.zeros(BATCH, SIZE), normal(BATCH, SIZE)
+    found = given(model, lambda: [plainly(model, x) for x in (alike, different, zeros)])
+    assert found["Linear"][0] == pytest.approx(float(input_shares(different, sequences=True)[0]))
+    assert given(model, lambda: [plainly(model, x) for x in (zeros, alike)])["Linear"][2] == 0.0
+
+
+def test_many_calls_and_many_layers_are_looked_at_in_part() -> None:
+    model = nn.Sequential(*[nn.Linear(SIZE, SIZE) for _ in range(3 * MODULES)])
+    found = list(given(model, lambda: plainly(model, normal(BATCH, SIZE))))
+    assert (len(found), found[0], found[-1]) == (MODULES, "0", str(3 * MODULES - 1))
+    alike, different = torch.ones(BATCH, SIZE), normal(BATCH, SIZE)
+    first = nn.Linear(SIZE, 1)
+    assert given(first, lambda: [plainly(first, x) for x in [alike] * CALLS + [different]])["Linear"][0] == 0.0
+
+
+@pytest.mark.parametrize("x", [torch.ones(SIZE), torch.ones(1, SIZE), torch.full((BATCH, SIZE), NAN)])
+def test_inputs_that_tell_nothing(x: Tensor) -> None:
+    model = nn.Linear(SIZE, 1)
+    assert not any(between == between for between, *_ in given(model, lambda: plainly(model, x)).values())

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.detection.labels import DEAD, DEGRADED, DROPPED, FAULTY, HEALTHY, Label, LabelFile
+from benchmarks.detection.programs.drawn import is_drawn
 from benchmarks.detection.task import Program
 
 COLUMNS = (f"{FAULTY}, {DEAD}", f"{FAULTY}, {DEGRADED}", HEALTHY, DROPPED)
@@ -20,7 +21,10 @@ def labels_section(programs: Sequence[Program], file: LabelFile) -> str:
 
 
 def labels_table(programs: Sequence[Program], labels: Mapping[str, Label]) -> str:
-    """In markdown: how many programs of each family ended how, then the dropped ones, each with its reason."""
+    """In markdown: how many programs of each family ended how, then the dropped ones, each with its reason.
+
+    Of those drawn at random only the number is told: most were bound to be no fault, or none for sure.
+    """
     named = [(program.family, _column(labels.get(program.name))) for program in programs]
     counts = Counter(named)
     columns = [*COLUMNS, *([NO_LABEL] if any(column == NO_LABEL for _, column in named) else [])]
@@ -30,11 +34,17 @@ def labels_table(programs: Sequence[Program], labels: Mapping[str, Label]) -> st
     dropped = [
         [f"`{program.name}`", found.outcome, found.reason]
         for program in programs
-        if (found := labels.get(program.name)) is not None and found.label == DROPPED
+        if (found := labels.get(program.name)) is not None and found.label == DROPPED and not is_drawn(program)
     ]
     tables = [_markdown(("family", *columns), [*rows, total], "---:")]
     if dropped:
         tables.append(_markdown((DROPPED, "outcome", "reason"), dropped, "---"))
+    drawn = Counter(label.label for program in programs if is_drawn(program) and (label := labels.get(program.name)))
+    if drawn:
+        tables.append(
+            f"Of the {drawn.total()} programs drawn at random {drawn[FAULTY]} are faulty, {drawn[HEALTHY]} healthy "
+            f"and {drawn[DROPPED]} dropped."
+        )
     return "\n\n".join(tables)
 
 

@@ -90,7 +90,7 @@ class Program:
         symptom: what theory predicts, one of ``SYMPTOMS``; "" for a healthy program.
         layers: pattern of the layers that theory says are hit, as ``"net.[0-9].*"``; "" where unknown.
         source: the paper or equation that predicts it.
-        severity: "dead" or "degraded" as designed; the measured labels decide.
+        severity: "dead" or "degraded" as designed, "" where it was drawn; the measured labels decide.
 
     Raises:
         ValueError: for a cause or symptom that is not known.

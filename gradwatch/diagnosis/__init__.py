@@ -13,6 +13,7 @@ from gradwatch.diagnosis.learning_rate import LearningRate
 from gradwatch.diagnosis.loss_scale import LossScale
 from gradwatch.diagnosis.norm_weights import NormWeights
 from gradwatch.diagnosis.plain_depth import PlainDepth
+from gradwatch.diagnosis.rank_collapse import RankCollapse
 from gradwatch.diagnosis.residual_branches import ResidualBranches
 from gradwatch.diagnosis.saturation import Saturation
 from gradwatch.diagnosis.small_weights import SmallWeights
@@ -35,6 +36,7 @@ __all__ = [
     "LossScale",
     "NormWeights",
     "PlainDepth",
+    "RankCollapse",
     "ResidualBranches",
     "Saturation",
     "SmallWeights",
@@ -61,6 +63,7 @@ def default() -> tuple[Cause, ...]:
         Saturation(),
         BoundedActivation(),
         PlainDepth(),
+        RankCollapse(),
         NormWeights(),
         SmallWeights(),
         ResidualBranches(),

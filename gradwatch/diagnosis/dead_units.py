@@ -12,7 +12,7 @@ from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.start import initial_biases
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile, Segment
 from gradwatch.records import Alert, Diagnosis
@@ -67,7 +67,8 @@ class DeadUnits:
         evidence = [*_silent(history), *_passing(flat)]
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)
-        born = _never_had_one(history, layers)
+        # Told of with a gradient: nearly all examples pass nothing on.
+        born = _never_had_one(history, layers) or any(a.value > 0 and a.step < EARLY for a in dead)
         biases = {} if probe is None else initial_biases(history, probe)
         large = {layer: size for layer, size in biases.items() if size >= self.large_bias}
         widths = _widths(probe)

@@ -16,9 +16,6 @@ from gradwatch.rules.episodes import Episodes
 from gradwatch.rules.state import LayerState
 from gradwatch.verdict import SHOWN
 
-EARLY = 20
-"""Steps that count as the start of a run."""
-
 
 @dataclass(frozen=True)
 class Judgement:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
+from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
 
@@ -66,7 +66,7 @@ class Dead(LayerRule):
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
         self._look(history)
-        if not history.latest.norm_range[0] > 0 or self._starved["looks"][0] >= self.patience:
+        if not history.latest.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
             return False
         self._zero["steps"][:] = 0
         return True
@@ -79,7 +79,7 @@ class Dead(LayerRule):
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
-        starved = self._before_starved(stats)
+        starved = stats.has_grad & (self._starved["looks"] >= self.patience)
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
         self._zero["steps"] = steps
         bad = (steps > 0) & (cut_off | (steps > self.isolated_patience - self.patience))
@@ -97,8 +97,7 @@ class Dead(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         if value > 0:
-            share, layer = self._starved["share"][0], self._layers[self._starved["row"][0]]
-            return f"{share:.0%} of the examples give {layer}, which lies behind it, nothing but zeros"
+            return f"{self._starved['share'].max():.0%} of the examples give a layer behind it nothing but zeros"
         if self._cut_off:
             return f"gradient was exactly zero for {self.patience} steps, and so was that of every layer before it"
         return f"gradient was exactly zero for {self.isolated_patience} steps"
@@ -106,29 +105,23 @@ class Dead(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._zero = self._remembered["zero"] = LayerState(steps=0)
-        self._starved = self._remembered["starved"] = LayerState(seen=0, looks=0, row=0, share=0.0)
-        self._starved.align(("",))  # one entry, for the whole model
+        self._starved = self._remembered["starved"] = LayerState(looks=0, share=0.0)
         self._cut_off = False
-        self._layers: tuple[str, ...] = ()
-
-    def _before_starved(self, stats: StepStats) -> BoolArray:
-        """bool [L], the layers before the one that has been given nothing for long enough."""
-        self._layers = stats.layers
-        long = self._starved["looks"][0] >= self.patience
-        before: BoolArray = stats.has_grad & (np.arange(len(stats.layers)) < (self._starved["row"][0] if long else 0))
-        return before
+        self._looked_at = 0
 
     def _look(self, history: History) -> None:
-        """What a close look tells: the first layer that is given nothing, where it stays so from there on."""
+        """What a close look tells, once: the layers before one that is given nothing, where it stays so from there."""
         stats, starved = history.latest, self._starved
         assert stats is not None
-        if stats.given_nothing is None or stats.variation is None or starved["seen"][0] == history.count:
+        starved.align(stats.layers)
+        if stats.given_nothing is None or stats.variation is None or self._looked_at == history.count:
             return
-        starved["seen"][0] = history.count
+        self._looked_at = history.count
         row = first_starved(stats.given_nothing, stats.variation, self.nothing)
-        starved["looks"][0] = 0 if row is None else starved["looks"][0] + 1
-        if row is not None:
-            starved["row"][0], starved["share"][0] = row, stats.given_nothing[row]
+        row, share = (0, 0.0) if row is None else (row, stats.given_nothing[row])
+        before = np.arange(len(stats.layers)) < row
+        starved["looks"] = np.where(before, starved["looks"] + 1, 0)
+        starved["share"] = np.where(before, share, 0.0)
 
 
 SAME = 1e-7

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.records import FloatArray, Severity, StepStats
-from gradwatch.rules.base import EARLY, Judgement, LayerRule, is_shallow
+from gradwatch.rules.base import Judgement, LayerRule, is_shallow
 from gradwatch.rules.baseline import Baseline
 from gradwatch.rules.state import LayerState
 

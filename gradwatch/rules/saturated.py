@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
-from gradwatch.rules.base import EARLY, Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule
 
 
 @dataclass

@@ -32,17 +32,18 @@ class Signal(LayerState):
     """
 
     def __init__(self) -> None:
-        super().__init__(at=0, seen=0, looks=0, first=np.nan, share=np.nan, looks_within=0, share_within=np.nan)
+        super().__init__(seen=0, looks=0, first=np.nan, share=np.nan, looks_within=0, share_within=np.nan)
         self.align(("",))
+        self._looked_at = 0
 
     def look(self, history: History) -> None:
         """Take one close look in, once; nothing where there was none."""
         stats = history.latest
         if stats is None or stats.variation is None or stats.variation_within is None:
             return
-        if self["at"][0] == history.count:
+        if self._looked_at == history.count:
             return
-        self["at"][0] = history.count
+        self._looked_at = history.count
         share, within = _last(stats.variation), _last(stats.variation_within)
         self["seen"][0] += 1
         self["share"][0], self["share_within"][0] = share, within

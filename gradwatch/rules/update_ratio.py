@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import BoolArray, Severity
-from gradwatch.rules.base import EARLY, Judgement, LayerRule, is_shallow
+from gradwatch.rules.base import Judgement, LayerRule, is_shallow
 from gradwatch.rules.state import LayerState
 
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import BoolArray, FloatArray, Severity
-from gradwatch.rules.base import EARLY, Judgement, LayerRule
+from gradwatch.records import FloatArray, Severity
+from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
 
@@ -122,9 +122,11 @@ class Vanishing(LayerRule):
                 lost &= _up_to_here(values / size) < bound
                 limit = np.fmin(limit, bound * size)
             back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
-        alone = self._alone(usual / _root(stats.numel, len(norm)))
-        lost |= alone
-        back &= ~alone
+        if self._signal.is_lost_within:  # single layers, as queries and keys
+            root = _root(stats.numel, len(norm))
+            bound = ALONE * (usual / root).max(initial=0.0) * root
+            alone = usual < bound
+            lost, back, limit = lost | alone, back & ~alone, np.where(alone, bound, limit)
         absolute = self.limit("threshold", layers)
         self._remember_peak(now, layers)
         still = ~(history.update_ratio > STILL) & (self._peak["norm"] < 10 * absolute)
@@ -184,13 +186,6 @@ class Vanishing(LayerRule):
         self._faded["ratio"][0] = max(least, ALIKE * alike)
         self._faded["norm_ratio"][0] = max(HIGHEST * faded, ALIKE * alike)
         self._faded["alike"][0] = alike
-
-    def _alone(self, size: FloatArray) -> BoolArray:
-        """bool [L], where the places of a sequence look alike: the single layers that get nothing, as keys, queries."""
-        if not self._signal.is_lost_within:
-            return np.zeros(len(size), bool)
-        lost: BoolArray = size < ALONE * size.max()
-        return lost
 
     def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
         self._peak.align(layers)

@@ -45,7 +45,8 @@ def test_names_are_unique_and_there_are_enough_of_every_family() -> None:
 
 
 def test_a_third_are_degraded_by_design_and_six_are_transformers() -> None:
-    assert Counter(program.severity for program in FAULTY)["degraded"] >= len(FAULTY) / 3
+    designed = Counter(program.severity for program in FAULTY if program.severity)
+    assert designed["degraded"] >= designed.total() / 3
     assert sum(program.recipe.__name__ == "transformer" for program in FAULTY) >= 6
 
 
@@ -54,7 +55,7 @@ def test_a_program_names_its_theory_and_can_be_rescued(program: Program) -> None
     assert program.name.startswith(f"{program.family}/")
     assert program.symptom
     assert program.source
-    assert program.severity in ("dead", "degraded")
+    assert program.severity in (("",) if "/drawn-" in program.name else ("dead", "degraded"))
     assert dict(program.twin) in [dict(changes) for changes in program.remedies.values()]
     assert all(program.settings[key] != value for key, value in program.twin.items())
     assert 2 <= len(program.remedies) <= 4
@@ -70,8 +71,10 @@ def test_two_steps_of_a_program_and_the_layers_it_names(program: Program) -> Non
     task.steps, task.metric = 2, lambda: 0.0
     assert len(train(task).losses) >= 1
     moved = any(not torch.equal(old, new) for old, new in zip(before, task.model.parameters(), strict=True))
-    # Nothing moves where a scaler skips every step; the gradient of what is dead or too small still moves the head.
-    assert moved != (program.name in ("half-precision/stuck-scaler", "half-precision/no-scaler"))
+    # Nothing moves where a scaler skips every step, or where all that float16 holds of a gradient is zero; the gradient
+    # of what is dead or too small still moves the head.
+    skips = (program.settings.get("scaler") or {}).get("init_scale", 0) > 2**30
+    assert moved != (skips or (program.symptom == "underflow" and program.settings["loss_weight"] < 2e-6))
 
 
 @each_program

@@ -12,6 +12,7 @@ from benchmarks.detection import __main__ as command
 from benchmarks.detection import detectors, split
 from benchmarks.detection.labels import DEAD, DEGRADED, DROPPED, FAULTY, HEALTHY, OK, UNCLEAR, Label, LabelFile
 from benchmarks.detection.programs import ALL
+from benchmarks.detection.programs.drawn import is_drawn
 from benchmarks.detection.summary import labels_section, labels_table
 from benchmarks.detection.task import SYMPTOMS, Program
 from tests.benchmarks_detection.tiny import perceptron
@@ -53,6 +54,13 @@ DROPPED_ONES = """\
 
 def test_every_program_is_counted_once_and_the_dropped_ones_are_listed() -> None:
     assert labels_table(PROGRAMS, LABELS) == f"{FAMILIES}\n\n{DROPPED_ONES}"
+
+
+def test_of_the_programs_drawn_at_random_the_number_is_told() -> None:
+    drawn = [program("relu/drawn-1"), program("relu/drawn-2"), program("healthy-drawn/1")]
+    labels = dict(zip((p.name for p in drawn), (labelled(FAULTY, DEAD), labelled(DROPPED, OK, "it does not fail"))))
+    told = labels_table([*PROGRAMS, *drawn], {**LABELS, **labels}).split("\n\n")
+    assert told[1:] == [DROPPED_ONES, "Of the 2 programs drawn at random 1 are faulty, 0 healthy and 1 dropped."]
 
 
 def test_without_dropped_programs_there_is_no_list_of_them() -> None:
@@ -105,14 +113,17 @@ def test_the_page_has_the_marks_of_both_sections_once() -> None:
 
 
 def test_the_page_counts_the_programs_of_each_family_and_group_as_they_are() -> None:
-    families = Counter(program.family for program in ALL)
-    assert {family: int(cells[0]) for family, cells in rows("family").items()} == families
+    families = {(program.family, drawn): 0 for program in ALL for drawn in (False, True)}
+    families |= Counter((program.family, is_drawn(program)) for program in ALL)
+    assert {
+        (family, drawn): int(cells[drawn]) for family, cells in rows("family").items() for drawn in (False, True)
+    } == families
     groups = Counter(program.name.split("/")[0] for program in ALL if program.is_healthy)
     assert {f"healthy-{group}": int(cells[0]) for group, cells in rows("group").items()} == groups
 
 
 def test_the_page_names_the_symptoms_of_each_family() -> None:
-    for family, (_, _, named, _) in rows("family").items():
+    for family, (_, _, _, named, _) in rows("family").items():
         symptoms = Counter(program.symptom for program in ALL if program.family == family)
         several = ", ".join(f"{symptom} ({count})" for symptom, count in symptoms.most_common())
         assert named == (several if len(symptoms) > 1 else next(iter(symptoms)) or "none")
@@ -122,12 +133,14 @@ def test_the_page_names_the_symptoms_of_each_family() -> None:
 def test_the_page_says_how_many_programs_and_how_they_are_split() -> None:
     faulty = [program for program in ALL if not program.is_healthy]
     designed = Counter(program.severity for program in faulty)
+    drawn = sum(map(is_drawn, ALL))
     halves = split.read()
     in_half = [sum(halves[program.name] == half for program in ALL) for half in split.HALVES]
     faulty_in_half = [sum(halves[program.name] == half for program in faulty) for half in split.HALVES]
     words = " ".join(PAGE.split())
     for sentence in (
         f"{len(ALL)} small training runs, {len(faulty)} of them with one seeded fault",
+        f"{len(ALL) - drawn} were written one by one, each to show something, and {drawn} drawn at random",
         f"dead or only degraded: {designed['dead']} and {designed['degraded']}.",
         f"{in_half[0]} and {in_half[1]} programs, of these {faulty_in_half[0]} and {faulty_in_half[1]} faulty",
     ):

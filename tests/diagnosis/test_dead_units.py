@@ -27,7 +27,7 @@ def explain(profile: BackwardProfile | None, born: bool = True, bias: float = 0.
         first = first_step(model, param_norm=np.array([np.hypot(w.norm, bias * w.outputs**0.5) for w in model.weights]))
         norms = np.array([0.0 if born or step > 4 else 1.0] * len(hidden) + [1.0])
         history.append(replace(first, step=step, grad_norm=norms))
-    return DeadUnits().explain(history, profile, [alert("dead", name, step=7) for name in hidden])
+    return DeadUnits().explain(history, profile, [alert("dead", name, step=7, value=0.0) for name in hidden])
 
 
 def test_born_dead_of_their_biases() -> None:
@@ -61,6 +61,18 @@ def test_born_dead_for_no_reason_that_is_known() -> None:
     found = explain(profile_of(64))
     assert found is not None
     assert (found.change, found.confidence) == ("activation", 0.4)
+
+
+@pytest.mark.parametrize(("step", "change"), [(6, "init_scale"), (60, "lr")])
+def test_nearly_all_examples_pass_nothing_on(step: int, change: str) -> None:
+    """Few do, so there is a gradient: it is known by the alert alone when that was so."""
+    model = profile_of(64)
+    first = first_step(model, param_norm=np.array([np.hypot(w.norm, 5.0 * w.outputs**0.5) for w in model.weights]))
+    history = History()
+    history.append(first)
+    found = DeadUnits().explain(history, model, [alert("dead", "fc0", step=step, value=0.01)])
+    assert found is not None
+    assert found.change == change
 
 
 def test_dead_later_of_a_step_that_was_too_large() -> None:

@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},
-            {"histograms"},
+            {"histograms", "inputs"},
             {"sampled", "closeup", "readings"},
             {"graph"},
             {"finiteness"},

@@ -63,6 +63,7 @@ PUBLIC = {
         "LossScale",
         "NormWeights",
         "PlainDepth",
+        "RankCollapse",
         "ResidualBranches",
         "Saturation",
         "SmallWeights",

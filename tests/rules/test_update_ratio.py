@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch import Alert, History, Severity
 from gradwatch.rules import UpdateRatio
-from tests.histories import NAN, history_of, stats
+from tests.histories import NAN, history_of, layers, stats
 
 
 def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]:
@@ -73,3 +73,22 @@ def test_of_a_single_layer_it_must_last_while_the_gradient_grows(growth: float, 
 def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}$"):
         UpdateRatio(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("depth", "of_all", "steps"),
+    [(4, [0.2, 0.1, 0.2], [3]), (4, [0.2, 0.1, 0.1], []), (3, [0.2] * 6, []), (4, [0.1] * 6, [])],
+)
+def test_a_deep_network_stands_less_and_not_twice(depth: int, of_all: list[float], steps: list[int]) -> None:
+    history, rule = history_of([layers([1.0] * depth)]), UpdateRatio()
+    found = list(rule.check(history))
+    for step, total in enumerate(of_all, 1):
+        history.append(stats(step, layers([1.0] * depth), update_ratio=np.full(depth, total), total_update=total))
+        found += rule.check(history)
+    assert [a.step for a in found if a.severity is Severity.ERROR] == steps
+
+
+def test_later_it_stands_it_as_the_others() -> None:
+    fine = layers([1.0] * 4)
+    later = [stats(step, fine, update_ratio=np.full(4, 0.3), total_update=0.3) for step in range(30, 40)]
+    assert UpdateRatio().check(history_of([fine] * 30 + later)) == []

@@ -288,6 +288,11 @@ def _healthy(draw: Draw) -> tuple[Any, dict[str, Any]]:
 HEALTHY_DRAWN = 80
 
 
+def is_drawn(program: Program) -> bool:
+    """Whether no one chose its settings."""
+    return "/drawn-" in program.name or program.name.startswith("healthy-drawn/")
+
+
 def faulty() -> tuple[Program, ...]:
     """The faulty ones, as ``"sigmoid/drawn-01"``."""
     found = []
@@ -296,7 +301,7 @@ def faulty() -> tuple[Program, ...]:
             name = f"drawn-{number:02}"
 
             def add(recipe: Any, base: Settings, seeded: Any, remedies: Any, name: str = name, **more: Any) -> Program:
-                return family.program(name, recipe, base, seeded, remedies, **more)  # noqa: B023
+                return family.program(name, recipe, base, seeded, remedies, severity="", **more)  # noqa: B023
 
             found.append(make(Draw(f"{family.name}/{name}"), add))
     return tuple(found)

@@ -48,7 +48,7 @@ class Family:
             seeded: setting -> (its value in the twin, its value in the program).
             remedies: other causes -> what is changed to try whether they rescue it.
             layers: pattern of the layers that are hit.
-            severity: ``"dead"`` or ``"degraded"``.
+            severity: ``"dead"`` or ``"degraded"``, "" where it was not designed to be either.
             symptom: where it is not the family's.
             cause: where it is not the family's.
         """

@@ -1,0 +1,136 @@
+"""Whether the examples, and the places of a sequence, still differ where they arrive at the last layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwatch import Alert, Severity
+from gradwatch.rules import Dead, Vanishing
+from gradwatch.rules.base import StepRule
+from gradwatch.rules.dead import first_starved
+from gradwatch.rules.signal import BETWEEN, LOOKS, RISES
+from tests.histories import NAN, history_of, layers, stats
+
+NORMS = [0.05, 0.1, 0.5, 1.0]
+
+
+def check(rule: StepRule, looks: list[dict[str, Any] | None], norms: list[float] = NORMS) -> list[Alert]:
+    """What ``rule`` says of four layers whose norms look normal; None where nobody looked."""
+    history, found = history_of([]), []
+    for step, look in enumerate(looks):
+        history.append(stats(step, layers(norms), **(look or {})))
+        found += rule.check(history)
+    return found
+
+
+def seen(variation: float, within: float = NAN, nothing: float = 0.0, moved: float = 1e-5) -> dict[str, Any]:
+    """A close look: what the last layer is given, and how far the stillest layer moves."""
+    return {
+        "variation": np.array([1.0, 0.5, NAN, variation]),
+        "variation_within": np.array([NAN, 0.5, within, NAN]),
+        "given_nothing": np.array([0.0, 0.0, nothing, nothing]),
+        "input_size": np.full(4, 5.0),
+        "update_ratio": np.array([moved, 1e-2, 1e-2, 1e-2]),
+    }
+
+
+def test_examples_that_arrive_alike() -> None:
+    found = check(Vanishing(), [seen(1e-4)] * 16)
+    told = max(LOOKS - 1, Vanishing().warmup) + Vanishing().patience - 1
+    assert [(a.step, a.layer, a.severity) for a in found] == [
+        (told, "fc0", Severity.ERROR),
+        (told, "fc1", Severity.ERROR),
+    ]
+    assert found[0].message.endswith("of what the last layer is given 0.0001 differs from example to example")
+
+
+def test_it_is_over_when_they_differ_again() -> None:
+    found = check(Vanishing(), [seen(1e-4)] * 10 + [None] * 5 + [seen(0.5)] * 10)
+    assert [a.severity for a in found] == [Severity.ERROR] * 2 + [Severity.INFO] * 2
+    assert [a.step for a in found][2:] == [15 + Vanishing().recovery - 1] * 2
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [seen(2 * BETWEEN)] * 16,  # enough
+        [seen(1e-5 * RISES**i) for i in range(16)],  # on its way out
+        [seen(0.5)] + [seen(1e-4)] * 15,  # what training did itself
+        [seen(1e-4, moved=1e-3)] * 16,  # by Adam it may find a way out
+        [seen(NAN)] * 16,
+        [None] * 16,
+    ],
+    ids=["enough", "rises", "falls", "moves", "unknown", "nobody looked"],
+)
+def test_what_is_no_fault(looks: list[dict[str, Any] | None]) -> None:
+    assert check(Vanishing(), looks) == []
+
+
+def test_what_moves_has_time_but_not_for_ever() -> None:
+    moving = seen(1e-4, moved=1e-3)
+    found = check(Vanishing(), [*[moving] * 16, *[None] * 84, *[moving] * 4])
+    assert {(a.layer, a.severity) for a in found} == {("fc0", Severity.ERROR), ("fc1", Severity.ERROR)}
+    assert min(a.step for a in found) >= 100
+
+
+def test_what_the_data_have_in_common_is_no_fault() -> None:
+    """All states of an episode are nearly the same, and the last layer is given no less of the difference."""
+    alike = {**seen(1e-4), "variation": np.array([1e-4, 1e-4, NAN, 0.9e-4])}
+    assert check(Vanishing(), [alike] * 16) == []
+
+
+def test_places_that_arrive_alike_leave_single_layers_without_a_gradient() -> None:
+    found = check(Vanishing(), [seen(0.5, within=1e-14)] * 16, norms=[1.0, 1e-7, 0.5, 1.0])
+    (alert,) = found
+    assert (alert.layer, alert.severity) == ("fc1", Severity.ERROR)
+    assert alert.message.endswith("the places of a sequence look alike to it")
+    assert check(Vanishing(), [seen(0.5, within=1e-3)] * 16, norms=[1.0, 1e-7, 0.5, 1.0]) == []
+
+
+def test_a_layer_that_nearly_all_examples_give_nothing() -> None:
+    rule = Dead()
+    found = check(rule, [seen(0.9, nothing=0.97)] * 16)
+    assert [(a.step, a.layer, a.severity) for a in found] == [
+        (rule.patience - 1, "fc0", Severity.ERROR),
+        (rule.patience - 1, "fc1", Severity.ERROR),
+    ]
+    assert found[0].message == "fc0: 97% of the examples give a layer behind it nothing but zeros"
+    assert rule.open_layers == ("fc0", "fc1")
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [seen(0.9, nothing=0.79)] * 16,
+        [seen(0.9, nothing=0.97)] * 5 + [seen(0.9)] + [seen(0.9, nothing=0.97)] * 5,
+        [None] * 16,
+    ],
+    ids=["some", "not in a row", "nobody looked"],
+)
+def test_what_lets_examples_through(looks: list[dict[str, Any] | None]) -> None:
+    assert check(Dead(), looks) == []
+
+
+def test_it_lives_again() -> None:
+    found = check(Dead(), [seen(0.9, nothing=0.97)] * 8 + [None] * 5 + [seen(0.9)] * 3)
+    assert [(a.step, a.severity) for a in found[2:]] == [(13, Severity.INFO)] * 2
+
+
+@pytest.mark.parametrize(
+    ("nothing", "variation", "expected"),
+    [
+        ([0.9, 0.9, 0.9], [1.0, 1.0, 1.0], 1),  # of the data the first layer is given, zeros may be a part
+        ([0.0, 0.9, 0.0], [1.0, 1.0, 1.0], None),  # there is a way around it
+        ([0.0, 0.9, 0.0], [1.0, 1.0, 0.0], 1),  # a bias alone
+        ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0], None),  # alike, but there
+        ([NAN, NAN, NAN], [NAN, NAN, NAN], None),
+        ([], [], None),
+    ],
+)
+def test_the_first_layer_that_is_given_nothing(
+    nothing: list[float], variation: list[float], expected: int | None
+) -> None:
+    assert first_starved(np.array(nothing), np.array(variation), 0.8) == expected
