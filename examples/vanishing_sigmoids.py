@@ -3,7 +3,7 @@
 The training function is not changed for gradwatch: `gw.watch` hooks the optimizer. Of a run of 300 steps:
 
     --- sigmoid: accuracy 10.1%
-    Verdict   vanishing: 0, 2, 4, ... (8 of 11 layers)
+    Verdict   vanishing: 0, 2, 4, ... (10 of 11 layers)
     Why       bounded activation (confidence 70%)
               plain depth (confidence 40%)
     Evidence  sigmoid passes 0.059 of the squared gradient per layer in 1 ... 19, at best 0.062; the weights pass

@@ -40,6 +40,9 @@ MIN_STEPS = 8
 _RECURRENT = {kind.forward for kind in (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)}
 """torch's own: what a class with a forward of its own takes, and does with it, is not known."""
 
+_NOT_GIVEN = (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, torch.jit.ScriptModule)
+"""Given indices, or sequences in any order; and what takes no hook."""
+
 _UNWATCHED = -1
 T = TypeVar("T")
 _Counts: TypeAlias = "dict[int, tuple[Tensor | int, int]]"
@@ -177,7 +180,7 @@ class Closeup:
 
     def _row_of_weights(self, place: Place) -> int | None:
         """The row of the module's own matrix or kernel; None where it has none, or nothing but a table."""
-        if isinstance(place.module, (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase)):
+        if isinstance(place.module, _NOT_GIVEN):
             return None
         prefix = place.path and f"{place.path}."
         own = (key for key, p in place.module._parameters.items() if p is not None and p.ndim >= 2)

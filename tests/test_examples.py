@@ -16,7 +16,7 @@ STEPS = 60
 
 SAYS = {
     "plain_pytorch.py": "Verdict   healthy: 60 steps, 3 layers, no alert",
-    "vanishing_sigmoids.py": "Verdict   vanishing: 0, 2, 4, ... (8 of 11 layers)",
+    "vanishing_sigmoids.py": "Verdict   vanishing: 0, 2, 4, ... (10 of 11 layers)",
     "exploding_weights.py": "(7 of 7 layers); exploding: ",
     "rnn_through_time.py": "Verdict   vanishing: encoder (1 of 3 layers)",
     "custom_rule.py": "dominant: ",

@@ -32,7 +32,7 @@ class Signal(LayerState):
     """
 
     def __init__(self) -> None:
-        super().__init__(seen=0, looks=0, first=np.nan, share=np.nan, looks_within=0, share_within=np.nan)
+        super().__init__(so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0, share_within=np.nan)
         self.align(("",))
         self._looked_at = 0
 
@@ -45,11 +45,10 @@ class Signal(LayerState):
             return
         self._looked_at = history.count
         share, within = _last(stats.variation), _last(stats.variation_within)
-        self["seen"][0] += 1
         self["share"][0], self["share_within"][0] = share, within
-        from_the_first = self["looks"][0] == self["seen"][0] - 1
-        alike = share < BETWEEN and from_the_first and not share > RISES * self["first"][0]
-        self["first"][0] = np.fmin(self["first"][0], share) if from_the_first else np.nan
+        alike = self["so_far"][0] and share < BETWEEN and not share > RISES * self["first"][0]
+        self["so_far"][0] = alike
+        self["first"][0] = np.fmin(self["first"][0], share) if alike else np.nan
         self["looks"][0] = self["looks"][0] + 1 if alike else 0
         self["looks_within"][0] = self["looks_within"][0] + 1 if within < WITHIN else 0
 

@@ -39,7 +39,7 @@ def silent(run: Run) -> bool:
 def test_sigmoids_vanish_from_the_first_layer_on(seed: int, data: Digits, tmp_path: Path) -> None:
     runs = tell("vanishing", data, tmp_path, seed)
     sigmoid, relu = runs["sigmoid"], runs["relu he"]
-    assert sigmoid.report.verdict == "vanishing: fc1, fc2, fc3, ... (8 of 11 layers)"
+    assert sigmoid.report.verdict == "vanishing: fc1, fc2, fc3, ... (10 of 11 layers)"
     assert {a.rule for a in sigmoid.report.alerts} == {"vanishing"}
     assert [d.cause for d in sigmoid.report.diagnoses] == ["bounded_activation", "plain_depth"]
     assert sigmoid.report.diagnoses[0].confidence > 0.6
