@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,8 +239,8 @@ def _look(modules: Sequence[nn.Module]) -> tuple[list[Tensor | None], list[int]]
     """
     parameters_of = [module._parameters for module in modules]
     children_of = [module._modules for module in modules]
-    parameters: list[Tensor | None] = [*chain.from_iterable([named.values() for named in parameters_of])]
-    children = chain.from_iterable([named.values() for named in children_of])
+    parameters: list[Tensor | None] = [p for named in parameters_of for p in named.values()]
+    children = [child for named in children_of for child in named.values()]
     return parameters, [*map(id, parameters), *map(id, children), *map(len, parameters_of), *map(len, children_of)]
 
 
