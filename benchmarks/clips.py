@@ -9,14 +9,15 @@ import torch
 import gradwatch as gw
 from benchmarks.monitors import Monitor
 from benchmarks.workloads import Workload
+from gradwatch.stats import measure as norms
 
 NEVER = 1e9
 """A limit that no gradient here reaches."""
 
 
-def falling_limit(step: int) -> float:
-    """Far below any gradient here, and half of itself at each of ten steps, after which the gradients are restored."""
-    return float(1e-3 / 2 ** (step % 10))
+FALL = 0.99
+"""Of the norm that the last step left, the limit that is always reached. So a block of ten steps changes the norms by a
+tenth, and no rule has anything to say; were it by a thousandfold, each block would be a spike."""
 
 
 class ClipOnly(Monitor):
@@ -26,12 +27,25 @@ class ClipOnly(Monitor):
         torch.nn.utils.clip_grad_norm_(self.workload.model.parameters(), NEVER)
 
 
-class ClipAlways(Monitor):
-    """The same with a limit that is always reached: half of what the last step left."""
+class Falling(Monitor):
+    """Has a limit that is reached at each step."""
+
+    limit: float
+
+    def cost(self, steps: int) -> float:
+        self.limit = float(norms([p.grad for p in self.workload.parameters]).total_norm)
+        return super().cost(steps)
+
+    def next_limit(self) -> float:
+        self.limit *= FALL
+        return self.limit
+
+
+class ClipAlways(Falling):
+    """The same where there always is."""
 
     def step(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.workload.model.parameters(), falling_limit(self.count))
-        self.count += 1
+        torch.nn.utils.clip_grad_norm_(self.workload.model.parameters(), self.next_limit())
 
 
 class GradwatchClip(Monitor):
@@ -48,9 +62,8 @@ class GradwatchClip(Monitor):
         self.monitor.close()
 
 
-class GradwatchClipAlways(GradwatchClip):
-    """The same with a limit that is always reached."""
+class GradwatchClipAlways(Falling, GradwatchClip):
+    """The same where there always is."""
 
     def step(self) -> None:
-        self.monitor.clip_grad_norm_(falling_limit(self.count))
-        self.count += 1
+        self.monitor.clip_grad_norm_(self.next_limit())

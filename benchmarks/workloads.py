@@ -36,6 +36,9 @@ class Workload:
 def mlp() -> Workload:
     layers = [module for _ in range(12) for module in (nn.Linear(256, 256), nn.ReLU())]
     model = nn.Sequential(*layers[:-1])
+    for p in model.parameters():  # by torch's own start gradients vanish here, which costs judgements at every step
+        if p.ndim == 2:
+            nn.init.kaiming_normal_(p, nonlinearity="relu")
     x, y = torch.randn(64, 256), torch.randn(64, 256)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     return Workload("W1", "MLP, 12 layers of 256", model, optimizer, lambda: F.mse_loss(model(x), y))

@@ -66,8 +66,9 @@ class AlertLog:
             if severity > Severity.INFO:
                 layers.setdefault(rule, []).extend([layer] if layer else [])
         for own in rules:
-            if isinstance(own, LayerRule) and own.open_layers:
-                layers[own.name] = list(own.open_layers)
+            names = getattr(own, "open_layers", ())  # of most rules (), and asked of all at each step
+            if names and isinstance(own, LayerRule):
+                layers[own.name] = list(names)
         return {rule: tuple(names) for rule, names in layers.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -115,34 +115,36 @@ class LayerTable:
             only: the parameters to look at, as an optimizer's; all by default.
             everything: also the gradients that ``include`` and ``exclude`` leave out.
         """
-        found = Gradients([], [], [])
         model = self.model()
         if model is None:
-            return found
+            return Gradients([], [], [])
         if self._lazy:
             self._find(model)
         only = None if only is None else list(only)
-        modules = [reference() for reference in self._modules]
-        parameters = [p for module in modules if module is not None for p in module._parameters.values()]
-        if None in modules or _structure(modules, parameters) != self._structure:  # type: ignore[arg-type]
+        modules = [module for reference in self._modules if (module := reference()) is not None]
+        parameters, structure = _look(modules)
+        if structure != self._structure:
             self._find(model)
             return self.collect(only, everything)
         wanted = None if only is None else {id(p) for p in only}
         lowest = NOT_WATCHED if everything else 0
+        kept: list[Tensor] = []
+        values: list[Tensor] = []
+        rows: list[int] = []
         for p, row in zip(parameters, self._rows):
             if row < lowest or p is None or (wanted is not None and id(p) not in wanted):
                 continue
             gradient = p.grad
             if gradient is not None:
-                found.parameters.append(p)
-                found.values.append(gradient)
-                found.rows.append(row)
-        return found
+                kept.append(p)
+                values.append(gradient)
+                rows.append(row)
+        return Gradients(kept, values, rows)
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Every parameter that can have a gradient, watched or not, by its full name, in the model's order."""
         modules = [module for reference in self._modules if (module := reference()) is not None]
-        parameters = [p for module in modules for p in module._parameters.values()]
+        parameters, _ = _look(modules)
         return {self.paths[id(p)]: p for p, row in zip(parameters, self._rows) if p is not None and row != _NONE}
 
     def watched_ids(self) -> set[int]:
@@ -190,7 +192,7 @@ class LayerTable:
                 slots.append((p, rows[-1]))
         modules = [place.module for place, _ in named]
         self._modules, self._rows = [weakref.ref(module) for module in modules], rows
-        self._structure = _structure(modules, [p for module in modules for p in module._parameters.values()])
+        _, self._structure = _look(modules)
         self._lazy = any(is_lazy(p) for parameters in members.values() for _, p in parameters)
         self.layers = tuple(
             Layer(
@@ -231,11 +233,15 @@ def check_granularity(granularity: object) -> None:
         raise ValueError(f"granularity must be 'layer' or 'parameter', got {granularity!r}")
 
 
-def _structure(modules: Sequence[nn.Module], parameters: Iterable[Tensor | None]) -> list[int]:
-    """The identity of every parameter, then of every child, and the number of both in each module."""
-    children = [child for module in modules for child in module._modules.values()]
-    counts = [len(module._parameters) << 32 | len(module._modules) for module in modules]
-    return [*map(id, parameters), *map(id, children), *counts]
+def _look(modules: Sequence[nn.Module]) -> tuple[list[Tensor | None], list[int]]:
+    """Every parameter of ``modules``, and their structure: the identity of each parameter and child, and how many of
+    both each module has. At each step this reads what lies all over the memory, most of what :meth:`collect` costs.
+    """
+    parameters_of = [module._parameters for module in modules]
+    children_of = [module._modules for module in modules]
+    parameters: list[Tensor | None] = [p for named in parameters_of for p in named.values()]
+    children = [child for named in children_of for child in named.values()]
+    return parameters, [*map(id, parameters), *map(id, children), *map(len, parameters_of), *map(len, children_of)]
 
 
 class Place(NamedTuple):

@@ -451,7 +451,9 @@ class Monitor:
         self._last_clip = self._clip_log.take(clip)
         before = self.history.latest
         # What did not step did not move, which says nothing of its steps; nor does one of LBFGS, which is many in one.
-        if (before is not None and before.skipped) or any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers):
+        if stats.update_ratio is not None and (
+            (before is not None and before.skipped) or any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers)
+        ):
             stats = replace(stats, update_ratio=None, total_update=None)
         self.history.append(stats)
         new = self._log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])

@@ -115,13 +115,30 @@ def per_layer(norms: FloatArray, rows: Sequence[int] | IntArray, layers: int) ->
     >>> norm.tolist(), has_grad.tolist()
     ([5.0, 0.0, 0.0], [True, False, True])
     """
-    index = np.array(rows, np.int64)
-    if len(index) and index.min() < 0:
-        norms, index = norms[index >= 0], index[index >= 0]
+    places = _places(tuple(rows), layers)
+    if places.watched is not None:
+        norms = norms[places.watched]
     with np.errstate(over="ignore", invalid="ignore"):
-        norm: FloatArray = np.sqrt(np.bincount(index, norms * norms, minlength=layers))
-    has_grad: BoolArray = np.bincount(index, minlength=layers) > 0
-    return norm, has_grad
+        norm: FloatArray = np.sqrt(np.bincount(places.layer, norms * norms, minlength=layers))
+    return norm, places.has_grad.copy()
+
+
+class _Places(NamedTuple):
+    """Where the norms of gradients go: the same at each step of nearly every run."""
+
+    watched: IntArray | None
+    """Which of the gradients belong to a layer, None for all."""
+    layer: IntArray
+    """Of each of those."""
+    has_grad: BoolArray
+
+
+@lru_cache(maxsize=16)
+def _places(rows: tuple[int, ...], layers: int) -> _Places:
+    index = np.array(rows, np.int64)
+    watched = np.flatnonzero(index >= 0)
+    index = index[watched]
+    return _Places(None if len(watched) == len(rows) else watched, index, np.bincount(index, minlength=layers) > 0)
 
 
 def _norms(values: list[Tensor]) -> Tensor:
@@ -191,7 +208,7 @@ def _squares_of_long(values: list[Tensor], rows: IntArray) -> FloatArray:
     for v in values:
         for elements in _as_numpy(v):
             whole, rest = divmod(elements.size, ROW)
-            body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
+            body = elements[: whole * ROW].reshape(whole, ROW)
             squares[at : at + whole] = _dot(body, body)
             at += whole
             if rest:
@@ -221,13 +238,9 @@ _dot: Callable[[FloatArray, FloatArray], FloatArray] = getattr(np, "vecdot", _do
 
 def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
     """The elements, in any order, as NumPy has them; of float16 and bfloat16 in parts of whole rows, as float32."""
-    if values.requires_grad:
-        values = values.detach()
     if values.dtype in _WIDER:
-        return (part.float().numpy() for part in torch.split(flat(values), TOGETHER))
-    if values.is_contiguous() and not values.is_neg():
-        return (values.numpy().reshape(-1),)
-    return (flat(values).numpy(),)
+        return (part.float().numpy(force=True) for part in torch.split(flat(values), TOGETHER))
+    return (values.numpy(force=True).ravel("K"),)  # a copy only where they leave gaps in the memory
 
 
 def _norms_by_rows(values: list[Tensor], wider: torch.dtype | None) -> Tensor:

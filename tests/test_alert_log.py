@@ -14,7 +14,9 @@ def alert(rule: str, severity: Severity = Severity.WARNING, layer: str | None = 
 
 
 class Own:
-    """A user's rule."""
+    """A user's rule, whose own words are its own affair."""
+
+    open_layers = ("c",)
 
     def check(self, history: History) -> list[Alert]:
         return []

@@ -176,6 +176,13 @@ def test_per_layer_keeps_nan_and_inf_in_their_layer():
     np.testing.assert_allclose(norm, [5**0.5, NAN, INF])
 
 
+def test_what_becomes_of_has_grad_is_not_seen_at_the_next_step():
+    for _ in range(2):
+        _, has_grad = per_layer(np.ones(2), [0, 2], layers=3)
+        assert has_grad.tolist() == [True, False, True]
+        has_grad[:] = False
+
+
 def test_norm_of_a_gradient_with_the_negative_bit():
     gradient = torch.view_as_complex(normal(2000, 2)).conj().imag
     assert gradient.is_neg()

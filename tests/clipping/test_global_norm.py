@@ -155,7 +155,10 @@ def test_the_true_total_where_that_of_torch_cannot_be_had(monkeypatch, why):
     def refuse(_):
         raise AssertionError("it would add this rank's parts alone")
 
-    monkeypatch.setattr(global_norm, "_torchs_total", None if why == "torch before 2.6" else refuse)
+    if why == "torch before 2.6":
+        monkeypatch.setattr(global_norm, "_torchs_total", None)
+    else:
+        monkeypatch.setattr(global_norm, "_by_torch", refuse)
     gradient = torch.full((1000,), 3.0)
     whole = torch.tensor(6.0 * 1000**0.5, dtype=torch.float64)  # another rank has as much again, three times
     record = GlobalNorm(1.0).clip_([gradient], Measured(whole[None], whole, sharded=why == "a sharded model"))
