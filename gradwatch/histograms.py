@@ -100,30 +100,31 @@ def _read(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
     counts, zeros, extremes = torch.zeros(BINS, dtype=torch.int64, device=elements.device), 0, [0.0]
     for chunk in torch.split(elements, CHUNK * min(stride, 4)) if elements.device.type == "cpu" else [elements]:
         if chunk.numel():
-            magnitude = chunk.abs()
+            magnitude = (chunk.float() if chunk.dtype.itemsize == 2 else chunk).abs()
             counted = magnitude[::stride].contiguous()  # at once: a strided shift takes three times as long
             counts += torch.bincount(_as_float32(counted).view(torch.int32) >> SHIFT, minlength=BINS)
             least, largest = _extremes(magnitude)
             if not least > 0:  # zero shares its bin with what is too small for float32
-                zero = magnitude == 0
-                counts[0] -= _number(zero[::stride])
-                zeros += _number(zero)
+                counts[0] -= _zeros(counted)
+                zeros += _zeros(magnitude)
             extremes.append(largest)
     return counts.cpu().numpy(), zeros, float(np.max(extremes))
 
 
 def _extremes(magnitude: Tensor) -> tuple[float, float]:
-    """The least and the largest, NaN where there is one. NumPy needs a third of torch's time."""
-    if magnitude.device.type == "cpu" and magnitude.dtype.itemsize >= 4:
+    """The least and the largest, NaN where there is one. On the CPU NumPy needs a third of torch's time."""
+    if magnitude.device.type == "cpu":
         array = magnitude.numpy()
         return float(np.minimum.reduce(array)), float(np.maximum.reduce(array))
     least, largest = torch.aminmax(magnitude)
     return float(least), float(largest)
 
 
-def _number(flags: Tensor) -> int:
-    """How many are true. NumPy needs a tenth of torch's time."""
-    return int(np.count_nonzero(flags.numpy()) if flags.device.type == "cpu" else flags.sum())
+def _zeros(magnitude: Tensor) -> int:
+    """How many are zero. On the CPU NumPy needs a fifth of torch's time."""
+    if magnitude.device.type == "cpu":
+        return int(np.count_nonzero(magnitude.numpy() == 0))
+    return int((magnitude == 0).sum())
 
 
 @torch.no_grad()
