@@ -29,7 +29,9 @@ def measure(elements: int, rounds: int, directory: Path) -> dict[str, float]:
     from torch.utils.tensorboard.summary import histogram
 
     one = workload(1, elements)
-    (gradient,) = (p.grad for p in one.parameters)
+    (parameter,) = one.parameters
+    parameter.data.normal_(std=1e-2)  # no weight is all zero: gradwatch would look at every element again to be sure
+    gradient = parameter.grad
     sampled, plain = Gradwatch(one, directory / "1", 1), Gradwatch(one, directory / "0", 0)
     writer = SummaryWriter(directory / "writer")
 

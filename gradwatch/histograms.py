@@ -97,20 +97,34 @@ def _stride(shape: Sequence[int]) -> int:
 
 def _read(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
     """Every ``stride``-th element counted in bins [BINS], zeros apart; the zeros and the largest magnitude of all."""
-    on_cpu = elements.device.type == "cpu"
-    counts, zeros, extremes = np.zeros(BINS, np.int64), 0, [0.0]
-    for chunk in torch.split(elements, CHUNK * min(stride, 4)) if on_cpu else [elements]:
+    counts, zeros, extremes = torch.zeros(BINS, dtype=torch.int64, device=elements.device), 0, [0.0]
+    for chunk in torch.split(elements, CHUNK * min(stride, 4)) if elements.device.type == "cpu" else [elements]:
         if chunk.numel():
-            magnitude = chunk.abs()
-            least, largest = map(float, torch.aminmax(magnitude))
-            bins = (_count_bits if on_cpu else _count_bits_on_device)(_as_float32(magnitude)[::stride])
+            magnitude = (chunk.float() if chunk.dtype.itemsize == 2 else chunk).abs()
+            counted = magnitude[::stride].contiguous()  # at once: a strided shift takes three times as long
+            counts += torch.bincount(_as_float32(counted).view(torch.int32) >> SHIFT, minlength=BINS)
+            least, largest = _extremes(magnitude)
             if not least > 0:  # zero shares its bin with what is too small for float32
-                zero = magnitude == 0
-                bins[0] -= int(zero[::stride].sum())
-                zeros += int(zero.sum())
-            counts += bins
+                counts[0] -= _zeros(counted)
+                zeros += _zeros(magnitude)
             extremes.append(largest)
-    return counts, zeros, float(np.max(extremes))
+    return counts.cpu().numpy(), zeros, float(np.max(extremes))
+
+
+def _extremes(magnitude: Tensor) -> tuple[float, float]:
+    """The least and the largest, NaN where there is one. On the CPU NumPy needs a third of torch's time."""
+    if magnitude.device.type == "cpu":
+        array = magnitude.numpy()
+        return float(np.minimum.reduce(array)), float(np.maximum.reduce(array))
+    least, largest = torch.aminmax(magnitude)
+    return float(least), float(largest)
+
+
+def _zeros(magnitude: Tensor) -> int:
+    """How many are zero. On the CPU NumPy needs a fifth of torch's time."""
+    if magnitude.device.type == "cpu":
+        return int(np.count_nonzero(magnitude.numpy() == 0))
+    return int((magnitude == 0).sum())
 
 
 @torch.no_grad()
@@ -134,15 +148,6 @@ def short_stats(values: list[Tensor], sizes: IntArray) -> tuple[IntArray, IntArr
     largest = np.maximum.reduceat(np.where(nonfinite, 0, magnitude), starts).astype(np.float64)
     zeros, broken = (np.add.reduceat(flags, starts, dtype=np.int64) for flags in (zero, nonfinite))
     return zeros, broken, largest, counts.reshape(-1, BUCKETS)
-
-
-def _count_bits(magnitude: Tensor) -> IntArray:
-    """int64 [BINS], elements by exponent and first bits of the mantissa."""
-    return np.bincount(magnitude.numpy().view(np.uint32) >> SHIFT, minlength=BINS)
-
-
-def _count_bits_on_device(magnitude: Tensor) -> IntArray:
-    return torch.bincount(magnitude.view(torch.int32) >> SHIFT, minlength=BINS).cpu().numpy()
 
 
 def log10_counts(counts: IntArray) -> IntArray:

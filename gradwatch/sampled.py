@@ -169,8 +169,9 @@ class ParameterSample:
         found = [(i, p) for i, ref in enumerate(self._parameters) if (p := ref()) is not None]
         now = {i: _thinned(real_values(local_part(p).values)) for i, p in found}
         kept = [i for i, values in now.items() if values.shape == self._before[i].shape]
-        change = measure([now[i] - self._before[i] for i in kept]).norms
-        size = measure([self._before[i] for i in kept]).norms
+        before = [self._before[i] for i in kept]
+        change = measure(torch._foreach_sub([now[i] for i in kept], before) if kept else ()).norms
+        size = measure(before).norms
         squares = np.zeros((len(self._before), 2))
         with np.errstate(over="ignore", invalid="ignore"):
             squares[kept] = np.square(torch.stack([change, size], dim=1).double().cpu().numpy())

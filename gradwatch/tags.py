@@ -103,7 +103,8 @@ def layer_tag(prefix: str, layer: str) -> str:
     >>> layer_tag(LAYER_NORM, "block/0 ü"), layer_tag(LAYER_NORM, "a|b\n")
     ('grad_norm/block|0 ü', 'grad_norm/a%7Cb%0A')
     """
-    return f"{prefix}/{''.join(_TAG.get(c) or (c if c.isprintable() else _percent(c)) for c in layer)}"
+    name = layer.translate(_TAG)
+    return f"{prefix}/{name if name.isprintable() else ''.join(c if c.isprintable() else _percent(c) for c in name)}"
 
 
 def printable(text: str) -> str:
@@ -122,4 +123,4 @@ def _percent(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
 
 
-_TAG = {"/": "|", "|": _percent("|"), "%": _percent("%")}
+_TAG = str.maketrans({"/": "|", "|": _percent("|"), "%": _percent("%")})

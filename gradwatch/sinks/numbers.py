@@ -37,7 +37,8 @@ def aggregates(stats: StepStats, clip: ClipRecord | None) -> dict[str, float]:
 
 def counts(stats: StepStats, alerts: int) -> dict[str, float]:
     """How many layers are not finite, and how many alerts there were so far."""
-    return {tags.NONFINITE_LAYERS: int(stats.has_grad.sum()) - len(_finite(stats)), tags.ALERT_COUNT: alerts}
+    broken = 0 if stats.norm_range[1] < np.inf else int(stats.has_grad.sum()) - len(_finite(stats))
+    return {tags.NONFINITE_LAYERS: broken, tags.ALERT_COUNT: alerts}
 
 
 def layer_norms(stats: StepStats) -> dict[str, float]:
@@ -53,5 +54,5 @@ def layer_norms(stats: StepStats) -> dict[str, float]:
 
 def _finite(stats: StepStats) -> FloatArray:
     """The norms of the layers that have a finite gradient."""
-    norms = stats.grad_norm if stats.has_grad.all() else stats.grad_norm[stats.has_grad]
+    norms = stats.grad_norm if np.logical_and.reduce(stats.has_grad) else stats.grad_norm[stats.has_grad]
     return norms if stats.norm_range[1] < np.inf else norms[np.isfinite(norms)]
