@@ -19,7 +19,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.inputs import input_shares
-from gradwatch.layers import Place, places
+from gradwatch.layers import Place, join, places
 from gradwatch.records import FloatArray, Layer
 
 FLAT = 0.05
@@ -182,16 +182,15 @@ class Closeup:
         """The row of the module's own matrix or kernel; None where it has none, or nothing but a table."""
         if isinstance(place.module, _NOT_GIVEN):
             return None
-        prefix = place.path and f"{place.path}."
-        own = (key for key, p in place.module._parameters.items() if p is not None and p.ndim >= 2)
-        return next((self._row_of[prefix + key] for key in own if prefix + key in self._row_of), None)
+        own = (join(place.path, key) for key, p in place.module._parameters.items() if p is not None and p.ndim >= 2)
+        return next((self._row_of[name] for name in own if name in self._row_of), None)
 
     def _rows(self, model: nn.Module) -> dict[int, int]:
         """The row of each parameter by its id, which is valid while the model holds it."""
         rows: dict[int, int] = {}
         for place in places(model):
             for key, p in place.module._parameters.items():
-                row = self._row_of.get(f"{place.path}.{key}" if place.path else key, _UNWATCHED)
+                row = self._row_of.get(join(place.path, key), _UNWATCHED)
                 if row != _UNWATCHED or id(p) not in rows:
                     rows[id(p)] = row
         return rows

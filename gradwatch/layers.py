@@ -184,10 +184,10 @@ class LayerTable:
                     rows.append(_NONE)
                     continue
                 seen.add(id(p))
-                self.paths[id(p)] = _join(place.path, key)
+                self.paths[id(p)] = join(place.path, key)
                 if included:
                     kinds.setdefault(name, place.kind)
-                    members.setdefault(name, []).append((_join(place.path, key), p))
+                    members.setdefault(name, []).append((join(place.path, key), p))
                 rows.append(index.setdefault(name, len(index)) if included else NOT_WATCHED)
                 slots.append((p, rows[-1]))
         modules = [place.module for place, _ in named]
@@ -216,7 +216,7 @@ class LayerTable:
         """The layer name of each of the module's own parameters, "" for one that cannot have a gradient."""
         by_parameter = self._granularity == "parameter"
         return [
-            "" if not can else _join(place.path, key) if by_parameter else place.layer
+            "" if not can else join(place.path, key) if by_parameter else place.layer
             for key, p in place.module._parameters.items()
             # Of a sharded parameter this rank may hold no element, and others some.
             for can in [id(p) in fsdp or _can_have_gradient(p)]
@@ -268,9 +268,9 @@ def places(root: nn.Module) -> Iterator[Place]:
             if _is_wrapper(module, name):
                 yield from walk(child, path, layer, _kind(child))
             elif name == "parametrizations" or ".parametrizations" in f".{path}":
-                yield from walk(child, _join(path, name), layer, kind)  # parts of the layer that they parametrize
+                yield from walk(child, join(path, name), layer, kind)  # parts of the layer that they parametrize
             else:
-                child_path = _join(path, name)
+                child_path = join(path, name)
                 yield from walk(child, child_path, child_path, _kind(child))
 
     return walk(root, "", _kind(_unwrapped(root)), _kind(_unwrapped(root)))
@@ -310,5 +310,6 @@ def _kind(module: nn.Module) -> str:
     return name.removeprefix("Parametrized")
 
 
-def _join(path: str, name: str) -> str:
+def join(path: str, name: str) -> str:
+    """The full name of what a module at ``path`` calls ``name``; the root's path is empty."""
     return f"{path}.{name}" if path else name

@@ -23,7 +23,7 @@ def labels_section(programs: Sequence[Program], file: LabelFile) -> str:
 def labels_table(programs: Sequence[Program], labels: Mapping[str, Label]) -> str:
     """In markdown: how many programs of each family ended how, then the dropped ones, each with its reason.
 
-    Of those drawn at random only the number is told: most were bound to be no fault, or none for sure.
+    Of those drawn at random only the number is told: some were bound to be no fault, or none for sure.
     """
     named = [(program.family, _column(labels.get(program.name))) for program in programs]
     counts = Counter(named)

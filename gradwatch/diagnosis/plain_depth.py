@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.through_time import through_time
-from gradwatch.diagnosis.words import changes, span
+from gradwatch.diagnosis.words import changes, with_skips
 from gradwatch.history import History
 from gradwatch.patterns import check_number, check_whole_number
 from gradwatch.profile import DEEP, SEVERE, BackwardProfile
@@ -85,7 +85,6 @@ class PlainDepth:
             confidence=0.95 if ratio > self.max_ratio else 0.4,
             layers=tuple(dict.fromkeys(filter(None, names))),
             evidence=tuple(evidence),
-            remedy=f"add skip connections around the layers {span(names)}, x + f(x) / {math.sqrt(depth):.3g}: "
-            f"each branch divided by the root of their number, {depth}",
+            remedy=with_skips(names, depth),
             change="residual",
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.symptoms import layers_of, told
-from gradwatch.diagnosis.words import span
+from gradwatch.diagnosis.words import with_skips
 from gradwatch.history import History
 from gradwatch.patterns import check_whole_number
 from gradwatch.profile import SEVERE, BackwardProfile
@@ -51,17 +50,16 @@ class RankCollapse:
         attentions = [s.layer for s in reversed(probe.segments) if s.kind == "attention"]
         if len(attentions) < self.min_attentions or any(s.kind == "residual" for s in probe.segments):
             return None
+        layers = layers_of(vanishing)
         return Diagnosis(
             "rank_collapse",
             confidence=0.8,
-            layers=layers_of(vanishing),
+            layers=layers,
             evidence=(
                 f"{len(attentions)} attentions one after the other average the places of a sequence, and no skip "
                 "connection leads around any of them",
-                f"{len(layers_of(vanishing))} layers receive next to nothing, while the gradient as a whole passes",
+                f"{len(layers)} layers receive next to nothing, while the gradient as a whole passes",
             ),
-            remedy=f"add skip connections around the layers {span(attentions)}, "
-            f"x + f(x) / {math.sqrt(2 * len(attentions)):.3g}: each branch divided by the root of their number, "
-            f"{2 * len(attentions)}",
+            remedy=with_skips(attentions, 2 * len(attentions)),  # an attention and a feed-forward part in each block
             change="residual",
         )

@@ -39,6 +39,19 @@ def changes(log_gain: float) -> str:
     return f"{'shrinks' if log_gain < 0 else 'grows'} {fold:.2g}-fold"
 
 
+def with_skips(names: Sequence[str], branches: int) -> str:
+    """The remedy that leads around each of some layers.
+
+    >>> with_skips(["fc0", "fc1"], 2)
+    'add skip connections around the layers fc0 and fc1, x + f(x) / 1.41: each branch divided by the root of their \
+number, 2'
+    """
+    return (
+        f"add skip connections around the layers {span(names)}, x + f(x) / {math.sqrt(branches):.3g}: "
+        f"each branch divided by the root of their number, {branches}"
+    )
+
+
 def mean_gain(log_gains: Sequence[float]) -> float:
     """The geometric mean of squared gains from their logarithms; 1 of none.
 

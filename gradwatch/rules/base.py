@@ -130,6 +130,9 @@ class LayerRule(StepRule):
             self._check_steps(argument, at_least=1)
         super().__post_init__()
 
+    def look(self, history: History) -> None:
+        """Take in what the latest step of ``history`` tells for later ones, once and before it is judged."""
+
     @abstractmethod
     def judge(self, history: History) -> Judgement:
         """Judge the latest step of ``history``."""
@@ -190,6 +193,7 @@ class LayerRule(StepRule):
         stats = history.latest
         assert stats is not None
         self._episodes.align(stats.layers)
+        self.look(history)
         if self._episodes.quiet and self.is_calm(history):
             return []
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds

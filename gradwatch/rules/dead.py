@@ -65,7 +65,6 @@ class Dead(LayerRule):
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
-        self._look(history)
         if not history.latest.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
             return False
         self._zero["steps"][:] = 0
@@ -75,7 +74,6 @@ class Dead(LayerRule):
         stats = history.latest
         assert stats is not None
         self._zero.align(stats.layers)
-        self._look(history)
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
@@ -84,9 +82,7 @@ class Dead(LayerRule):
         self._zero["steps"] = steps
         bad = (steps > 0) & (cut_off | (steps > self.isolated_patience - self.patience))
         self._episodes.align(stats.layers)
-        self._episodes["bad_steps"] = np.where(
-            starved, np.fmax(self._episodes["bad_steps"], self.patience - 1), self._episodes["bad_steps"]
-        )
+        self._episodes.hasten(starved, self.patience - 1)
         bad, cut_off, alive = bad | starved, cut_off | starved, alive & ~starved
         opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
         self._cut_off = bool((opens & cut_off).any())
@@ -107,16 +103,14 @@ class Dead(LayerRule):
         self._zero = self._remembered["zero"] = LayerState(steps=0)
         self._starved = self._remembered["starved"] = LayerState(looks=0, share=0.0)
         self._cut_off = False
-        self._looked_at = 0
 
-    def _look(self, history: History) -> None:
-        """What a close look tells, once: the layers before one that is given nothing, where it stays so from there."""
+    def look(self, history: History) -> None:
+        """What a close look tells: the layers before one that is given nothing, where it stays so from there."""
         stats, starved = history.latest, self._starved
         assert stats is not None
         starved.align(stats.layers)
-        if stats.given_nothing is None or stats.variation is None or self._looked_at == history.count:
+        if stats.given_nothing is None or stats.variation is None:
             return
-        self._looked_at = history.count
         row = first_starved(stats.given_nothing, stats.variation, self.nothing)
         row, share = (0, 0.0) if row is None else (row, stats.given_nothing[row])
         before = np.arange(len(stats.layers)) < row

@@ -67,5 +67,9 @@ class Episodes(LayerState):
         self._note_quiet()
         return np.flatnonzero(opened), np.flatnonzero(closed)
 
+    def hasten(self, bad: BoolArray, steps: int | IntArray) -> None:
+        """Count ``steps`` bad steps at least for the layers in ``bad``, as one that is told at once needs no more."""
+        self["bad_steps"] = np.where(bad, np.fmax(self["bad_steps"], steps), self["bad_steps"])
+
     def _note_quiet(self) -> None:
         self.quiet = not (self["open"].any() or self["bad_steps"].any())

@@ -109,7 +109,7 @@ class Exploding(LayerRule):
         self._told = ""
         for at_once in (self._threw_off(history), self._grew(stats) if history.count <= EARLY else None):
             if at_once is not None:
-                self._episodes["bad_steps"] = np.where(at_once.bad, self.patience - 1, self._episodes["bad_steps"])
+                self._episodes.hasten(at_once.bad, self.patience - 1)
                 return at_once
         return Judgement(norm, limit, bad, good, severity=severity)
 

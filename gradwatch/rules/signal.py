@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.history import History
-from gradwatch.records import FloatArray
+from gradwatch.records import FloatArray, StepStats
 from gradwatch.rules.state import LayerState
 
 BETWEEN = 6e-4
 """Share of the last layer's input that differs from example to example, relative to the layer where it is largest. Of
-300 small networks with fewer none learned by plain SGD, and those that learn by Adam leave it within ten steps."""
+the healthy networks of docs/detection.md few have less at the start, and those leave it within their first steps."""
 
 WITHIN = 1e-9
-"""The same from place to place within an example, where rounding alone is 1e-14. Healthy attention has 1e-2."""
+"""The same from place to place within an example, where rounding alone is 1e-14."""
 
 LOOKS = 4
 """In a row, from the first, before it counts: one look is one batch."""
@@ -32,20 +31,15 @@ class Signal(LayerState):
     """
 
     def __init__(self) -> None:
-        super().__init__(so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0, share_within=np.nan)
+        super().__init__(so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0)
         self.align(("",))
-        self._looked_at = 0
 
-    def look(self, history: History) -> None:
-        """Take one close look in, once; nothing where there was none."""
-        stats = history.latest
-        if stats is None or stats.variation is None or stats.variation_within is None:
+    def look(self, stats: StepStats) -> None:
+        """Take one close look in; nothing where there was none."""
+        if stats.variation is None or stats.variation_within is None:
             return
-        if self._looked_at == history.count:
-            return
-        self._looked_at = history.count
         share, within = _last(stats.variation), _last(stats.variation_within)
-        self["share"][0], self["share_within"][0] = share, within
+        self["share"][0] = share
         alike = self["so_far"][0] and share < BETWEEN and not share > RISES * self["first"][0]
         self["so_far"][0] = alike
         self["first"][0] = np.fmin(self["first"][0], share) if alike else np.nan

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import BoolArray, Severity
+from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule, is_shallow
 from gradwatch.rules.state import LayerState
 
@@ -61,7 +61,7 @@ class UpdateRatio(LayerRule):
     # Twice what the first steps of healthy runs in docs/detection.md reach; half of the weights' size forgets what
     # they were initialised to.
     again: PerLayer = 0.15
-    # The first steps of healthy networks of four layers and more reach 0.09; of one layer or two, 0.4.
+    # The first steps of healthy networks of that depth in docs/detection.md stay below 0.1.
     low: PerLayer = 0.0
     patience: int = 1
     recovery: int = 1
@@ -85,7 +85,7 @@ class UpdateRatio(LayerRule):
         high, low = self.limit("high", stats.layers), self.limit("low", stats.layers)
         known = ~np.isnan(ratio)
         of_all = np.inf if stats.total_update is None else stats.total_update
-        if self._again(history, known):
+        if self._again(history):
             high = np.fmin(high, self.limit("again", stats.layers))
         too_much = (ratio > high) & ((of_all > high) | np.isnan(of_all))
         row = self._row["steps"]
@@ -99,14 +99,13 @@ class UpdateRatio(LayerRule):
         self._row = self._remembered["row"] = LayerState(steps=0, large=0)
         self._row.align(("",))  # one entry, for the whole model
 
-    def _again(self, history: History, known: BoolArray) -> bool:
+    def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
         stats = history.latest
         assert stats is not None
-        deep = np.count_nonzero(stats.has_grad) >= DEEP and known.any()
-        large = (
-            deep and history.count <= EARLY and (stats.total_update or 0.0) > self.limit("again", stats.layers).max()
-        )
+        if history.count > EARLY or np.count_nonzero(stats.has_grad) < DEEP:
+            return False
+        large = (stats.total_update or 0.0) > self.limit("again", stats.layers).max()
         self._row["large"][0] += large
         return bool(large and self._row["large"][0] > 1)
 

@@ -89,7 +89,6 @@ class Vanishing(LayerRule):
         stats = history.latest
         assert stats is not None
         norm, (least, largest) = stats.grad_norm, stats.norm_range
-        self._note(history)
         if not largest < np.inf:
             return False
         if least < self.highest("threshold") or self._signal.is_lost_within:
@@ -107,7 +106,7 @@ class Vanishing(LayerRule):
         stats = history.latest
         assert stats is not None
         norm, layers = stats.grad_norm, stats.layers
-        self._note(history)
+        root = _root(stats.numel, len(norm))
         present = stats.has_grad & np.isfinite(norm)
         now = np.where(present, norm, 0.0)
         usual = self._usual(history)
@@ -115,7 +114,7 @@ class Vanishing(LayerRule):
         limit = np.full(len(norm), np.inf)
         lost = np.ones(len(norm), bool)
         back = present.copy()
-        for argument, size in (("ratio", _root(stats.numel, len(norm))), ("norm_ratio", np.ones(len(norm)))):
+        for argument, size in (("ratio", root), ("norm_ratio", np.ones(len(norm)))):
             allowed = np.fmax(self.limit(argument, layers) * strict, self._faded[argument])
             for values in (now, usual):  # small now, and usually
                 bound = allowed * _from_here_on(values / size)
@@ -123,7 +122,6 @@ class Vanishing(LayerRule):
                 limit = np.fmin(limit, bound * size)
             back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
         if self._signal.is_lost_within:  # single layers, as queries and keys
-            root = _root(stats.numel, len(norm))
             bound = ALONE * (usual / root).max(initial=0.0) * root
             alone = usual < bound
             lost, back, limit = lost | alone, back & ~alone, np.where(alone, bound, limit)
@@ -137,7 +135,7 @@ class Vanishing(LayerRule):
         after = np.arange(len(norm)) < (last_nonzero[0] if len(last_nonzero) else 0)
         bad = small & ((norm > 0) | after) & (history.count > self.warmup)
         few = bad.sum() < max(2, FEW * present.sum())
-        one_fall = _largest_fall(usual / _root(stats.numel, len(norm))) > (ONE_FALL_OF_FEW if few else ONE_FALL)
+        one_fall = _largest_fall(usual / root) > (ONE_FALL_OF_FEW if few else ONE_FALL)
         late = bad.any() and np.median(self._peak["fine"][bad]) >= LATE
         single = present.sum() > 2 > (present & ~back).sum()
         certain = tiny.any() or self._faded["alike"][0] or self._signal.is_lost_within
@@ -170,11 +168,11 @@ class Vanishing(LayerRule):
             return np.zeros(norms.shape[1])
         return np.median(np.where(present, norms, 0.0)[finite], axis=0)
 
-    def _note(self, history: History) -> None:
+    def look(self, history: History) -> None:
         """What a close look at a step tells: how far the forward signal has faded while the weights hardly move."""
         stats = history.latest
         assert stats is not None
-        self._signal.look(history)
+        self._signal.look(stats)
         if stats.input_size is None or stats.update_ratio is None:
             return
         known = stats.input_size[np.isfinite(stats.input_size)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import Severity
+from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
 
@@ -59,7 +59,7 @@ class VanishingInTime(LayerRule):
     first_gain: PerLayer = 0.33
     # PyTorch's RNN has 0.4 to 0.55 as it is initialised, LSTM and GRU 0.6; they forget half at each time step.
     ratio: PerLayer = 3e-3
-    # After a hundred steps those that learn have 0.02 and more.
+    # After a hundred steps those of docs/detection.md that learn have 0.02 and more; what needs no memory has less.
     gain: PerLayer = 0.8
     # Those that have learned a label of 100 to 200 time steps keep 0.85 or more.
     patience: int = 2
@@ -70,38 +70,42 @@ class VanishingInTime(LayerRule):
             self._check_limit(argument, above=0, at_most=1)
         super().__post_init__()
 
+    def look(self, history: History) -> None:
+        """For how many looks each layer has been below the later limits."""
+        stats, forgets = history.latest, self._forgets
+        assert stats is not None
+        forgets.align(stats.layers)
+        if stats.time_ratio is not None:
+            bad, _ = self._below(stats)
+            forgets["looks"] = np.where(
+                bad, forgets["looks"] + 1, np.where(np.isnan(stats.time_ratio), forgets["looks"], 0)
+            )
+
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
         ratio = history.latest.time_ratio
-        if ratio is None:
-            return True
-        if np.logical_or.reduce(ratio < max(self.highest("first_ratio"), self.highest("ratio"))):
-            return False
-        self._forgets["looks"][:] = 0
-        return True
+        return ratio is None or not np.logical_or.reduce(ratio < max(map(self.highest, ("first_ratio", "ratio"))))
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
-        unknown = np.full(len(stats.layers), np.nan)
-        ratio = unknown if stats.time_ratio is None else stats.time_ratio
-        gain = unknown if stats.time_gain is None else stats.time_gain
-        known, forgets, episodes = ~np.isnan(ratio), self._forgets, self._episodes
-        forgets.align(stats.layers)
-        limit = self.limit("ratio", stats.layers)
-        bad = (ratio < limit) & (gain < self.limit("gain", stats.layers))
-        forgets["looks"] = np.where(bad, forgets["looks"] + 1, np.where(known, 0, forgets["looks"]))
+        ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
+        bad, limit = self._below(stats, "first_" if history.count <= EARLY else "")
         if history.count > EARLY:  # the first looks count as well, where they were no better
-            so_far = np.fmin(forgets["looks"], self.patience) - 1
-            episodes["bad_steps"] = np.where(bad, np.fmax(episodes["bad_steps"], so_far), episodes["bad_steps"])
-        else:
-            limit = self.limit("first_ratio", stats.layers)
-            bad = (ratio < limit) & (gain < self.limit("first_gain", stats.layers))
+            self._episodes.hasten(bad, np.fmin(self._forgets["looks"], self.patience) - 1)
+        known = ~np.isnan(ratio)
         return Judgement(ratio, limit, bad, good=known & ~bad, known=known)
 
     def reset(self) -> None:
         super().reset()
         self._forgets = self._remembered["forgets"] = LayerState(looks=0)
+
+    def _below(self, stats: StepStats, when: str = "") -> tuple[BoolArray, FloatArray]:
+        """Which layers are below both limits, bool [L], and that of the ratio, float64 [L]."""
+        limit = self.limit(f"{when}ratio", stats.layers)
+        if stats.time_ratio is None or stats.time_gain is None:
+            return np.zeros(len(limit), bool), limit
+        return (stats.time_ratio < limit) & (stats.time_gain < self.limit(f"{when}gain", stats.layers)), limit
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"

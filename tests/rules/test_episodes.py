@@ -90,3 +90,15 @@ def test_an_episode_is_over_when_its_layer_is_no_longer_seen() -> None:
         [(0, "opened"), (ABSENT_STEPS + 1, "opened")]
     ]
     assert run(["-" + " " * (ABSENT_STEPS - 1) + "-"], patience=1, recovery=1) == [[(0, "opened")]]
+
+
+def test_what_is_told_at_once_counts_as_many_bad_steps_and_never_fewer() -> None:
+    episodes, patience = Episodes(), 4
+    episodes.align(("a", "b", "c"))
+    episodes["bad_steps"] = np.array([0, 3, 1])
+    episodes.hasten(np.array([True, True, False]), np.array([2, 1, 3]))
+    assert episodes["bad_steps"].tolist() == [2, 3, 1]
+    episodes.hasten(np.array([True, False, False]), patience - 1)
+    bad, nothing = np.ones(3, bool), np.zeros(3, bool)
+    opened, _ = episodes.update(7, bad, nothing, bad, nothing, patience, recovery=1)
+    assert opened.tolist() == [0, 1]

@@ -2,12 +2,13 @@
 
 Those in the other files were written one by one, each to show something. A rule tuned on half of them may know them by
 heart; whether it knows the fault is asked by these. A program is drawn by its own name, so that more may be added
-without changing the others; most of what is drawn turns out not to fail, or not surely, and is dropped by its label.
+without changing the others; what turns out not to fail, or not surely, is dropped by its label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -38,16 +39,20 @@ BATCH_NORM, RESIDUAL, LEAKY = {"norm": "batch"}, {"residual": True}, {"activatio
 TABLES = ("digits", "digits", "breast_cancer", "wine")
 
 
+def two_digits(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
 class Draw(Random):
     """The settings of one program, by its name."""
 
     def log(self, low: float, high: float) -> float:
         """Evenly between the logarithms, to two digits."""
-        return float(f"{low * (high / low) ** self.random():.2g}")
+        return two_digits(low * (high / low) ** self.random())
 
     def even(self, low: float, high: float) -> float:
         """Evenly, to two digits."""
-        return float(f"{self.uniform(low, high):.2g}")
+        return two_digits(self.uniform(low, high))
 
     def optimizer(self, sgd: float, adam: float = 1e-3) -> dict[str, Any]:
         """SGD, with or without momentum, or Adam, each at a learning rate that suits it."""
@@ -55,12 +60,12 @@ class Draw(Random):
         if kind == "adam":
             return {"optimizer": "adam", "lr": adam}
         options = {"options": {"momentum": 0.9}} if kind == "momentum" else {}
-        return {"optimizer": "sgd", "lr": float(f"{sgd / 5 if options else sgd:.2g}"), **options}
+        return {"optimizer": "sgd", "lr": two_digits(sgd / 5 if options else sgd), **options}
 
-    def perceptron(self, shallowest: int, deepest: int, sgd: float = 0.1) -> dict[str, Any]:
+    def perceptron(self, shallowest: int, deepest: int) -> dict[str, Any]:
         """Data, depth, width and optimizer; the deeper, the smaller the steps."""
         depth = self.randint(shallowest, deepest)
-        rate = sgd if depth <= 4 else sgd / 2
+        rate = 0.1 if depth <= 4 else 0.05
         return {"data": self.choice(TABLES), "depth": depth, "width": self.choice((24, 32, 48, 64, 96)),
                 **self.optimizer(rate), "batch": self.choice((32, 64))}  # fmt: skip
 
@@ -69,34 +74,32 @@ class Draw(Random):
         return {"depth": self.randint(shallowest, deepest), "channels": self.choice((6, 8, 12)), "batch": 32,
                 **self.optimizer(0.1, 2e-3), "steps": self.choice((200, 250))}  # fmt: skip
 
+    def network(self, images: tuple[int, int], perceptron: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
+        """A convolutional network, or more often a perceptron, of so many layers."""
+        return (cnn, self.images(*images)) if self.random() < 0.3 else (mlp, self.perceptron(*perceptron))
+
 
 def _times(settings: Settings, factor: float) -> dict[str, Any]:
-    return {"lr": float(f"{settings['lr'] * factor:.2g}")}
+    return {"lr": two_digits(settings["lr"] * factor)}
 
 
 def _sigmoid(draw: Draw, add: Callable[..., Program]) -> Program:
-    if draw.random() < 0.3:
-        recipe, base = cnn, draw.images(2, 6)
-    else:
-        recipe, base = mlp, draw.perceptron(2, 12)
+    recipe, base = draw.network((2, 6), (2, 12))
     seeded = {"activation": ("relu", "sigmoid")}
     return add(recipe, base, seeded, {"norm": BATCH_NORM, "residual": RESIDUAL, "lr": _times(base, 10)})
 
 
 def _subcritical(draw: Draw, add: Callable[..., Program]) -> Program:
-    base = draw.perceptron(6, 30, sgd=0.1)
+    base = draw.perceptron(6, 30)
     if draw.random() < 0.5:
         base |= {"activation": "tanh", "init": "orthogonal"}
     lost = draw.even(1.5, 9.0)  # decades of gradient between the last layer and the first
-    seeded = {"gain": (1.0, float(f"{10 ** (-lost / base['depth']):.2g}"))}
+    seeded = {"gain": (1.0, two_digits(10 ** (-lost / base["depth"])))}
     return add(mlp, base, seeded, {"norm": BATCH_NORM, "residual": RESIDUAL, "lr": _times(base, 10)})
 
 
 def _tiny_init(draw: Draw, add: Callable[..., Program]) -> Program:
-    if draw.random() < 0.3:
-        recipe, base = cnn, draw.images(2, 6)
-    else:
-        recipe, base = mlp, draw.perceptron(2, 8)
+    recipe, base = draw.network((2, 6), (2, 8))
     seeded = {"init": ("he", "normal"), "gain": (1.0, draw.log(1e-3, 0.05))}
     return add(recipe, base, seeded, {"norm": BATCH_NORM, "lr": _times(base, 10)})
 
@@ -171,7 +174,7 @@ def _high_lr(draw: Draw, add: Callable[..., Program]) -> Program:
     else:
         recipe, base = mlp, {**draw.perceptron(1, 8), "activation": draw.choice(("relu", "relu", "tanh", "gelu"))}
     lr = base["lr"]
-    seeded = {"lr": (lr, float(f"{lr * draw.log(6.0, 200.0):.2g}"))}
+    seeded = {"lr": (lr, two_digits(lr * draw.log(6.0, 200.0)))}
     norm = {"norm": BATCH_NORM} if recipe in (cnn, mlp) and not base.get("norm") else {}
     return add(recipe, base, seeded, {"clipping": {"clip": 0.1}, "warmup": {"warmup": 100}, **norm})
 
@@ -216,10 +219,7 @@ def _half_precision(draw: Draw, add: Callable[..., Program]) -> Program:
 
 
 def _dead_relu(draw: Draw, add: Callable[..., Program]) -> Program:
-    if draw.random() < 0.3:
-        recipe, base = cnn, draw.images(1, 4)
-    else:
-        recipe, base = mlp, draw.perceptron(1, 6)
+    recipe, base = draw.network((1, 4), (1, 6))
     seeded, cause = {"bias": (0.0, -draw.log(1.5, 12.0))}, "init_scale"
     if recipe is mlp and draw.random() < 0.3:
         base |= {"depth": draw.randint(5, 12)}
@@ -299,11 +299,7 @@ def faulty() -> tuple[Program, ...]:
     for family, make, count in FAULTS:
         for number in range(1, count + 1):
             name = f"drawn-{number:02}"
-
-            def add(recipe: Any, base: Settings, seeded: Any, remedies: Any, name: str = name, **more: Any) -> Program:
-                return family.program(name, recipe, base, seeded, remedies, severity="", **more)  # noqa: B023
-
-            found.append(make(Draw(f"{family.name}/{name}"), add))
+            found.append(make(Draw(f"{family.name}/{name}"), partial(family.program, name, severity="")))
     return tuple(found)
 
 
