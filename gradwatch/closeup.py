@@ -157,9 +157,9 @@ class Closeup:
                 found = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
                 stats.time_ratio[row], stats.time_gain[row] = found
         for row, given in shares.items():
-            if given:
-                between, within, nothing = max((call.tolist() for call in given), key=lambda call: (call[0], -call[2]))
-                stats.variation[row], stats.variation_within[row], stats.given_nothing[row] = between, within, nothing
+            with contextlib.suppress(Exception):
+                seen = _most_different(torch.stack(given).tolist()) if given else [np.nan] * 3
+                stats.variation[row], stats.variation_within[row], stats.given_nothing[row] = seen
         return stats
 
     def close(self) -> None:
@@ -337,6 +337,15 @@ def _weigh(seen: list[Tensor], module: nn.Module, args: tuple[Any, ...]) -> None
     given = args[0] if args else None
     if len(seen) < CALLS and isinstance(given, Tensor) and given.is_floating_point() and given.ndim >= 2:
         seen.append(input_shares(given, sequences=isinstance(module, nn.Linear)))
+
+
+def _most_different(calls: Sequence[Sequence[float]]) -> Sequence[float]:
+    """The call whose examples differ most, of those of which that is known if there are any.
+
+    >>> _most_different([[np.nan, np.nan, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    [0.0, 0.0, 0.0]
+    """
+    return max(calls, key=lambda call: (not np.isnan(call[0]), call[0], -call[2]))
 
 
 def _listen(

@@ -945,6 +945,39 @@ def test_of_several_calls_the_one_whose_examples_differ_most() -> None:
     assert given(model, lambda: [plainly(model, x) for x in (zeros, alike)])["Linear"][2] == 0.0
 
 
+@pytest.mark.parametrize("unknown", [torch.ones(1, SIZE), torch.full((BATCH, SIZE), NAN)], ids=["one example", "NaN"])
+def test_a_call_that_tells_nothing_hides_none_that_does(unknown: Tensor) -> None:
+    model, different = nn.Linear(SIZE, 1), normal(BATCH, SIZE)
+    expected = {"Linear": pytest.approx(tuple(input_shares(different, sequences=True).tolist()), nan_ok=True)}
+    for calls in ((unknown, different), (different, unknown)):
+        assert given(model, lambda calls=calls: [plainly(model, x) for x in calls]) == expected
+
+
+def test_sparse_inputs_are_not_known_and_train_all_the_same() -> None:
+    class Sparse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.head = nn.Parameter(normal(SIZE, 2)), nn.Linear(2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.sparse.mm(x, self.weight))
+
+    torch.manual_seed(0)
+    model, x = Sparse(), torch.eye(SIZE).to_sparse()
+    plainly(model, x)
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    assert list(given(model, lambda: plainly(model, x))) == ["head"]
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), expected, strict=True))
+
+
+def test_a_frozen_layer_is_looked_at_as_well() -> None:
+    model = nn.Sequential(nn.Linear(SIZE, SIZE), nn.Linear(SIZE, 1))
+    model[0].requires_grad_(False)
+    x = normal(BATCH, SIZE)
+    assert given(model, lambda: plainly(model, x))["0"][0] == pytest.approx(float(input_shares(x, sequences=True)[0]))
+
+
 def test_many_calls_and_many_layers_are_looked_at_in_part() -> None:
     model = nn.Sequential(*[nn.Linear(SIZE, SIZE) for _ in range(3 * MODULES)])
     found = list(given(model, lambda: plainly(model, normal(BATCH, SIZE))))

@@ -77,7 +77,7 @@ class Dead(LayerRule):
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
-        starved = stats.has_grad & (self._starved["looks"] >= self.patience)
+        starved = stats.has_grad & np.isfinite(stats.grad_norm) & (self._starved["looks"] >= self.patience)
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
         self._zero["steps"] = steps
         bad = (steps > 0) & (cut_off | (steps > self.isolated_patience - self.patience))

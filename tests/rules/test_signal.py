@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from gradwatch import Alert, Severity
 from gradwatch.rules import Dead, Vanishing
 from gradwatch.rules.base import StepRule
 from gradwatch.rules.dead import first_starved
-from gradwatch.rules.signal import BETWEEN, LOOKS, RISES
-from tests.histories import NAN, history_of, layers, stats
+from gradwatch.rules.signal import BETWEEN, LOOKS, RISES, Signal
+from tests.histories import INF, NAN, history_of, layers, stats
 
 NORMS = [0.05, 0.1, 0.5, 1.0]
 
 
-def check(rule: StepRule, looks: list[dict[str, Any] | None], norms: list[float] = NORMS) -> list[Alert]:
+def check(rule: StepRule, looks: list[dict[str, Any] | None], norms: Sequence[float | None] = NORMS) -> list[Alert]:
     """What ``rule`` says of four layers whose norms look normal; None where nobody looked."""
     history, found = history_of([]), []
     for step, look in enumerate(looks):
@@ -134,3 +135,46 @@ def test_the_first_layer_that_is_given_nothing(
     nothing: list[float], variation: list[float], expected: int | None
 ) -> None:
     assert first_starved(np.array(nothing), np.array(variation), 0.8) == expected
+
+
+def test_a_step_that_is_judged_is_looked_at_once() -> None:
+    """A layer that vanishes by its norm has every step judged, and a look must not count twice for it."""
+    found = check(Vanishing(), [seen(1e-4)] * (LOOKS - 1) + [None] * 20, norms=[1e-6, 0.1, 0.5, 1.0])
+    assert {a.layer for a in found} == {"fc0"}
+
+
+def test_before_any_step_and_without_layers_nothing_is_known() -> None:
+    signal = Signal()
+    signal.look(stats(0, {}))
+    signal.look(stats(0, {}, variation=np.empty(0), variation_within=np.empty(0)))
+    assert (signal.is_lost, signal.is_lost_within) == (False, False)
+    assert np.isnan(signal.share)
+    for rule in (Vanishing(), Dead()):
+        assert list(rule.check(history_of([]))) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "norm", "expected"),
+    [
+        (Vanishing, NAN, set()),  # without a step that is finite there is no usual norm
+        (Vanishing, 0.0, {"fc0", "fc1"}),
+        (Vanishing, None, {"fc1"}),
+        (Dead, NAN, {"fc1"}),
+        (Dead, INF, {"fc1"}),
+        (Dead, 0.0, {"fc0", "fc1"}),
+        (Dead, None, {"fc1"}),
+    ],
+)
+def test_gradients_that_are_no_number(rule: type[StepRule], norm: float | None, expected: set[str]) -> None:
+    found = check(rule(), [seen(1e-4, nothing=0.97)] * 16, norms=[norm, 0.1, 0.5, 1.0])
+    assert {a.layer for a in found if a.severity is Severity.ERROR} == expected
+    assert all("exactly zero" not in a.message for a in found if a.value != 0)
+
+
+def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
+    name = "x" * 300
+    history, rule, found = history_of([]), Dead(), []
+    for step in range(8):
+        history.append(stats(step, dict(zip([name, "b", "c", "d"], NORMS)), **seen(0.9, nothing=0.97)))
+        found += rule.check(history)
+    assert found[0].message == f"{name}: 97% of the examples give a layer behind it nothing but zeros"
