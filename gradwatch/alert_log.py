@@ -12,13 +12,14 @@ from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import LayerRule
 
 FOLLOWS = {
-    "nonfinite": ("exploding", "update_ratio"),
-    "overflow": ("exploding", "update_ratio"),
-    "exploding": ("update_ratio",),
-    "update_ratio": ("exploding",),
-    "vanishing": ("exploding", "update_ratio", "saturated", "underflow", "dead"),
-    "dead": ("exploding", "update_ratio", "vanishing", "saturated", "underflow"),
-    "saturated": ("exploding", "update_ratio"),
+    "nonfinite": ("not_zeroed", "exploding", "update_ratio"),
+    "overflow": ("not_zeroed", "exploding", "update_ratio"),
+    "exploding": ("not_zeroed", "update_ratio"),
+    "update_ratio": ("not_zeroed", "exploding"),
+    "stalled": ("vanishing", "saturated", "underflow", "dead", "skipped"),
+    "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead"),
+    "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow"),
+    "saturated": ("not_zeroed", "exploding", "update_ratio"),
     "vanishing_in_time": ("exploding", "update_ratio", "vanishing", "saturated", "dead"),
 }
 """What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after

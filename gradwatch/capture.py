@@ -16,6 +16,7 @@ from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.faults import Faults
 from gradwatch.host_copy import HostCopy
 from gradwatch.layers import LayerTable
+from gradwatch.leftover import Leftover
 from gradwatch.protocols import ClipPolicy
 from gradwatch.records import ClipRecord, FloatArray, StepStats
 from gradwatch.reduction import Parts, Reduction
@@ -52,6 +53,7 @@ class Arriving(NamedTuple):
     moved: Moved | None
     closeup: CloseupStats | None
     half: bool | None
+    not_zeroed: bool | None
     reduction: Reduction | None
 
     def read(self) -> tuple[StepStats, ClipRecord | None]:
@@ -86,6 +88,7 @@ class Arriving(NamedTuple):
             total_update=moved and moved.total_update(self.sizes.outputs),
             input_size=None if self.ndims is None else input_size(norms, rows, ndims, layers),
             half=self.half,
+            not_zeroed=self.not_zeroed,
             **({} if self.closeup is None else self.closeup._asdict()),
             **({} if elements is None else elements.stats(layers)),
         )
@@ -137,18 +140,20 @@ class Capture:
         self._moved: tuple[int, list[Moved | None]] | None = None
         self._cut_off: Exception | None = None
         self._closeup: tuple[int, Closeup] | None = None
+        self._leftover = Leftover()
 
     def close(self) -> None:
         """Take the hooks off the model that a close look put there."""
+        self._leftover.close()
         if self._closeup is not None:
             self._closeup[1].close()
 
-    def expect(self) -> None:
+    def expect(self, only: Iterable[Tensor] | None) -> None:
         """The coming step will be looked at closely: get ready before its forward pass.
 
         Not of a sharded model, whose ranks see different examples and must come to the same alerts.
         """
-        self._faults.run(*CLOSEUP, self._arm, otherwise=None)
+        self._faults.run(*CLOSEUP, self._arm, only, otherwise=None)
 
     def begin(self) -> None:
         """A new step begins: how far the last sampled one moved its parameters is known now."""
@@ -195,6 +200,7 @@ class Capture:
         of_clip = [] if record is None else _tensors_of(record)
         if of_clip:
             numbers = torch.cat([numbers, torch.stack([number.to(numbers) for number in of_clip])])
+        closeup = self._take_closeup() if look else None
         arriving = Arriving(
             step,
             captured,
@@ -208,8 +214,9 @@ class Capture:
             gathered.scaling is not None,
             Elements.together(gathered.elements),
             Moved.together([m for m in moved or [] if m is not None]),
-            self._take_closeup() if look else None,
-            next((half for half in gathered.half if half is not None), None),
+            closeup,
+            next((half for half in (*gathered.half, self._half(closeup)) if half is not None), None),
+            self._leftover.take() if look else None,
             reduction,
         )
         return measured, arriving
@@ -247,7 +254,7 @@ class Capture:
             elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
             gathered.elements += [] if elements is None else [elements]
 
-    def _arm(self) -> None:
+    def _arm(self, only: Iterable[Tensor] | None) -> None:
         model, version = self._table.model(), self._table.version
         if model is None or self._table.sharding is not None:
             return
@@ -255,6 +262,7 @@ class Capture:
             self.close()
             self._closeup = version, Closeup(model, self._table.layers)
         self._closeup[1].arm()
+        self._leftover.arm(self._table.collect(only).parameters)
 
     def _take_closeup(self) -> CloseupStats | None:
         if self._closeup is None:
@@ -263,6 +271,10 @@ class Capture:
             self.close()
             return None
         return self._faults.run(*CLOSEUP, self._closeup[1].take, otherwise=None)
+
+    def _half(self, closeup: CloseupStats | None) -> bool | None:
+        """Whether a close look saw float16, for gradients that do not tell: all of them zero."""
+        return None if closeup is None or self._closeup is None else self._closeup[1].half
 
     def _moved_by(self, sample: ParameterSample | None) -> Moved | None:
         if sample is None:

@@ -115,6 +115,9 @@ class Closeup:
         self._saturated: _Counts = {}
         self._norms: _Norms = {}
         self._shares: _Shares = {}
+        self._dtypes: set[torch.dtype] = set()
+        self.half: bool | None = None
+        """Whether a layer computed in float16 in the step last taken; None where none was looked at."""
         for place in places(model):
             limits = linear_range(place.module)
             if limits is not None:
@@ -141,12 +144,13 @@ class Closeup:
                 self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
         for reference, row in self._given:
             if (module := reference()) is not None:
-                weigh = partial(_weigh, self._shares.setdefault(row, []))
+                weigh = partial(_weigh, self._shares.setdefault(row, []), self._dtypes)
                 self._handles.append(module.register_forward_pre_hook(_Hook(weigh)))
 
     def take(self) -> CloseupStats:
         """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
         saturated, norms, shares = self._saturated, self._norms, self._shares
+        self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
         stats = CloseupStats(*np.full((len(CloseupStats._fields), self._layers), np.nan))
         for row, (flat, outputs) in saturated.items():
@@ -167,7 +171,7 @@ class Closeup:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._saturated, self._norms, self._shares = {}, {}, {}
+        self._saturated, self._norms, self._shares, self._dtypes = {}, {}, {}, set()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -332,9 +336,12 @@ def _count(
             seen[row] = before + found, outputs + output.numel()
 
 
-def _weigh(seen: list[Tensor], module: nn.Module, args: tuple[Any, ...]) -> None:
-    """As a forward pre-hook of a layer with weights: what it is given."""
+def _weigh(seen: list[Tensor], dtypes: set[torch.dtype], module: nn.Module, args: tuple[Any, ...]) -> None:
+    """As a forward pre-hook of a layer with weights: what it is given, and what it computes in."""
     given = args[0] if args else None
+    if isinstance(given, Tensor):
+        device = given.device.type
+        dtypes.add(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given.dtype)
     if len(seen) < CALLS and isinstance(given, Tensor) and given.is_floating_point() and given.ndim >= 2:
         seen.append(input_shares(given, sequences=isinstance(module, nn.Linear)))
 

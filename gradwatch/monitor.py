@@ -292,7 +292,7 @@ class Monitor:
             self._in_flight.append((arriving, self._probed))
             self._probed = None
         self._receive(wait=False)
-        self._look_ahead(number)
+        self._look_ahead(number, parameters)
         return measured
 
     def flush(self) -> None:
@@ -419,14 +419,14 @@ class Monitor:
         self._sampled_period = period
         return due
 
-    def _look_ahead(self, turn: int) -> None:
+    def _look_ahead(self, turn: int, parameters: Iterable[Tensor] | None) -> None:
         """Get ready for the step after ``turn``, where it will be looked at closely.
 
         Not for the first: a model that is compiled with hooks in place is compiled once more when they are gone.
         """
         period = self._histogram_every_n_steps
         if self._recorded < FIRST_STEPS or (period and (turn + 1) % period == 0):
-            self._capture.expect()
+            self._capture.expect(parameters)
         self._get_ready(turn)
 
     def _get_ready(self, turn: int) -> None:

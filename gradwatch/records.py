@@ -28,7 +28,7 @@ BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
 
 CHANGES = frozenset(
     ("activation", "init_scale", "residual", "norm", "lr", "clipping", "data_scaling", "precision", "width")
-    + ("architecture", "warmup", "eps")
+    + ("architecture", "warmup", "eps", "loop")
 )
 """The kinds of change that a remedy may ask for."""
 
@@ -94,6 +94,7 @@ class StepStats:
             to place within an example.
         given_nothing: float64 [L], share of the examples of which a layer's input is nothing but zeros.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
+        not_zeroed: whether they were added to those of the step before, which nothing had set to zero; likewise.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.
@@ -120,6 +121,7 @@ class StepStats:
     variation_within: FloatArray | None = None
     given_nothing: FloatArray | None = None
     half: bool | None = None
+    not_zeroed: bool | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False
     nonfinite_ranks: tuple[int, ...] = ()

@@ -159,7 +159,7 @@ class ParameterSample:
         self._rows, self._slots = gradients.rows, gradients.slots
         self._parameters = [weakref.ref(parameter) for parameter in gradients.parameters]
         whole = [real_values(local_part(parameter).values) for parameter in gradients.parameters]
-        self._before = [_thinned(values).clone() for values in whole]
+        self._before = [thinned(values).clone() for values in whole]
         stands_for = [values.numel() / max(b.numel(), 1) for values, b in zip(whole, self._before)]
         self._weights = np.array(stands_for).reshape(-1, 1) * _weights(gradients)
 
@@ -167,7 +167,7 @@ class ParameterSample:
     def moved(self) -> Moved:
         """How far the parameters are now from where they were."""
         found = [(i, p) for i, ref in enumerate(self._parameters) if (p := ref()) is not None]
-        now = {i: _thinned(real_values(local_part(p).values)) for i, p in found}
+        now = {i: thinned(real_values(local_part(p).values)) for i, p in found}
         kept = [i for i, values in now.items() if values.shape == self._before[i].shape]
         before = [self._before[i] for i in kept]
         change = measure(torch._foreach_sub([now[i] for i in kept], before) if kept else ()).norms
@@ -178,7 +178,8 @@ class ParameterSample:
             return Moved(self._rows, self._slots, squares * self._weights)
 
 
-def _thinned(values: Tensor) -> Tensor:
+def thinned(values: Tensor) -> Tensor:
+    """Up to SIZE elements, evenly."""
     flat = values.reshape(-1)
     stride = max(1, -(-flat.numel() // ParameterSample.SIZE))
     return flat[:: stride | 1]  # an even stride would meet the same columns of every row

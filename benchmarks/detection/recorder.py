@@ -77,7 +77,9 @@ class Recorder:
         watched = Gradients([self._parameters[i] for i in found], gradients, found)
         if is_looked_at(step):
             self._sample = ParameterSample(watched)
-            self._add(closeup_steps=step, closeup=self._closeup.take(), half=in_float16(gradients))
+            self._add(closeup_steps=step, closeup=self._closeup.take())
+            told = in_float16(gradients), self._closeup.half
+            self._add(half=next((half for half in told if half is not None), None))
         if step % SAMPLED_EVERY == 0:
             self._add_sample(step, watched)
         if is_looked_at(step + 1):

@@ -7,15 +7,18 @@ from gradwatch.diagnosis.dead_units import DeadUnits
 from gradwatch.diagnosis.depth_profile import DepthProfile
 from gradwatch.diagnosis.exploding_in_time import ExplodingInTime
 from gradwatch.diagnosis.first_nonfinite import FirstNonFinite
+from gradwatch.diagnosis.flat_output import FlatOutput
 from gradwatch.diagnosis.growing_gradient import GrowingGradient
 from gradwatch.diagnosis.large_weights import LargeWeights
 from gradwatch.diagnosis.learning_rate import LearningRate
 from gradwatch.diagnosis.loss_scale import LossScale
 from gradwatch.diagnosis.norm_weights import NormWeights
+from gradwatch.diagnosis.not_zeroed import NotZeroed
 from gradwatch.diagnosis.plain_depth import PlainDepth
 from gradwatch.diagnosis.rank_collapse import RankCollapse
 from gradwatch.diagnosis.residual_branches import ResidualBranches
 from gradwatch.diagnosis.saturation import Saturation
+from gradwatch.diagnosis.small_steps import SmallSteps
 from gradwatch.diagnosis.small_weights import SmallWeights
 from gradwatch.diagnosis.unscaled_inputs import UnscaledInputs
 from gradwatch.diagnosis.vanishing_in_time import VanishingInTime
@@ -30,15 +33,18 @@ __all__ = [
     "DepthProfile",
     "ExplodingInTime",
     "FirstNonFinite",
+    "FlatOutput",
     "GrowingGradient",
     "LargeWeights",
     "LearningRate",
     "LossScale",
     "NormWeights",
+    "NotZeroed",
     "PlainDepth",
     "RankCollapse",
     "ResidualBranches",
     "Saturation",
+    "SmallSteps",
     "SmallWeights",
     "UnscaledInputs",
     "VanishingInTime",
@@ -49,15 +55,18 @@ __all__ = [
 def default() -> tuple[Cause, ...]:
     """All causes, of which a report shows the most confident first; of equals, the one that comes first here.
 
-    Data and precision come before the network, one layer before all, and the network before the steps it takes.
+    The loop comes before data and precision, these before the network, one layer before all, and the network before
+    the steps it takes.
 
     >>> print(*(type(cause).__name__ for cause in default()[:4]))
-    LossScale FirstNonFinite UnscaledInputs Bottleneck
+    NotZeroed LossScale FirstNonFinite UnscaledInputs
     """
     return (
+        NotZeroed(),
         LossScale(),
         FirstNonFinite(),
         UnscaledInputs(),
+        FlatOutput(),
         Bottleneck(),
         DeadUnits(),
         Saturation(),
@@ -70,6 +79,7 @@ def default() -> tuple[Cause, ...]:
         LargeWeights(),
         VanishingInTime(),
         ExplodingInTime(),
+        SmallSteps(),
         LearningRate(),
         BadBatch(),
         GrowingGradient(),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.flat_output import is_cut_at_the_output
 from gradwatch.diagnosis.start import initial_biases
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
@@ -61,6 +62,8 @@ class DeadUnits:
         dead, whole = told(alerts, "dead"), account(probe)
         share = whole.share("dead") if whole is not None and whole.shrinks else 0.0
         if not dead and not (told(alerts, "vanishing") and share >= self.min_share):
+            return None
+        if probe is not None and is_cut_at_the_output(history, probe):
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = layers_of(dead) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))

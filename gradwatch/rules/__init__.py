@@ -12,10 +12,12 @@ from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.nonfinite import NonFinite
+from gradwatch.rules.not_zeroed import NotZeroed
 from gradwatch.rules.overflow import Overflow
 from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
+from gradwatch.rules.stalled import Stalled
 from gradwatch.rules.underflow import Underflow
 from gradwatch.rules.update_ratio import UpdateRatio
 from gradwatch.rules.vanishing import Vanishing
@@ -27,11 +29,13 @@ __all__ = [
     "Exploding",
     "LayerRule",
     "NonFinite",
+    "NotZeroed",
     "Overflow",
     "Rule",
     "Saturated",
     "Skipped",
     "Spike",
+    "Stalled",
     "Underflow",
     "UpdateRatio",
     "Vanishing",
@@ -45,15 +49,19 @@ __all__ = [
 def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds.
 
-    >>> print(*(rule.name for rule in default()))
-    nonfinite overflow underflow exploding update_ratio saturated vanishing vanishing_in_time dead spike skipped clipped
+    >>> print(*(rule.name for rule in default()[:8]))
+    not_zeroed nonfinite overflow underflow exploding update_ratio stalled saturated
+    >>> print(*(rule.name for rule in default()[8:]))
+    vanishing vanishing_in_time dead spike skipped clipped
     """
     return (
+        NotZeroed(),
         NonFinite(),
         Overflow(),
         Underflow(),
         Exploding(),
         UpdateRatio(),
+        Stalled(),
         Saturated(),
         Vanishing(),
         VanishingInTime(),

@@ -27,7 +27,7 @@ class Underflow(LayerRule):
 
     What is below 3e-8 is 0 in float16, and what is below 6e-5 loses its digits. A loss scale takes gradients out of
     there, and their unscaled values then leave no gap above 0; so it is looked for at sampled steps, by the histogram.
-    Where every gradient is exactly 0 from the first step on, nothing tells the precision, but nothing trains either.
+    Where every gradient is exactly 0 from the first step on, it is known by what the layers computed in.
 
     Args:
         share: limit of the share of layers.
@@ -40,7 +40,9 @@ class Underflow(LayerRule):
         TypeError: when it is not a number.
 
     Example:
-        >>> for alert in Underflow().check(History.from_grad_norms(fc1=[0.0] * 9, fc2=[0.0] * 9)):
+        >>> history = History.from_grad_norms(fc1=[0.0] * 9, fc2=[0.0] * 9)
+        >>> history.half = True
+        >>> for alert in Underflow().check(history):
         ...     print(alert.step, alert.message)
         5 fc2, fc1: gradient norm 0; float16 has nothing between 0 and 6e-08: use a GradScaler
 
@@ -75,7 +77,7 @@ class Underflow(LayerRule):
         self._lived.align(stats.layers)
         self._lived["ever"] |= stats.norm_range[1] > 0
         zero = stats.has_grad & (stats.grad_norm == 0) & (history.count > self.warmup)
-        nothing = zero & ~self._lived["ever"].any()
+        nothing = zero & history.half & ~self._lived["ever"].any()
         half = stats.has_grad & bool(stats.half)
         lost = half & (zero | _without_digits(stats))
         most = lost.sum() > self.share * stats.has_grad.sum()

@@ -35,10 +35,28 @@ def test_small_gradients_in_float16_and_a_loss_scale_against_it() -> None:
 
 
 def test_every_gradient_zero_from_the_first_step_on() -> None:
-    rule = Underflow()
-    (alert,) = rule.check(history_of([layers([0.0, 0.0])] * 20))
+    rule, nothing = Underflow(), history_of([layers([0.0, 0.0])] * 20)
+    assert rule.check(nothing) == []  # in float32
+    rule.reset()
+    nothing.half = True
+    (alert,) = rule.check(nothing)
     assert (alert.step, alert.severity) == (rule.warmup, Severity.ERROR)
     assert alert.message.startswith("fc1, fc0: gradient norm 0;")
+
+
+@pytest.mark.parametrize(("dtype", "told"), [(torch.float16, ["underflow"]), (torch.bfloat16, [])])
+def test_what_layers_computed_in_tells_where_no_gradient_does(dtype: torch.dtype, told: list[str]) -> None:
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+    monitor = gw.Monitor(model, rules=[Underflow()], sinks=())
+    for _ in range(10):
+        with torch.autocast("cpu", dtype=dtype):
+            outputs = model(torch.randn(16, 32))
+        (outputs.float().square().mean() * 1e-30).backward()
+        for p in model.parameters():
+            p.grad.zero_()
+        monitor.step()
+        model.zero_grad()
+    assert [a.rule for a in monitor.alerts] == told
 
 
 @pytest.mark.parametrize("first", [[1e-9, 0.0], [1.0, 1.0]])

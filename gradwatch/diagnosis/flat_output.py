@@ -1,0 +1,47 @@
+"""Flat output: no gradient gets from the loss to the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.symptoms import layers_of, told
+from gradwatch.diagnosis.words import place
+from gradwatch.history import History
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class FlatOutput:
+    """Every layer's gradient is exactly zero, as it already is where it leaves the loss or what lies behind the layers.
+
+    Example:
+        >>> from gradwatch.profile import Segment
+        >>> relu = Segment("act", "activation", "Relu", 0.0, 1.0)
+        >>> alerts = [Alert(52, "dead", "fc", 2, 0.0, 0.0, "")]
+        >>> found = FlatOutput().explain(History.from_grad_norms(fc=[0.0]), BackwardProfile((relu,)), alerts)
+        >>> print(found.remedy)
+        leave Relu off the model's output: it is flat there
+    """
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        found = told(alerts, "dead")
+        if not found or probe is None or not is_cut_at_the_output(history, probe):
+            return None
+        if probe.segments:
+            flat = probe.segments[-1]
+            evidence = f"nothing passes {flat.operation}{place([flat.layer])}, behind the last layer"
+            remedy, change = f"leave {flat.operation} off the model's output: it is flat there", "activation"
+        else:
+            evidence, change = "the gradient is exactly zero where it leaves the loss", ""
+            remedy = "look at the loss: nothing in it depends on the model's output, which may be rounded, compared, "
+            remedy += "clamped or multiplied by zero on the way"
+        return Diagnosis("flat_output", 0.9, layers_of(found), (evidence,), remedy, change)
+
+
+def is_cut_at_the_output(history: History, probe: BackwardProfile) -> bool:
+    """Whether no layer has a gradient but zero, and none came to the last one."""
+    stats = history.latest
+    nothing = stats is not None and not stats.grad_norm[stats.has_grad].any()
+    return nothing and not probe.notes and all(s.kind != "weight" for s in probe.segments)

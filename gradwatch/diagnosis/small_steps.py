@@ -1,0 +1,56 @@
+"""Small steps: the weights stay where they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.symptoms import layers_of, told
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class SmallSteps:
+    """The gradient is there, and the optimizer makes nothing of it.
+
+    Args:
+        usual_update: ``|step| / |parameters|`` that the largest step should have.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> alerts = [Alert(101, "stalled", "fc", 1, 3e-8, 1e-6, "")]
+        >>> found = SmallSteps().explain(History.from_grad_norms(fc=[1.0]), None, alerts)
+        >>> print(found.remedy)
+        multiply the learning rate by 10000
+
+    Source: Karpathy, CS231n: updates of 1e-3 of the weights' size are usual.
+    """
+
+    usual_update: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_number("SmallSteps: usual_update", self.usual_update, above=0)
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        found, stats = told(alerts, "stalled"), history.latest
+        if not found or stats is None or not 0 <= found[0].value < self.usual_update:
+            return None
+        most, norm = found[0].value, stats.total_norm
+        evidence = f"with a total gradient norm of {norm:.3g} no step so far has changed the weights"
+        if most > 0:
+            evidence += f" by more than {most:.2g} of their size; {self.usual_update:g} is usual"
+            factor = 10.0 ** math.floor(math.log10(self.usual_update) - math.log10(most))
+            remedy = f"multiply the learning rate by {factor:.0f}"
+        else:
+            evidence += " at all"
+            remedy = (
+                "look whether the optimizer has these parameters, whether its learning rate is above 0, and whether "
+            )
+            remedy += "the weights are in float32: a small step is lost in the rounding of float16 and bfloat16"
+        return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change="lr" if most > 0 else "")

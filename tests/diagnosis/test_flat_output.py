@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradwatch as gw
+
+
+class Positive(nn.Module):
+    """A regression whose outputs may not be below zero."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        nn.init.constant_(self.body[2].bias, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x))
+
+
+def report(model: nn.Module, loss: Callable[[Tensor], Tensor]) -> gw.Report:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss(model(torch.randn(16, 4))).backward()
+            optimizer.step()
+        return monitor.report()
+
+
+@pytest.mark.parametrize(
+    ("bias", "loss", "remedy"),
+    [
+        (-50.0, lambda y: (y + 1).square().mean(), "leave Relu off the model's output: it is flat there"),
+        (50.0, lambda y: (y * 0).sum(), "look at the loss: nothing in it depends on the model's output"),
+        (50.0, lambda y: y.clamp(0, 1).sum(), "look at the loss: nothing in it depends on the model's output"),
+    ],
+)
+def test_no_gradient_leaves_the_loss(bias: float, loss: Callable[[Tensor], Tensor], remedy: str) -> None:
+    found = report(Positive(bias), loss)
+    assert {(a.rule, a.severity) for a in found.alerts} == {("dead", gw.Severity.ERROR)}
+    assert [d.cause for d in found.diagnoses] == ["flat_output"]
+    assert found.diagnoses[0].remedy.startswith(remedy)
+
+
+def test_dead_layers_within_are_another_cause() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1, bias=False))
+    nn.init.constant_(model[0].bias, -50.0)
+    assert report(model, lambda y: (y + 1).square().mean()).diagnoses[0].cause == "dead_units"

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gradwatch as gw
+from gradwatch import Severity, StepStats
+from gradwatch.rules import Stalled
+from tests.histories import NAN, history_of, layers, stats
+
+RULE = Stalled()
+
+
+def run(updates: dict[int, float], steps: int = 200, norm: float = 1.0) -> list[StepStats]:
+    return [
+        stats(i, layers([norm, None]), **({"total_update": updates[i]} if i in updates else {})) for i in range(steps)
+    ]
+
+
+def check(steps: list[StepStats]) -> list[gw.Alert]:
+    rule, history = Stalled(), gw.History()
+    found: list[gw.Alert] = []
+    for step in steps:
+        history.append(step)
+        found += rule.check(history)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("updates", "expected"),
+    [
+        ({1: 0.0, 101: 0.0}, [(101, Severity.ERROR)]),
+        ({1: 1e-8, 101: 2e-8}, [(101, Severity.WARNING)]),
+        ({1: 0.0, 101: 1e-3}, []),  # a schedule that begins at zero
+        ({1: 1e-3, 101: 0.0}, []),  # converged
+        ({1: 0.0, RULE.warmup - 1: 0.0}, []),
+        ({1: NAN, 101: NAN}, []),
+        ({1: 1e-8, 101: 1e-8, 151: 1e-3}, [(101, Severity.WARNING), (151, Severity.INFO)]),
+    ],
+)
+def test_what_no_step_has_moved(updates: dict[int, float], expected: list[tuple[int, Severity]]) -> None:
+    assert [(a.step, a.severity) for a in check(run(updates))] == expected
+
+
+def test_without_a_gradient_there_is_nothing_to_move() -> None:
+    assert check(run({1: 0.0, 101: 0.0}, norm=0.0)) == []
+
+
+def test_one_check_of_all_is_one_of_each_step() -> None:
+    assert Stalled().check(history_of(run({1: 0.0}))) == []
+
+
+def train(lr: float, dtype: torch.dtype = torch.float32) -> gw.Report:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    with gw.watch(model, optimizer, histogram_every_n_steps=60, sinks=()) as monitor:
+        for _ in range(65):
+            optimizer.zero_grad()
+            model(torch.randn(16, 4, dtype=dtype)).square().mean().backward()
+            optimizer.step()
+        return monitor.report()
+
+
+def test_a_learning_rate_that_is_far_too_low() -> None:
+    report = train(1e-7)
+    assert [(a.step, a.rule, a.severity) for a in report.alerts] == [(61, "stalled", Severity.WARNING)]
+    assert (report.diagnoses[0].cause, report.diagnoses[0].change) == ("small_steps", "lr")
+    assert train(1e-7 * float(report.diagnoses[0].remedy.split()[-1])).alerts == ()
+
+
+@pytest.mark.parametrize(("lr", "dtype"), [(0.0, torch.float32), (1e-6, torch.bfloat16)])
+def test_steps_that_change_nothing(lr: float, dtype: torch.dtype) -> None:
+    report = train(lr, dtype)
+    assert {(a.rule, a.severity) for a in report.alerts} == {("stalled", Severity.ERROR)}
+    assert "no step so far has changed the weights at all" in report.diagnoses[0].evidence[0]
+    assert report.diagnoses[0].change == ""
+
+
+def test_arguments_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"^Stalled: low must be "):
+        Stalled(low=-1.0)
+    with pytest.raises(ValueError, match=r"^Stalled: warmup must be "):
+        Stalled(warmup=-1)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradwatch.leftover import Leftover
+
+
+def model() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def backward(net: nn.Module, times: int = 1) -> None:
+    for _ in range(times):
+        net(torch.ones(4, 3)).square().sum().backward()
+
+
+def armed(net: nn.Module) -> Leftover:
+    backward(net)
+    leftover = Leftover()
+    leftover.arm([*net.parameters()])
+    return leftover
+
+
+def test_gradients_that_are_added_to_the_last_step() -> None:
+    net = model()
+    leftover = armed(net)
+    backward(net, times=2)
+    assert leftover.take() is True
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_gradients_that_were_zeroed(set_to_none: bool, micro_batches: int) -> None:
+    net = model()
+    leftover = armed(net)
+    net.zero_grad(set_to_none)
+    backward(net, micro_batches)
+    assert leftover.take() is False
+
+
+def test_zeroed_after_the_pass_of_another_loss() -> None:
+    """As a discriminator's, after the generator's loss has gone through it."""
+    net = model()
+    leftover = armed(net)
+    backward(net)
+    net.zero_grad()
+    backward(net)
+    assert leftover.take() is False
+
+
+def test_no_backward_pass_tells_nothing() -> None:
+    assert armed(model()).take() is None
+
+
+def test_nothing_to_listen_to() -> None:
+    leftover, sparse = Leftover(), nn.Embedding(4, 2, sparse=True)
+    sparse(torch.tensor([1])).sum().backward()
+    leftover.arm([*sparse.parameters(), *model().parameters()])  # sparse, and none yet
+    assert leftover.take() is None
+
+
+def test_gradients_stay_as_they_are_and_nothing_stays_behind() -> None:
+    net, alone = model(), model()
+    leftover = armed(net)
+    backward(alone)
+    for one in (net, alone):
+        one.zero_grad()
+        backward(one)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(_leaves(net), _leaves(alone)))  # type: ignore[arg-type]
+    leftover.take()
+    assert not any(p._backward_hooks for p in net.parameters())
+    reference = weakref.ref(net)
+    leftover.arm([*net.parameters()])
+    del net
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_copy_of_the_model_does_not_listen() -> None:
+    net = model()
+    leftover = armed(net)
+    backward(copy.deepcopy(net))
+    assert leftover.take() is None
+
+
+def _leaves(net: nn.Module) -> list[Tensor]:
+    return [*net.parameters()]
