@@ -137,5 +137,44 @@ def adding(length: int = 40, examples: int = 1024) -> Data:
     return Data(torch.stack([numbers, marks], dim=2), standardised(sums), 1)
 
 
+@cache
+def autoregressive(length: int = 40, examples: int = 1024) -> Data:
+    """float32 [N, length, 1]: the answer is the next value, of which the last two tell all that can be told."""
+    noise = torch.randn(examples, length + 1, generator=torch.Generator().manual_seed(0))
+    values = [noise[:, 0], noise[:, 1]]
+    for t in range(2, length + 1):
+        values.append(1.2 * values[-1] - 0.5 * values[-2] + 0.5 * noise[:, t])
+    return _forecast(torch.stack(values, dim=1))
+
+
+@cache
+def sines(length: int = 40, examples: int = 1024) -> Data:
+    """float32 [N, length, 1]: a noisy sine of its own frequency and phase; the answer is the next value."""
+    generator = torch.Generator().manual_seed(0)
+    frequency = 0.1 + 0.3 * torch.rand(examples, 1, generator=generator)
+    phase = 2 * torch.pi * torch.rand(examples, 1, generator=generator)
+    noise = 0.1 * torch.randn(examples, length + 1, generator=generator)
+    return _forecast(torch.sin(frequency * torch.arange(length + 1.0) + phase) + noise)
+
+
+@cache
+def walk(length: int = 40, examples: int = 1024) -> Data:
+    """float32 [N, length, 1]: a random walk; the answer is the next value, of which the last one tells most."""
+    steps = 0.1 * torch.randn(examples, length + 1, generator=torch.Generator().manual_seed(0))
+    return _forecast(steps.cumsum(dim=1))
+
+
+@cache
+def tail(length: int = 40, features: int = 3, examples: int = 1024) -> Data:
+    """float32 [N, length, features]: whether the first feature's mean over the last five time steps is positive."""
+    x = torch.randn(examples, length, features, generator=torch.Generator().manual_seed(0))
+    return Data(x, (x[:, -5:, 0].mean(dim=1) > 0).long(), 2)
+
+
+def _forecast(values: Tensor) -> Data:
+    """Of sequences [N, length + 1], the last value from those before."""
+    return Data(values[:, :-1, None], values[:, -1:], 1)
+
+
 def _tokens(examples: int, length: int, symbols: int) -> Tensor:
     return torch.randint(symbols, (examples, length), generator=torch.Generator().manual_seed(0))

@@ -21,8 +21,8 @@ class VanishingInTime(LayerRule):
     The weights are shared by all time steps, so their gradients look normal: the late time steps provide them, and what
     came early in a sequence cannot be learned. It is seen at the first steps and at the sampled ones. A layer as it is
     freshly made forgets too, and learns to remember within a hundred steps where something calls for it; so at first
-    only what forgets faster than that counts, and later what has not learned, which one look after the first steps
-    tells.
+    only what forgets faster than that counts. Later, which one look tells, it counts where nothing has been learned: a
+    forecast from the last few values does well without the early ones, and its gradient is no longer what it was.
 
     Args:
         first_ratio: limit of the largest gradient among the early time steps, relative to the largest of all, at the
@@ -71,9 +71,11 @@ class VanishingInTime(LayerRule):
         super().__post_init__()
 
     def look(self, history: History) -> None:
-        """For how many looks each layer has been below the later limits."""
+        """For how many looks each layer has been below the later limits, and how large the first gradients are."""
         stats, forgets = history.latest, self._forgets
         assert stats is not None
+        if history.count == FIRST:
+            self._first["norm"][0] = _median_norm(history, FIRST)
         forgets.align(stats.layers)
         if stats.time_ratio is not None:
             bad, _ = self._below(stats)
@@ -92,6 +94,8 @@ class VanishingInTime(LayerRule):
         ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
         bad, limit = self._below(stats, "first_" if history.count <= EARLY else "")
         if history.count > EARLY:  # the first looks count as well, where they were no better
+            first, now = float(self._first["norm"][0]), _median_norm(history, LATEST)
+            bad &= not (now < UNCHANGED[0] * first or now > UNCHANGED[1] * first)
             self._episodes.hasten(bad, np.fmin(self._forgets["looks"], self.patience) - 1)
         known = ~np.isnan(ratio)
         return Judgement(ratio, limit, bad, good=known & ~bad, known=known)
@@ -99,6 +103,8 @@ class VanishingInTime(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._forgets = self._remembered["forgets"] = LayerState(looks=0)
+        self._first = self._remembered["first"] = LayerState(norm=np.nan)
+        self._first.align(("",))  # one entry, for the whole model
 
     def _below(self, stats: StepStats, when: str = "") -> tuple[BoolArray, FloatArray]:
         """Which layers are below both limits, bool [L], and that of the ratio, float64 [L]."""
@@ -109,3 +115,17 @@ class VanishingInTime(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"
+
+
+FIRST, LATEST = 3, 20
+"""Steps over which the total norm is taken at the start of the run, and at a later look."""
+
+UNCHANGED = 0.5, 1.25
+"""Between which times what it was at first the total norm is where nothing was learned: it falls with the loss, and
+grows where the layer has found something to learn from."""
+
+
+def _median_norm(history: History, steps: int) -> float:
+    """Of the total norm over the latest steps that are finite; NaN of none."""
+    norms = history.total_norm[-steps:]
+    return float(np.median(norms[np.isfinite(norms)])) if np.isfinite(norms).any() else np.nan

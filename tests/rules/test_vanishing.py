@@ -29,7 +29,7 @@ def reference(rows: list[list[float | None]], ratio: float, threshold: float) ->
     for k, norm in enumerate(now):
         lost = all(max(values[: k + 1]) < ratio * max(values[k:]) for values in (now, usual))
         tiny = peak[k] < 10 * threshold and norm < threshold
-        limit = min(ratio * max(values[k:]) for values in (now, usual))
+        limit = ratio * max(now[k:])
         limits.append(max(limit, threshold) if tiny else limit)
         small.append(usable[k] and (lost or tiny))
     bad = [
@@ -172,11 +172,22 @@ def test_what_was_fine_before_is_a_warning() -> None:
 @pytest.mark.parametrize(("moves", "layers_found"), [(1e-4, ["fc0", "fc1"]), (1e-2, [])])
 def test_layers_that_move_must_be_smaller_still(moves: float, layers_found: list[str]) -> None:
     history, rule, found = History(), Vanishing(), []
-    for step in range(2 * LONG):
+    for step in range(200):
         seen = {"update_ratio": np.full(3, moves)} if step == 1 else {}
         history.append(stats(step, layers([0.5 * RATIO, 0.6 * RATIO, 1.0]), **seen))
         found += rule.check(history)
     assert [a.layer for a in found] == layers_found
+
+
+@pytest.mark.parametrize(("ratio", "told_at"), [(0.1 * RATIO, 103), (1e-5 * RATIO, LONG - 1)])
+def test_layers_that_move_have_a_hundred_steps_to_find_out(ratio: float, told_at: int) -> None:
+    run = [layers([ratio, ratio**0.75, ratio**0.5, ratio**0.25, 1.0])] * 200
+    moves = [stats(i, step, **({"update_ratio": np.full(5, 1e-3)} if i == 1 else {})) for i, step in enumerate(run)]
+    history, rule, found = History(), Vanishing(), []
+    for step in moves:
+        history.append(step)
+        found += rule.check(history)
+    assert [(a.step, a.severity) for a in found if a.layer == "fc0"] == [(told_at, Severity.ERROR)]
 
 
 @pytest.mark.parametrize(("size", "moves", "told"), [(0.1, 1e-4, True), (1.0, 1e-4, False), (0.1, 1e-2, False)])

@@ -5,20 +5,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradwatch import Alert, Severity
+from gradwatch import Alert, History, Severity
 from gradwatch.rules import VanishingInTime
-from tests.histories import NAN, history_of, layers, stats
+from tests.histories import NAN, layers, stats
 
 RULE = VanishingInTime()
 
 
-def check(rule: VanishingInTime, *seen: tuple[float, float] | None, before: int = 0) -> list[Alert]:
-    """What ``rule`` says of these ratios and gains of the first of two layers, None where nobody looked."""
-    fine = layers([1.0, 1.0])
-    history, found = history_of([fine] * before), []
-    for pair in seen:
+def check(rule: VanishingInTime, *seen: tuple[float, float] | None, before: int = 0, later: float = 1.0) -> list[Alert]:
+    """What ``rule`` says of these ratios and gains of the first of two layers, None where nobody looked.
+
+    Norms are 1, and ``later`` from step 30 on.
+    """
+    history, found = History(), []
+    for pair in [*[None] * before, *seen]:
         more = {} if pair is None else {"time_ratio": np.array([pair[0], NAN]), "time_gain": np.array([pair[1], NAN])}
-        history.append(stats(history.count, fine, **more))
+        history.append(stats(history.count, layers([1.0 if history.count < 30 else later] * 2), **more))
         found += rule.check(history)
     return found
 
@@ -49,6 +51,12 @@ def test_one_later_look_is_enough_where_the_first_ones_were_no_better() -> None:
     assert [a.step for a in check(VanishingInTime(), as_made, *nothing, as_made)] == [26]
     assert check(VanishingInTime(), as_made, (0.5, 0.9), *nothing, as_made) == []
     assert check(VanishingInTime(), (0.5, 0.9), *nothing, as_made) == []
+
+
+@pytest.mark.parametrize(("later", "told"), [(0.1, False), (0.6, True), (1.2, True), (3.0, False), (NAN, True)])
+def test_later_it_counts_where_nothing_was_learned(later: float, told: bool) -> None:
+    found = check(VanishingInTime(), *[(1e-9, 0.5)] * 3, before=100, later=later)
+    assert bool(found) is told
 
 
 def test_its_words_and_its_recovery() -> None:

@@ -8,12 +8,32 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmarks.detection.data import Data, adding, copy_first, first_and_last, packaged, parity
+from benchmarks.detection.data import (
+    Data,
+    adding,
+    autoregressive,
+    copy_first,
+    first_and_last,
+    packaged,
+    parity,
+    sines,
+    tail,
+    walk,
+)
 from benchmarks.detection.recipes.initialisation import initialise
 from benchmarks.detection.recipes.loops import supervised
 from benchmarks.detection.task import Task
 
-TASKS = {"copy_first": copy_first, "first_and_last": first_and_last, "parity": parity, "adding": adding}
+TASKS = {
+    "copy_first": copy_first,
+    "first_and_last": first_and_last,
+    "parity": parity,
+    "adding": adding,
+    "autoregressive": autoregressive,
+    "sines": sines,
+    "walk": walk,
+    "tail": tail,
+}
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "relu": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -25,7 +45,7 @@ def rnn(
     input_scale: float = 1.0,
     cell: str = "tanh",
     width: int = 32,
-    init: str = "orthogonal",
+    init: str | None = "orthogonal",
     radius: float = 1.0,
     memory: float = 2.0,
     stepwise: bool = False,
@@ -42,7 +62,7 @@ def rnn(
         input_scale: factor of every input.
         cell: ``"tanh"`` or ``"relu"``, ``"gru"`` or ``"lstm"``.
         width: of the state.
-        init: scheme of the recurrent weights.
+        init: scheme of the recurrent weights; with None all is as PyTorch makes it.
         radius: factor of it; with ``"orthogonal"`` and ``"identity"`` the spectral radius.
         memory: bias of the gate that keeps the state, where the cell has one (Gers et al. 2000).
         stepwise: call the layer once for each time step.
@@ -53,6 +73,12 @@ def rnn(
     torch.manual_seed(seed)
     examples = sequences(data, length).scaled(input_scale)
     model = Recurrent(cell, examples.x.shape[2], width, examples.outputs, stepwise)
+    if init is not None:
+        _initialise(model, cell, width, init, radius, memory)
+    return supervised(model, examples, seed, optimizer=optimizer, lr=lr, **loop)
+
+
+def _initialise(model: Recurrent, cell: str, width: int, init: str, radius: float, memory: float) -> None:
     for inputs, state in zip(model.core.weight_ih_l0.split(width), model.core.weight_hh_l0.split(width)):
         initialise(inputs, "lecun")
         initialise(state, init, radius)
@@ -62,7 +88,6 @@ def rnn(
         nn.init.constant_(model.core.bias_ih_l0[width : 2 * width], memory)
     initialise(model.head.weight, "lecun")
     nn.init.zeros_(model.head.bias)
-    return supervised(model, examples, seed, optimizer=optimizer, lr=lr, **loop)
 
 
 def sequences(name: str, length: int) -> Data:

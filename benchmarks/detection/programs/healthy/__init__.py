@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from benchmarks.detection.programs.healthy import (
     architectures,
+    deep,
+    forecasts,
     generative,
     half_precision,
     optimisers_and_losses,
@@ -20,6 +22,8 @@ from benchmarks.detection.programs.healthy import (
 
 PROGRAMS = (
     *architectures.PROGRAMS,
+    *deep.PROGRAMS,
+    *forecasts.PROGRAMS,
     *generative.PROGRAMS,
     *half_precision.PROGRAMS,
     *optimisers_and_losses.PROGRAMS,
