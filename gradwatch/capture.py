@@ -18,7 +18,7 @@ from gradwatch.host_copy import HostCopy
 from gradwatch.layers import LayerTable
 from gradwatch.leftover import Leftover
 from gradwatch.protocols import ClipPolicy
-from gradwatch.records import ClipRecord, FloatArray, StepStats
+from gradwatch.records import BoolArray, ClipRecord, FloatArray, StepStats
 from gradwatch.reduction import Parts, Reduction
 from gradwatch.sampled import COLUMNS, Elements, Moved, ParameterSample, element_sums, in_float16
 from gradwatch.sharding import Sharding
@@ -53,6 +53,7 @@ class Arriving(NamedTuple):
     moved: Moved | None
     closeup: CloseupStats | None
     half: bool | None
+    trained: BoolArray | None
     not_zeroed: bool | None
     reduction: Reduction | None
 
@@ -88,6 +89,7 @@ class Arriving(NamedTuple):
             total_update=moved and moved.total_update(self.sizes.outputs),
             input_size=None if self.ndims is None else input_size(norms, rows, ndims, layers),
             half=self.half,
+            trained=self.trained,
             not_zeroed=self.not_zeroed,
             **({} if self.closeup is None else self.closeup._asdict()),
             **({} if elements is None else elements.stats(layers)),
@@ -108,6 +110,7 @@ class _Gathered:
     rows: list[int] = field(default_factory=list)
     ndims: list[int] = field(default_factory=list)
     half: list[bool | None] = field(default_factory=list)
+    trained: list[BoolArray] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
     samples: list[ParameterSample | None] = field(default_factory=list)
@@ -216,6 +219,7 @@ class Capture:
             Moved.together([m for m in moved or [] if m is not None]),
             closeup,
             next((half for half in (*gathered.half, self._half(closeup)) if half is not None), None),
+            np.logical_or.reduce(gathered.trained) if gathered.trained else None,
             self._leftover.take() if look else None,
             reduction,
         )
@@ -246,6 +250,7 @@ class Capture:
         gathered.measured.append(measured)
         if look:
             gathered.ndims += [p.ndim for p in found.parameters]
+            gathered.trained.append(self._table.trained(only))
             watched = found.watched()
             gathered.half.append(in_float16(watched.values) if sharding is None else None)
             part, consequence = "the sampled statistics", "they are missing at this step"

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from gradwatch.patterns import as_patterns, check_patterns, matches
-from gradwatch.records import FloatArray, Layer
+from gradwatch.records import BoolArray, FloatArray, Layer
 from gradwatch.sharding import Sharding, fsdp_parameters, sharding_of
 
 GRANULARITIES = ("layer", "parameter")
@@ -140,6 +140,19 @@ class LayerTable:
                 values.append(gradient)
                 rows.append(row)
         return Gradients(kept, values, rows)
+
+    def trained(self, only: Iterable[Tensor] | None = None) -> BoolArray:
+        """bool [L], the layers with a parameter that requires a gradient and is one of ``only``, of which None is all.
+
+        As of the latest :meth:`collect`.
+        """
+        wanted = None if only is None else {id(p) for p in only}
+        found = np.zeros(len(self.layers), np.bool_)
+        parameters, _ = _look([module for reference in self._modules if (module := reference()) is not None])
+        for p, row in zip(parameters, self._rows):
+            if p is not None and row >= 0 and p.requires_grad and (wanted is None or id(p) in wanted):
+                found[row] = True
+        return found
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Every parameter that can have a gradient, watched or not, by its full name, in the model's order."""

@@ -28,7 +28,7 @@ BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
 
 CHANGES = frozenset(
     ("activation", "init_scale", "residual", "norm", "lr", "clipping", "data_scaling", "precision", "width")
-    + ("architecture", "warmup", "eps", "loop")
+    + ("architecture", "warmup", "eps", "loop", "weight_decay")
 )
 """The kinds of change that a remedy may ask for."""
 
@@ -94,6 +94,8 @@ class StepStats:
             to place within an example.
         given_nothing: float64 [L], share of the examples of which a layer's input is nothing but zeros.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
+        trained: bool [L], whether a layer has parameters that require a gradient and that the optimizer, where it is
+            known, has.
         not_zeroed: whether they were added to those of the step before, which nothing had set to zero; likewise.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
@@ -121,6 +123,7 @@ class StepStats:
     variation_within: FloatArray | None = None
     given_nothing: FloatArray | None = None
     half: bool | None = None
+    trained: BoolArray | None = None
     not_zeroed: bool | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

@@ -47,7 +47,7 @@ def judge(
         steps = f"{silent} step{'s' * (silent > 1)}"
         return (
             f"no layer had a gradient in the last {steps}: are the optimizer's parameters those of this model?",
-            Severity.WARNING,
+            max([Severity.WARNING, *(worst.get(rule, Severity.WARNING) for rule in ongoing)]),
         )
     if ongoing:
         severity = {rule: worst.get(rule, Severity.WARNING) for rule in ongoing}

@@ -22,6 +22,8 @@ from gradwatch.diagnosis.small_steps import SmallSteps
 from gradwatch.diagnosis.small_weights import SmallWeights
 from gradwatch.diagnosis.unscaled_inputs import UnscaledInputs
 from gradwatch.diagnosis.vanishing_in_time import VanishingInTime
+from gradwatch.diagnosis.weight_decay import WeightDecay
+from gradwatch.diagnosis.zero_weights import ZeroWeights
 from gradwatch.protocols import Cause
 
 __all__ = [
@@ -48,6 +50,8 @@ __all__ = [
     "SmallWeights",
     "UnscaledInputs",
     "VanishingInTime",
+    "WeightDecay",
+    "ZeroWeights",
     "default",
 ]
 
@@ -67,6 +71,8 @@ def default() -> tuple[Cause, ...]:
         FirstNonFinite(),
         UnscaledInputs(),
         FlatOutput(),
+        ZeroWeights(),
+        WeightDecay(),
         Bottleneck(),
         DeadUnits(),
         Saturation(),

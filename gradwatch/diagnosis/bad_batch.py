@@ -10,11 +10,11 @@ import numpy as np
 
 from gradwatch.diagnosis.clip_at import clip_at, usual_norm
 from gradwatch.diagnosis.learning_rate import SEVERAL
-from gradwatch.diagnosis.symptoms import UNSTABLE, layers_of, told
+from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
-from gradwatch.records import Alert, Diagnosis
+from gradwatch.records import Alert, Diagnosis, Severity
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class BadBatch:
         peak = float(history.total_norm[rows[0]]) if len(rows) else worst.value
         if not usual < peak < math.inf:
             return None
+        worse = any(a.severity is Severity.ERROR for a in alerts)
         several = len({a.step for a in spikes}) >= SEVERAL
         also = f"; so it was at {len(spikes) - 1} more step{'s' * (len(spikes) > 2)}" if several else ""
         return Diagnosis(
             "bad_batch",
-            confidence=0.3 if several or told(alerts, *UNSTABLE) else 0.7,
+            confidence=0.3 if several or worse else 0.7,
             layers=layers_of(spikes),
             evidence=(
                 f"at step {worst.step} the total gradient norm was {peak:.3g}, {peak / usual:.3g} times the median of "

@@ -13,6 +13,7 @@ from gradwatch.diagnosis.flat_output import is_cut_at_the_output
 from gradwatch.diagnosis.start import initial_biases
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
+from gradwatch.diagnosis.zero_weights import layers_of_zeros
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile, Segment
@@ -63,7 +64,7 @@ class DeadUnits:
         share = whole.share("dead") if whole is not None and whole.shrinks else 0.0
         if not dead and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
-        if probe is not None and is_cut_at_the_output(history, probe):
+        if layers_of_zeros(probe) or (probe is not None and is_cut_at_the_output(history, probe)):
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = layers_of(dead) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))

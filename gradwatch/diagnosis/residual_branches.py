@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.start import first_update
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.diagnosis.words import changes, mean_gain, span
 from gradwatch.history import History
@@ -24,6 +25,7 @@ class ResidualBranches:
     Args:
         min_share: least share of the total log gain that is worth a diagnosis.
         min_log_gain: least log squared gain of all blocks together.
+        throws: ``|step| / |parameters|`` of a first step that explains it as well.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -41,10 +43,13 @@ class ResidualBranches:
 
     min_share: float = 0.5
     min_log_gain: float = SEVERE
+    throws: float = 0.1
+    # Ten times the largest first step of healthy networks in docs/detection.md: after it blocks are what it made them.
 
     def __post_init__(self) -> None:
         check_number("ResidualBranches: min_share", self.min_share, above=0, at_most=1)
         check_number("ResidualBranches: min_log_gain", self.min_log_gain, above=0)
+        check_number("ResidualBranches: throws", self.throws, above=0)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
@@ -54,17 +59,17 @@ class ResidualBranches:
         grown = math.fsum(s.log_gain for s in blocks)
         if grown < self.min_log_gain or grown < self.min_share * whole.log_gain:
             return None
-        branch = mean_gain([math.log(max(s.gain - 1, 1e-6)) for s in blocks])
+        block = mean_gain([s.log_gain for s in blocks])
+        branch = max(block - 1, 1e-6)
         names = list(dict.fromkeys(s.layer for s in blocks if s.layer))
         factor = min(1.0, math.sqrt(1 / (len(blocks) * branch)))
         return Diagnosis(
             "residual_branches",
-            confidence=0.9,
+            confidence=0.6 if first_update(history) > self.throws else 0.9,
             layers=tuple(names),
             evidence=(
-                f"each of {len(blocks)} residual blocks multiplies the squared gradient by "
-                f"{mean_gain([s.log_gain for s in blocks]):.3g}, its branches pass {branch:.3g} where the skip "
-                "passes 1",
+                f"each of {len(blocks)} residual blocks multiplies the squared gradient by {block:.3g}, its branches "
+                f"pass {branch:.3g} where the skip passes 1",
                 f"in all blocks together the gradient {changes(grown)}",
             ),
             remedy=f"multiply the output of each residual branch in {span(names)} by {factor:.2g}, so that all "

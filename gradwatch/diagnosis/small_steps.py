@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -41,16 +43,24 @@ class SmallSteps:
         found, stats = told(alerts, "stalled"), history.latest
         if not found or stats is None or not 0 <= found[0].value < self.usual_update:
             return None
-        most, norm = found[0].value, stats.total_norm
+        most, norm, latest = found[0].value, stats.total_norm, history.total_norm[-SEVERAL:]
         evidence = f"with a total gradient norm of {norm:.3g} no step so far has changed the weights"
-        if most > 0:
+        change = "lr"
+        if most > 0 and len(latest) == SEVERAL and np.ptp(latest) < 1e-3 * norm:
+            evidence += f" by more than {most:.2g} of their size; that norm is the same at every step: it is clipped"
+            remedy, change = "raise the max_norm that gradients are clipped to, or do not clip", "clipping"
+        elif most > 0:
             evidence += f" by more than {most:.2g} of their size; {self.usual_update:g} is usual"
             factor = 10.0 ** math.floor(math.log10(self.usual_update) - math.log10(most))
             remedy = f"multiply the learning rate by {factor:.0f}"
         else:
-            evidence += " at all"
+            evidence, change = f"{evidence} at all", ""
             remedy = (
                 "look whether the optimizer has these parameters, whether its learning rate is above 0, and whether "
             )
             remedy += "the weights are in float32: a small step is lost in the rounding of float16 and bfloat16"
-        return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change="lr" if most > 0 else "")
+        return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change)
+
+
+SEVERAL = 8
+"""Steps whose norms agree only where they are made to."""

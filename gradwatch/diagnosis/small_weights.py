@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_size
-from gradwatch.diagnosis.start import excess_of_weights, signal
+from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights, signal
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
 from gradwatch.history import History
@@ -52,7 +52,7 @@ class SmallWeights:
         check_number("SmallWeights: min_fading", self.min_fading, above=1)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        if not told(alerts, "vanishing", "dead"):
+        if not told(alerts, "vanishing", "dead") or shrunk_weights(history, probe):
             return None
         whole = account(probe)
         if probe is None:

@@ -85,6 +85,21 @@ def initial_gains(history: History, probe: BackwardProfile) -> dict[str, float]:
     return {layer: gain for layer, gain in found.items() if 0 < gain < math.inf}
 
 
+def shrunk_weights(history: History, probe: BackwardProfile | None) -> dict[str, float]:
+    """The layers whose weights have shrunk since the first step, and what is left of them as a share."""
+    norms, found = _initial_norms(history.first), {}
+    for layer, weight in [] if probe is None else single_weights(probe):
+        then = norms.get(layer, 0.0)
+        if weight.norm < SHRUNK * then < math.inf:
+            found[layer] = weight.norm / then
+    return found if len(found) > 1 else {}
+
+
+SHRUNK = 0.1
+"""Share of a layer's size at the first step, biases included, below which its weights have; biases that large are rare,
+and in several layers rarer."""
+
+
 def initial_biases(history: History, probe: BackwardProfile) -> dict[str, float]:
     """The root mean square of the biases that each layer started with, where its weights have not moved since.
 

@@ -11,6 +11,7 @@ from gradwatch.rules.base import LayerRule, StepRule
 from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
+from gradwatch.rules.no_gradient import NoGradient
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
 from gradwatch.rules.overflow import Overflow
@@ -28,6 +29,7 @@ __all__ = [
     "Dead",
     "Exploding",
     "LayerRule",
+    "NoGradient",
     "NonFinite",
     "NotZeroed",
     "Overflow",
@@ -50,11 +52,12 @@ def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds.
 
     >>> print(*(rule.name for rule in default()[:8]))
-    not_zeroed nonfinite overflow underflow exploding update_ratio stalled saturated
+    no_gradient not_zeroed nonfinite overflow underflow exploding update_ratio stalled
     >>> print(*(rule.name for rule in default()[8:]))
-    vanishing vanishing_in_time dead spike skipped clipped
+    saturated vanishing vanishing_in_time dead spike skipped clipped
     """
     return (
+        NoGradient(),
         NotZeroed(),
         NonFinite(),
         Overflow(),

@@ -23,10 +23,10 @@ class Exploding(LayerRule):
     which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Growth alone
     is a WARNING, since a network that leaves a plateau grows too. One high step is a :class:`~gradwatch.rules.Spike`.
 
-    Told at once is a large gradient that made a step as large as the weights, and a signal that from the start grows
-    from layer to layer beyond all measure, which shows in the gradients whatever the loss: those of weights are those
-    of biases times the layer's input. Of a single layer only growth counts: there large gradients and steps lead to
-    large weights where the targets are large.
+    Told at once is a large gradient that made a step as large as the weights, and after ``patience`` looks a signal
+    that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:
+    those of weights are those of biases times the layer's input. Of a single layer only growth counts: there large
+    gradients and steps lead to large weights where the targets are large.
 
     Args:
         threshold: absolute limit of the norm.
@@ -148,15 +148,21 @@ class Exploding(LayerRule):
             return None
         rows = np.flatnonzero(np.isfinite(stats.input_size) & (stats.input_size > 0))
         sizes = stats.input_size[rows]
-        if len(sizes) < 3 or not sizes[-1] > self.signal or not sizes[-1] > self.signal / 10 * sizes[0]:
+        # At one look a bias may happen to have next to no gradient, in one layer as before a normalisation always.
+        self._looks["grew"][0] = self._looks["grew"][0] + 1 if self._grows(sizes) else 0
+        if self._looks["grew"][0] < self.patience:
             return None
-        rises = np.diff(np.log(sizes))
-        if rises.max() > 0.8 * rises.sum():
-            return None  # a bias whose gradient cancels, as before a normalisation, makes one layer stand out
         bad = np.zeros(len(stats.layers), bool)
         bad[rows] = sizes > np.sqrt(self.signal)
         self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
         return Judgement(stats.grad_norm, np.full(len(bad), self.signal), bad, good=np.zeros(len(bad), bool))
+
+    def _grows(self, sizes: FloatArray) -> bool:
+        """Whether the layers' inputs grow beyond all measure, and not in one place."""
+        if len(sizes) < 3 or not sizes[-1] > self.signal or not sizes[-1] > self.signal / 10 * sizes[0]:
+            return False
+        rises = np.diff(np.log(sizes))
+        return bool(rises.max() <= 0.8 * rises.sum())
 
     def describe(self, value: float, threshold: float) -> str:
         if self._told:
@@ -167,5 +173,7 @@ class Exploding(LayerRule):
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
         self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
+        self._looks = self._remembered["looks"] = LayerState(grew=0)
+        self._looks.align(("",))  # one entry, for the whole model
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

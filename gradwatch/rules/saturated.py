@@ -11,6 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -18,7 +19,8 @@ class Saturated(LayerRule):
     """Most outputs of the sigmoid or tanh behind a layer are so far out that no gradient passes.
 
     It is seen at the first steps and at the sampled ones, of activations that are modules. From the start it is an
-    ERROR: the weights or the inputs are too large. Later it is a WARNING, since gates may close as they learn. Behind
+    ERROR: the weights or the inputs are too large. Later it is a WARNING, since gates may close as they learn, and so
+    it is where the first look found none, as an optimizer may fit separable data within a few steps. Behind
     the last layer it is none: outputs of 0 or 1 are what is asked for.
 
     Args:
@@ -61,6 +63,13 @@ class Saturated(LayerRule):
         saturated = history.latest.saturated
         return saturated is None or not np.logical_or.reduce(saturated > self.limit("share", history.layers))
 
+    def look(self, history: History) -> None:
+        stats = history.latest
+        assert stats is not None
+        self._fine.align(stats.layers)
+        if stats.saturated is not None:
+            self._fine["ever"] |= stats.saturated <= self.limit("share", stats.layers)
+
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
@@ -69,8 +78,12 @@ class Saturated(LayerRule):
         limit = self.limit("share", stats.layers)
         known = ~np.isnan(found)
         bad = known & (found > limit)
-        severity = None if history.count <= EARLY else Severity.WARNING
+        severity = Severity.WARNING if history.count > EARLY or self._fine["ever"][bad].all() else None
         return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity)
+
+    def reset(self) -> None:
+        super().reset()
+        self._fine = self._remembered["fine"] = LayerState(ever=False)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"{value:.0%} of the outputs of its activation are saturated"

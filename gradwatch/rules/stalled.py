@@ -18,9 +18,9 @@ from gradwatch.rules.state import LayerState
 class Stalled(LayerRule):
     """Since the run began no step has moved the weights by anything to speak of.
 
-    Either the learning rate is far too low, which is a WARNING, since it may be meant so; or nothing has moved at all,
-    an ERROR: the optimizer has other parameters, the learning rate is zero, or the steps are lost in the rounding of
-    weights in half precision. A run that has converged has moved before.
+    Either the learning rate is far too low, which is a WARNING, since it may be meant so. Or next to nothing has moved
+    at all, an ERROR: the optimizer has other parameters, the learning rate is zero, or the steps are lost in rounding,
+    as those of weights in half precision soon are. A run that has converged has moved before.
 
     Args:
         low: limit of ``|step| / |weights|`` over all layers, of the largest step that was measured.
@@ -75,7 +75,7 @@ class Stalled(LayerRule):
         known = stats.has_grad & (stats.grad_norm > 0) & (stats.total_update is not None)
         bad = known & (most <= self.low) & (history.count > self.warmup)
         value, limit = np.full(len(bad), most), np.full(len(bad), self.low)
-        severity = Severity.ERROR if most == 0 else None
+        severity = Severity.ERROR if most < ROUNDING else None
         return Judgement(value, limit, bad, good=known & (most > self.low), known=known, severity=severity)
 
     def describe(self, value: float, threshold: float) -> str:
@@ -87,3 +87,7 @@ class Stalled(LayerRule):
         super().reset()
         self._most = self._remembered["most"] = LayerState(update=np.nan)
         self._most.align(("",))  # one entry, for the whole model
+
+
+ROUNDING = 2.0**-24
+"""Relative size of what float32 adds to a number without an effect."""

@@ -117,13 +117,24 @@ def test_a_step_that_threw_the_weights_off_is_told_at_once(norm: float, update: 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_signal_that_grows_from_layer_to_layer(sizes: list[float], layers: list[str], early: bool) -> None:
     names = [f"fc{i}" for i in range(4)]
-    history = history_of([dict.fromkeys(names, 1.0)] * (1 if early else 30))
-    history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=np.array(sizes)))
-    found = Exploding().check(history)
+    history, rule = history_of([dict.fromkeys(names, 1.0)] * (1 if early else 30)), Exploding()
+    found = []
+    for _ in range(rule.patience):
+        assert found == []
+        history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=np.array(sizes)))
+        found += rule.check(history)
     assert [a.layer for a in found] == (layers if early else [])
     assert all(
         a.message.endswith("comes from an input of norm 2e+04 of the last layer, 10 of the first") for a in found
     )
+
+
+def test_one_bias_without_a_gradient_for_once_is_no_growth() -> None:
+    names, rule, history = ["fc0", "fc1", "fc2"], Exploding(), History()
+    for size in (30.0, 2e4, 30.0, 2e4):
+        sizes = np.array([1.0, size**0.5, size])
+        history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=sizes))
+        assert rule.check(history) == []
 
 
 def test_it_recovers_below_half_the_limit() -> None:

@@ -1,0 +1,55 @@
+"""Weight decay: it takes more of the weights than the gradient gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.start import shrunk_weights
+from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import mean_gain, span
+from gradwatch.history import History
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """The gradient vanishes behind weights that were large enough at first and have shrunk since.
+
+    Example:
+        >>> import numpy as np
+        >>> from dataclasses import replace
+        >>> from gradwatch.profile import Weight
+        >>> history, stats = History(), History.from_grad_norms(fc0=[1.0], fc1=[1.0]).latest
+        >>> for step in (0, 100):
+        ...     history.append(replace(stats, step=step, param_norm=np.array([4.0, 4.0])))
+        >>> probe = BackwardProfile((), step=100, weights=tuple(Weight(f"fc{i}.weight", 0.04, 8, 8, 8) for i in (0, 1)))
+        >>> found = WeightDecay().explain(history, probe, [Alert(99, "vanishing", "fc0", 1, 1e-8, 1e-3, "")])
+        >>> print(found.evidence[0])
+        the weights of fc0 and fc1 have 0.01 of the size that they began with: 4.50% less at every step
+
+    Source: Krogh and Hertz, NeurIPS 1991: weight decay multiplies weights by 1 - lr * decay at every step.
+    """
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        kept = shrunk_weights(history, probe)
+        if probe is None or not told(alerts, "vanishing", "dead") or not kept or not probe.step > 0:
+            return None
+        share = mean_gain([math.log(max(s, TINY)) for s in kept.values()])
+        return Diagnosis(
+            "weight_decay",
+            confidence=0.95,
+            layers=tuple(kept),
+            evidence=(
+                f"the weights of {span(list(kept))} have {share:.2g} of the size that they began with: "
+                f"{1 - share ** (1 / probe.step):.2%} less at every step",
+            ),
+            remedy="divide the optimizer's weight_decay by 100, or leave it out",
+            change="weight_decay",
+        )
+
+
+TINY = 1e-300
+"""In place of nothing, of which there is no logarithm."""

@@ -1,0 +1,45 @@
+"""Zero weights: a layer whose weights are all zero passes no gradient on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import span
+from gradwatch.history import History
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis
+
+
+@dataclass(frozen=True)
+class ZeroWeights:
+    """Nothing gets past weights of zero, and where two layers have them neither ever leaves it.
+
+    Example:
+        >>> from gradwatch.profile import Weight
+        >>> probe = BackwardProfile((), weights=tuple(Weight(f"fc{i}.weight", 0.0, 8, 8, 8) for i in range(3)))
+        >>> alerts = [Alert(8, "dead", f"fc{i}", 2, 0.0, 0.0, "") for i in range(2)]
+        >>> print(ZeroWeights().explain(History(), probe, alerts).remedy)
+        draw the initial weights of fc0 ... fc2 at random, as torch.nn.init.kaiming_normal_ does
+
+    Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 8.4: initial weights must break symmetry.
+    """
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        zero = layers_of_zeros(probe)
+        if not told(alerts, "dead", "vanishing") or not zero:
+            return None
+        return Diagnosis(
+            "zero_weights",
+            confidence=0.95,
+            layers=tuple(zero),
+            evidence=(f"every weight of {span(zero)} is zero, so that no gradient gets past it",),
+            remedy=f"draw the initial weights of {span(zero)} at random, as torch.nn.init.kaiming_normal_ does",
+            change="init_scale",
+        )
+
+
+def layers_of_zeros(probe: BackwardProfile | None) -> list[str]:
+    """The layers whose weights are all zero."""
+    return [] if probe is None else [w.name.rpartition(".")[0] for w in probe.weights if w.norm == 0]

@@ -1,0 +1,91 @@
+"""NoGradient: layers that are to be trained never get a gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import EARLY, History
+from gradwatch.records import Alert, Severity
+from gradwatch.rules.base import StepRule, some_of
+from gradwatch.rules.state import LayerState
+
+
+@dataclass
+class NoGradient(StepRule):
+    """Since the run began no layer has had a gradient, or none of the first ones, though the optimizer has them.
+
+    Without any gradient nothing trains: ERROR. Where the layers nearer to the output have one and those before them do
+    not, the way between the two is cut, by ``detach()`` or ``torch.no_grad()``: a WARNING, since it may be meant so. It
+    is none where their parameters do not require a gradient, or are not the optimizer's. Layers in between may belong
+    to a part of the model that is not used.
+
+    Args:
+        patience: steps before the alert.
+
+    Raises:
+        ValueError: when ``patience`` is not at least 1.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> stats = History.from_grad_norms(trunk=[None], head=[1.0]).latest
+        >>> history = History()
+        >>> for step in range(20):
+        ...     history.append(replace(stats, step=step, trained=np.array([True, True])))
+        >>> [alert.message for alert in NoGradient(patience=20).check(history)]
+        ['trunk: no gradient came in 20 steps, though the optimizer has it: is there a detach() or no_grad() behind?']
+
+    Source: torch.Tensor.detach.
+    """
+
+    name: ClassVar[str] = "no_gradient"
+
+    patience: int = EARLY
+    # As many as the verdict waits for.
+
+    _heard: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    # The layers, once all of them have had a gradient.
+
+    def __post_init__(self) -> None:
+        self._check_steps("patience", at_least=1)
+        super().__post_init__()
+
+    def _check_latest(self, history: History) -> list[Alert]:
+        stats, layers = history.latest, self._layers
+        assert stats is not None
+        if self._heard is stats.layers:  # nearly always
+            return []
+        layers.align(stats.layers)
+        layers["heard"] |= stats.has_grad
+        if stats.trained is not None:
+            layers["trained"] = stats.trained
+        if layers["heard"].all():
+            self._heard = stats.layers
+        if history.count < self.patience or not len(stats.layers):
+            return []
+        if not layers["heard"].any():
+            message = (
+                f"no layer had a gradient in {history.count} steps: is zero_grad() called between backward() and "
+                "step(), is the loss detached, or has the optimizer other parameters?"
+            )
+            return [self._alert(stats.step, stats.layers, Severity.ERROR, message)]
+        before = ~np.logical_or.accumulate(layers["heard"] | ~layers["trained"])
+        names = tuple(np.array(stats.layers, object)[before])
+        if not names:
+            return []
+        message = (
+            f"{some_of(names)}: no gradient came in {history.count} steps, though the optimizer has "
+            f"{'it' if len(names) == 1 else 'them'}: is there a detach() or no_grad() behind?"
+        )
+        return [self._alert(stats.step, names, Severity.WARNING, message)]
+
+    def _alert(self, step: int, names: tuple[str, ...], severity: Severity, message: str) -> Alert:
+        layer, every = (names[0], ()) if len(names) == 1 else (None, names)
+        return Alert(step, self.name, layer, severity, 0.0, 0.0, message, layers=every)
+
+    def reset(self) -> None:
+        super().reset()
+        self._heard = None
+        self._layers = self._remembered["layers"] = LayerState(heard=False, trained=False)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gradwatch as gw
+
+
+def report(weight_decay: float, scale: float = 1.0) -> gw.Report:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(16, 16), nn.ReLU())], nn.Linear(16, 3))
+    for p in model.parameters():
+        p.data *= scale
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=weight_decay)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(120):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(torch.randn(64, 16)), torch.randint(0, 3, (64,))).backward()
+            optimizer.step()
+        return monitor.report()
+
+
+def test_weights_that_have_shrunk() -> None:
+    """Without a gradient to speak of, each step multiplies the weights by 1 - lr * weight_decay."""
+    found = report(weight_decay=0.5)
+    assert {a.rule for a in found.alerts} == {"vanishing"}
+    first = found.diagnoses[0]
+    assert (first.cause, first.change, first.remedy) == (
+        "weight_decay",
+        "weight_decay",
+        "divide the optimizer's weight_decay by 100, or leave it out",
+    )
+    assert "small_weights" not in {d.cause for d in found.diagnoses}
+    assert float(first.evidence[0].split(": ")[1].split("%")[0]) == pytest.approx(5.0, abs=0.3)
+
+
+def test_weights_that_were_small_from_the_start() -> None:
+    assert report(weight_decay=0.0, scale=0.05).diagnoses[0].cause == "small_weights"
