@@ -17,6 +17,7 @@ from benchmarks.detection.through_time import ThroughTime
 from benchmarks.detection.training import Outcome, train
 from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.layers import Gradients, LayerTable
+from gradwatch.leftover import Leftover
 from gradwatch.monitor import FIRST_STEPS
 from gradwatch.records import FloatArray, IntArray
 from gradwatch.sampled import COLUMNS, ParameterSample, element_sums, in_float16
@@ -56,6 +57,7 @@ class Recorder:
         self._before = self._elements.join(self._parameters)
         self._sample: ParameterSample | None = None
         self._closeup = Closeup(task.model, LayerTable(task.model).layers)
+        self._leftover = Leftover()
         self._rows: dict[str, list[Any]] = {}
         self._through_time.listen(0 in self._time_points)
 
@@ -80,10 +82,12 @@ class Recorder:
             self._add(closeup_steps=step, closeup=self._closeup.take())
             told = in_float16(gradients), self._closeup.half
             self._add(half=next((half for half in told if half is not None), None))
+            self._add(trained=[p.requires_grad for p in self._parameters], not_zeroed=self._leftover.take())
         if step % SAMPLED_EVERY == 0:
             self._add_sample(step, watched)
         if is_looked_at(step + 1):
             self._closeup.arm()
+            self._leftover.arm(watched.parameters)
         if step in self._time_points:
             self._add(time_steps=step, time_grad_norm=[norms / scale for norms in self._through_time.take()])
         self._through_time.listen(step + 1 in self._time_points)
@@ -125,7 +129,8 @@ class Recorder:
             outputs=LayerTable(self._task.model, "parameter").outputs,
             closeup_steps=np.array(self._rows["closeup_steps"], np.int64),
             **dict(zip(CloseupStats._fields, map(np.array, zip(*self._rows["closeup"])))),
-            half=np.array([{None: -1}.get(half, half) for half in self._rows["half"]], np.int64),
+            trained=np.array(self._rows["trained"], bool),
+            **{name: _or_unknown(self._rows[name]) for name in ("half", "not_zeroed")},
             recurrent=self._through_time.names,
             time_steps=np.array(self._rows["time_steps"], np.int64),
             time_grad_norm=_padded(self._rows["time_grad_norm"], len(self._through_time.names)),
@@ -133,7 +138,7 @@ class Recorder:
 
     def close(self) -> None:
         """Take the hooks away."""
-        for watch in (self._activations, self._input, self._through_time, self._closeup):
+        for watch in (self._activations, self._input, self._through_time, self._closeup, self._leftover):
             watch.close()
 
     def _add(self, **values: Any) -> None:
@@ -276,6 +281,8 @@ _OTHERWISE = {
     "closeup_steps",
     "closeup",
     "half",
+    "trained",
+    "not_zeroed",
     "sampled_steps",
     "sampled_sums",
     "moved_steps",
@@ -284,3 +291,8 @@ _OTHERWISE = {
     "time_grad_norm",
 }
 """What is not simply a row of numbers per step."""
+
+
+def _or_unknown(values: Sequence[bool | None]) -> IntArray:
+    """int64, 0 and 1, and -1 where nobody knows."""
+    return np.array([-1 if value is None else value for value in values], np.int64)

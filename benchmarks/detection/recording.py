@@ -80,6 +80,8 @@ class Recording:
         variation_within: [C, L] likewise.
         given_nothing: [C, L] likewise.
         half: [C] likewise; -1 where it is not known.
+        not_zeroed: [C] likewise.
+        trained: [C, P] whether the parameter requires a gradient.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
         time_grad_norm: [K, R, times] norm of the loss's gradient with respect to the state at each time step of the
@@ -137,6 +139,8 @@ class Recording:
     variation_within: FloatArray
     given_nothing: FloatArray
     half: IntArray
+    not_zeroed: IntArray
+    trained: BoolArray
     recurrent: tuple[str, ...]
     time_steps: IntArray
     time_grad_norm: FloatArray
@@ -192,8 +196,10 @@ class Recording:
             if step in looked:
                 norms = self.grad_norm[step, found]
                 more["input_size"] = input_size(norms, rows[found], self.ndims[found], len(names))
-                half = self.half[looked[step]]
-                more["half"] = None if half < 0 else bool(half)
+                for name in ("half", "not_zeroed"):
+                    told = getattr(self, name)[looked[step]]
+                    more[name] = None if told < 0 else bool(told)
+                more["trained"] = np.bincount(rows, self.trained[looked[step]], len(names)) > 0
                 if granularity == "layer" and step > 0:  # a Monitor has no hooks in place before its first step
                     more |= {name: getattr(self, name)[looked[step]] for name in CloseupStats._fields}
             with np.errstate(over="ignore", invalid="ignore"):
