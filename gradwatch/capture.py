@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -73,14 +74,12 @@ class Arriving(NamedTuple):
             norms, rows, ndims, elements, moved, ranks = self.reduction.read(numbers)
         layers = len(self.layers)
         norm, has_grad = per_layer(norms, rows, layers)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = float(np.sqrt(np.sum(norm * norm)))
         stats = StepStats(
             self.step,
             self.layers,
             norm,
             has_grad,
-            total,
+            math.sqrt(norm.dot(norm)),
             captured=self.captured,
             skipped=self.scaled and not np.isfinite(norms).all(),
             nonfinite_ranks=ranks,

@@ -133,7 +133,7 @@ class Closeup:
         model = self._model()
         if self._handles or model is None:
             return
-        rows, order = self._rows(model), count()
+        rows, order = self._rows(model) if self._activations else {}, count()
         for reference, limits in self._activations:
             if (module := reference()) is not None:
                 look = partial(_count, self._saturated, rows, limits)

@@ -97,34 +97,32 @@ def _stride(shape: Sequence[int]) -> int:
 
 def _read(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
     """Every ``stride``-th element counted in bins [BINS], zeros apart; the zeros and the largest magnitude of all."""
-    counts, zeros, extremes = torch.zeros(BINS, dtype=torch.int64, device=elements.device), 0, [0.0]
-    for chunk in torch.split(elements, CHUNK * min(stride, 4)) if elements.device.type == "cpu" else [elements]:
-        if chunk.numel():
-            magnitude = (chunk.float() if chunk.dtype.itemsize == 2 else chunk).abs()
-            counted = magnitude[::stride].contiguous()  # at once: a strided shift takes three times as long
-            counts += torch.bincount(_as_float32(counted).view(torch.int32) >> SHIFT, minlength=BINS)
-            least, largest = _extremes(magnitude)
-            if not least > 0:  # zero shares its bin with what is too small for float32
-                counts[0] -= _zeros(counted)
-                zeros += _zeros(magnitude)
-            extremes.append(largest)
-    return counts.cpu().numpy(), zeros, float(np.max(extremes))
+    if not elements.numel():
+        return np.zeros(BINS, np.int64), 0, 0.0
+    return _read_by_numpy(elements, stride) if elements.device.type == "cpu" else _read_by_torch(elements, stride)
 
 
-def _extremes(magnitude: Tensor) -> tuple[float, float]:
-    """The least and the largest, NaN where there is one. On the CPU NumPy needs a third of torch's time."""
-    if magnitude.device.type == "cpu":
-        array = magnitude.numpy()
-        return float(np.minimum.reduce(array)), float(np.maximum.reduce(array))
-    least, largest = torch.aminmax(magnitude)
-    return float(least), float(largest)
+def _read_by_numpy(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
+    """Of what strides and reduces NumPy needs half of torch's time or less, on the CPU."""
+    counts, zeros, largest = np.zeros(BINS, np.int64), 0, 0.0
+    for chunk in torch.split(elements, CHUNK * min(stride, 4)):
+        magnitude = np.abs(_widened(chunk).numpy(force=True))
+        counted = magnitude[::stride]
+        bins = _as_float32(torch.from_numpy(counted)).view(torch.int32).numpy() >> SHIFT
+        counts += torch.bincount(torch.from_numpy(bins), minlength=BINS).numpy()
+        if not np.minimum.reduce(magnitude) > 0:
+            counts[0] -= np.count_nonzero(counted == 0)
+            zeros += int(np.count_nonzero(magnitude == 0))
+        largest = np.maximum(largest, np.maximum.reduce(magnitude))  # NaN where there is one
+    return counts, zeros, float(largest)
 
 
-def _zeros(magnitude: Tensor) -> int:
-    """How many are zero. On the CPU NumPy needs a fifth of torch's time."""
-    if magnitude.device.type == "cpu":
-        return int(np.count_nonzero(magnitude.numpy() == 0))
-    return int((magnitude == 0).sum())
+def _read_by_torch(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
+    magnitude = _widened(elements).abs()
+    counted = magnitude[::stride]
+    counts = torch.bincount(_as_float32(counted).view(torch.int32) >> SHIFT, minlength=BINS)
+    counts[0] -= (counted == 0).sum()
+    return counts.cpu().numpy(), int((magnitude == 0).sum()), float(magnitude.max())
 
 
 @torch.no_grad()
@@ -161,6 +159,11 @@ def log10_counts(counts: IntArray) -> IntArray:
     """
     buckets: IntArray = np.add.reduceat(counts[..., :FIRST_NONFINITE], _FIRST_BIN, axis=-1)
     return buckets
+
+
+def _widened(values: Tensor) -> Tensor:
+    """float64 as it is, all else as float32."""
+    return values if values.dtype is torch.float64 else values.float()
 
 
 def _as_float32(magnitude: Tensor) -> Tensor:

@@ -61,7 +61,6 @@ class Measured:
         return cls(norms, torch.linalg.vector_norm(norms))
 
 
-@torch.no_grad()
 def measure(gradients: Sequence[Tensor]) -> Measured:
     """L2 norm of each gradient, to 1e-6 relative at any size, dtype and scale.
 
@@ -77,10 +76,10 @@ def measure(gradients: Sequence[Tensor]) -> Measured:
     """
     if not gradients:
         return Measured(torch.zeros(0), torch.zeros(()))
-    devices, dtypes = {g.device for g in gradients}, {g.dtype for g in gradients}
-    plain = dtypes <= _PLAIN and {g.layout for g in gradients} == {torch.strided}
+    kinds = {(g.device, g.dtype, g.layout) for g in gradients}
+    plain = all(dtype in _PLAIN and layout is torch.strided for _, dtype, layout in kinds)
     values = list(gradients) if plain else [real_values(g) for g in gradients]
-    if plain and len(devices) == len(dtypes) == 1:
+    if plain and len(kinds) == 1:
         norms = _norms(values)
     else:
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
@@ -208,8 +207,8 @@ def _squares_of_long(values: list[Tensor], rows: IntArray) -> FloatArray:
     for v in values:
         for elements in _as_numpy(v):
             whole, rest = divmod(elements.size, ROW)
-            body = elements[: whole * ROW].reshape(whole, ROW)
-            squares[at : at + whole] = _dot(body, body)
+            body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
+            _dot(body, body, squares[at : at + whole])
             at += whole
             if rest:
                 tail = elements[-rest:]
@@ -227,13 +226,14 @@ def _squares_of_short(values: list[Tensor], starts: IntArray) -> FloatArray:
     return sums
 
 
-def _dot_by_matmul(a: FloatArray, b: FloatArray) -> FloatArray:
-    """The dot product of each row of ``a`` with that of ``b``."""
-    products: FloatArray = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
-    return products
+def _dot_by_matmul(a: FloatArray, b: FloatArray, out: FloatArray) -> FloatArray:
+    """The dot product of each row of ``a`` with that of ``b``, into ``out``."""
+    out[:] = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+    return out
 
 
-_dot: Callable[[FloatArray, FloatArray], FloatArray] = getattr(np, "vecdot", _dot_by_matmul)  # NumPy 2 has vecdot
+_dot: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+_dot = getattr(np, "vecdot", _dot_by_matmul)  # NumPy 2 has vecdot
 
 
 def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
@@ -243,6 +243,7 @@ def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
     return (values.numpy(force=True).ravel("K"),)  # a copy only where they leave gaps in the memory
 
 
+@torch.no_grad()
 def _norms_by_rows(values: list[Tensor], wider: torch.dtype | None) -> Tensor:
     short = [v if v.numel() <= SHORT else _row_norms(v, wider) for v in values]
     return torch.stack(torch._foreach_norm(short, 2, wider))
@@ -273,7 +274,12 @@ def _in_range(norms: Tensor, values: list[Tensor]) -> Tensor:
     low, high = SAFE
     if np.minimum.reduce(host) > low and np.maximum.reduce(host) < high:
         return norms
-    doubtful = np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host)).tolist()
+    return _in_float64(norms, values, np.flatnonzero(~((host > low) & (host < high)) & ~np.isnan(host)).tolist())
+
+
+@torch.no_grad()
+def _in_float64(norms: Tensor, values: list[Tensor], doubtful: list[int]) -> Tensor:
+    """``norms``, those of ``doubtful`` that are not zero taken again."""
     redo = [i for i in doubtful if values[i].numel() and largest(values[i]) > 0]
     if not redo:
         return norms

@@ -13,6 +13,8 @@ from gradwatch.histograms import (
     MANTISSA_BITS,
     MOST,
     SHIFT,
+    _read_by_numpy,
+    _read_by_torch,
     element_stats,
     log10_counts,
 )
@@ -49,6 +51,17 @@ def test_counts_are_those_of_numpy(sample, dtype):
     assert found.max_abs == pytest.approx(finite.max(), rel=1e-7)
     assert found.numel == len(values)
     assert found.nonfinite == len(magnitudes) - len(finite)
+
+
+@pytest.mark.parametrize("last", [1.0, 0.0, 1e300, INF, NAN])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_accelerators_count_as_the_cpu_does(sample, dtype, last):
+    values = torch.tensor([*SAMPLES[sample], last]).to(dtype)
+    counts, *others = _read_by_numpy(values, 1)
+    expected, *expected_others = _read_by_torch(values, 1)
+    np.testing.assert_array_equal(counts, expected)
+    np.testing.assert_equal(others, expected_others)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

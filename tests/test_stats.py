@@ -144,9 +144,11 @@ def test_no_gradients_have_the_norm_zero():
     assert float(measured.total_norm) == 0.0
 
 
-def test_measuring_builds_no_graph():
-    gradient = torch.ones(3, requires_grad=True) * 2
-    measured = measure([gradient])
+@pytest.mark.parametrize("scale", [2.0, 1e-30], ids=["normal", "measured again in float64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+def test_measuring_builds_no_graph(dtype, scale):
+    gradients = [torch.ones(size, dtype=dtype, requires_grad=True) * scale for size in (3, LONG)]
+    measured = measure(gradients)
     assert not measured.norms.requires_grad
     assert not measured.total_norm.requires_grad
 
