@@ -64,6 +64,7 @@ class Saturated(LayerRule):
         return saturated is None or not np.logical_or.reduce(saturated > self.limit("share", history.layers))
 
     def look(self, history: History) -> None:
+        """Which layers a close look has found within the limit."""
         stats = history.latest
         assert stats is not None
         self._fine.align(stats.layers)

@@ -60,6 +60,7 @@ class Stalled(LayerRule):
         super().__post_init__()
 
     def look(self, history: History) -> None:
+        """How far the largest step so far has moved the weights."""
         stats = history.latest
         assert stats is not None
         if stats.total_update is not None:

@@ -136,8 +136,8 @@ def test_the_layers_of_sigmoids_are_stuck_one_by_one() -> None:
 # --- real runs ------------------------------------------------------------------------------------------------------
 
 SUBSET = {
-    "sigmoid/mlp-6-adam": "bounded_activation",
-    "tiny-init/mlp-5-adam": "small_weights",
+    "sigmoid/mlp-5-cancer": "bounded_activation",
+    "tiny-init/cnn-4": "small_weights",
     "large-init/mlp-8": "large_weights",
     "high-lr/mlp-4-adam": "learning_rate",
     "unscaled-data/wine-raw": "unscaled_inputs",

@@ -17,8 +17,8 @@ from benchmarks.detection.programs import ALL
 from benchmarks.detection.recorder import record
 
 FAULTS = (
-    "sigmoid/mlp-6-adam",
-    "tiny-init/mlp-5-adam",
+    "sigmoid/mlp-5-cancer",
+    "tiny-init/cnn-4",
     "no-residual/relu-12",
     "rnn-vanishing/parity-30",
     "large-init/mlp-8",
@@ -36,7 +36,7 @@ TRAPS = {
     "architectures/sigmoid-2-batch-norm": "the biases before BatchNorm have rounding errors for gradients",
     "optimisers-and-losses/loss-1e-8": "the gradients are as small, and Adam makes up for it",
     "sparse/bag-of-words-sparse": "most rows of the embedding have no gradient",
-    "partly-frozen/head-only": "all but the last layer is held",
+    "deep/digits-gelu-7x64": "its gradient vanishes at first",
     "optimisers-and-losses/converged-iris": "the gradient falls by orders of magnitude",
     "partly-frozen/gradual": "layers are idle, and join late",
     "half-precision/cnn-first-steps-skipped": "the scaler starts too high, and skips steps by design",

@@ -34,6 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"stats", "host_copy"},
             {"histograms", "inputs"},
             {"sampled", "closeup", "readings"},
+            {"leftover"},
             {"graph"},
             {"finiteness"},
             {"recording"},
