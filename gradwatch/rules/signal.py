@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradwatch.history import EARLY, History
 from gradwatch.records import FloatArray, StepStats
 from gradwatch.rules.state import LayerState
 
@@ -21,8 +22,29 @@ RISES = 3.0
 """Growth since the first look by which a network shows that it is on its way out."""
 
 
+SLOW = 1e-3
+"""Median update ratio of the layers below which the weights hardly move: 1% of their size in ten steps."""
+
+FEEBLE = 3e-4
+"""Update ratio of the stillest layer up to which a network that cannot tell examples apart is not on its way out."""
+
+FADED = 0.2
+"""Size of the last layer's input below which the signal has faded; of healthy networks it is above 0.3."""
+
+BOTH = 1.26e-2
+"""What is left of signal and gradient together where both fade."""
+
+HIGHEST = 0.2
+"""Limit of the gradient's part in it."""
+
+ALIKE = 0.3
+"""The same where the signal no longer tells the examples apart."""
+
+
 class Signal(LayerState):
-    """What close looks tell of the last layer's input: one entry, for the whole model.
+    """What close looks tell of the last layer's input, one entry for the whole model.
+
+    ``ratio`` and ``norm_ratio`` are the limits of the gradient that follow from it, 0 where nothing does.
 
     A network whose weights and biases make every example look alike to its last layers has lost the signal before any
     gradient does: what is left to learn from is the mean. (Schoenholz et al., ICLR 2017, for examples; Noci et al.,
@@ -31,11 +53,29 @@ class Signal(LayerState):
     """
 
     def __init__(self) -> None:
-        super().__init__(so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0)
+        super().__init__(
+            so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0, ratio=0.0, norm_ratio=0.0, alike=False
+        )
         self.align(("",))
 
-    def look(self, stats: StepStats) -> None:
+    def look(self, history: History) -> None:
         """Take one close look in; nothing where there was none."""
+        stats = history.latest
+        assert stats is not None
+        self._look_at_examples(stats)
+        if stats.input_size is None or stats.update_ratio is None:
+            return
+        known = stats.input_size[np.isfinite(stats.input_size)]
+        moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
+        faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
+        # By Adam a network may find its way out of that, if not at once.
+        alike = self["looks"][0] >= LOOKS and (history.count > EARLY or (len(moved) > 0 and moved.min() < FEEBLE))
+        least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
+        self["ratio"][0] = max(least, ALIKE * alike)
+        self["norm_ratio"][0] = max(HIGHEST * faded, ALIKE * alike)
+        self["alike"][0] = alike
+
+    def _look_at_examples(self, stats: StepStats) -> None:
         if stats.variation is None or stats.variation_within is None:
             return
         share, within = _last(stats.variation), _last(stats.variation_within)
@@ -48,8 +88,8 @@ class Signal(LayerState):
 
     @property
     def is_lost(self) -> bool:
-        """Whether all examples look alike."""
-        return bool(self["looks"][0] >= LOOKS)
+        """Whether all examples look alike, or all places within one, and nothing will come of it."""
+        return bool(self["alike"][0]) or self.is_lost_within
 
     @property
     def is_lost_within(self) -> bool:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import EARLY, History
+from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import FloatArray, Severity
+from gradwatch.records import BoolArray, FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
@@ -94,7 +94,7 @@ class Vanishing(LayerRule):
             return False
         if least < self.highest("threshold") or self._signal.is_lost_within:
             return False
-        highest = max(self.highest("norm_ratio"), float(self._faded["norm_ratio"][0]))
+        highest = max(self.highest("norm_ratio"), float(self._signal["norm_ratio"][0]))
         if least < highest * largest:
             before, after = _up_to_here(norm), _from_here_on(norm)
             if np.logical_or.reduce(stats.has_grad & (before < highest * after)):
@@ -107,61 +107,34 @@ class Vanishing(LayerRule):
         stats = history.latest
         assert stats is not None
         norm, layers = stats.grad_norm, stats.layers
-        root = _root(stats.numel, len(norm))
         present = stats.has_grad & np.isfinite(norm)
-        now = np.where(present, norm, 0.0)
-        usual = self._usual(history)
-        moves = history.update_ratio > MOVES
-        strict = np.where(moves, IF_IT_MOVES, 1.0)
-        limit = np.full(len(norm), np.inf)
-        lost = np.ones(len(norm), bool)
-        back = present.copy()
-        for argument, size in (("ratio", root), ("norm_ratio", np.ones(len(norm)))):
-            allowed = np.fmax(self.limit(argument, layers) * strict, self._faded[argument])
-            for values in (usual, now):  # small usually, and now
-                bound = allowed * _from_here_on(values / size)
-                lost &= _up_to_here(values / size) < bound
-            limit = np.fmin(limit, bound * size)
-            back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
-        if self._signal.is_lost_within:  # single layers, as queries and keys
-            bound = ALONE * (usual / root).max(initial=0.0) * root
-            alone = usual < bound
-            lost, back, limit = lost | alone, back & ~alone, np.where(alone, bound, limit)
-        absolute = self.limit("threshold", layers)
+        now, usual = np.where(present, norm, 0.0), self._usual(history)
         self._remember_peak(now, layers)
+        lost, back, limit = self._along_depth(history, present, now, usual)
+        absolute = self.limit("threshold", layers)
         still = ~(history.update_ratio > STILL) & (self._peak["norm"] < 10 * absolute)
         tiny = still & (now < absolute)
         small = present & (lost | tiny)
-        limit = np.where(tiny, np.fmax(limit, absolute), limit)
-        certain = tiny.any() or self._faded["alike"][0] or self._signal.is_lost_within
-        far = _up_to_here(now / root) < TOO_FAR * self.limit("ratio", layers) * _from_here_on(now / root)
-        waits = moves & ~far & (history.count <= FINDS_OUT) & (not certain)
-        last_nonzero = np.flatnonzero(small & (norm > 0))[-1:]
-        after = np.arange(len(norm)) < (last_nonzero[0] if len(last_nonzero) else 0)
-        bad = small & ((norm > 0) | after) & (history.count > self.warmup) & ~waits
-        few = bad.sum() < max(2, FEW * present.sum())
-        one_fall = _largest_fall(usual / root) > (ONE_FALL_OF_FEW if few else ONE_FALL)
-        late = bad.any() and np.median(self._peak["fine"][bad]) >= LATE
-        single = present.sum() > 2 > (present & ~back).sum()
-        severity = Severity.WARNING if (one_fall or late or single) and not certain else None
+        certain = tiny.any() or self._signal.is_lost
+        waits = np.zeros(len(norm), bool) if certain else self._may_find_out(history, now)
+        bad = small & ~_zero_alone(small, norm) & ~waits & (history.count > self.warmup)
+        severity = None if certain else self._severity(usual / _root(history), present, bad, back)
         self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
-        return Judgement(norm, limit, bad, good, severity=severity)
+        return Judgement(norm, np.where(tiny, np.fmax(limit, absolute), limit), bad, good, severity=severity)
 
     def describe(self, value: float, threshold: float) -> str:
         stayed = f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"
         if self._signal.is_lost_within:
             return f"{stayed}: the places of a sequence look alike to it"
         stayed += ", and so did every layer before it"
-        if self._faded["alike"][0]:
+        if self._signal["alike"][0]:
             stayed += f"; of what the last layer is given {self._signal.share:.1g} differs from example to example"
         return stayed
 
     def reset(self) -> None:
         super().reset()
         self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0)
-        self._faded = self._remembered["faded"] = LayerState(ratio=0.0, norm_ratio=0.0, alike=False)
-        self._faded.align(("",))  # one entry, for the whole model
         self._signal = self._remembered["signal"] = Signal()
 
     def _usual(self, history: History) -> FloatArray:
@@ -173,21 +146,42 @@ class Vanishing(LayerRule):
         return np.median(np.where(present, norms, 0.0)[finite], axis=0)
 
     def look(self, history: History) -> None:
-        """What a close look at a step tells: how far the forward signal has faded while the weights hardly move."""
-        stats = history.latest
-        assert stats is not None
-        self._signal.look(stats)
-        if stats.input_size is None or stats.update_ratio is None:
-            return
-        known = stats.input_size[np.isfinite(stats.input_size)]
-        moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
-        faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
-        # By Adam a network may find its way out of that, if not at once.
-        alike = self._signal.is_lost and (history.count > EARLY or (len(moved) > 0 and moved.min() < FEEBLE))
-        least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
-        self._faded["ratio"][0] = max(least, ALIKE * alike)
-        self._faded["norm_ratio"][0] = max(HIGHEST * faded, ALIKE * alike)
-        self._faded["alike"][0] = alike
+        """What a close look tells of the forward signal."""
+        self._signal.look(history)
+
+    def _along_depth(
+        self, history: History, present: BoolArray, now: FloatArray, usual: FloatArray
+    ) -> tuple[BoolArray, BoolArray, FloatArray]:
+        """Which layers are lost, which are back above twice the limit, and the limit of each norm; arrays [L]."""
+        layers, root = history.layers, _root(history)
+        strict = np.where(history.update_ratio > MOVES, IF_IT_MOVES, 1.0)
+        lost, back, limit = np.ones(len(now), bool), present.copy(), np.full(len(now), np.inf)
+        for argument, size in (("ratio", root), ("norm_ratio", np.ones(len(now)))):
+            allowed = np.fmax(self.limit(argument, layers) * strict, self._signal[argument])
+            for values in (usual, now):  # small usually, and now
+                bound = allowed * _from_here_on(values / size)
+                lost &= _up_to_here(values / size) < bound
+            limit = np.fmin(limit, bound * size)
+            back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
+        if self._signal.is_lost_within:  # single layers, as queries and keys
+            bound = ALONE * (usual / root).max(initial=0.0) * root
+            alone = usual < bound
+            lost, back, limit = lost | alone, back & ~alone, np.where(alone, bound, limit)
+        return lost, back, limit
+
+    def _may_find_out(self, history: History, now: FloatArray) -> BoolArray:
+        """bool [L], the layers that move, early in a run, and are not beyond all hope."""
+        values = now / _root(history)
+        hope = _up_to_here(values) >= TOO_FAR * self.limit("ratio", history.layers) * _from_here_on(values)
+        return (history.update_ratio > MOVES) & hope & (history.count <= FINDS_OUT)
+
+    def _severity(self, values: FloatArray, present: BoolArray, bad: BoolArray, back: BoolArray) -> Severity | None:
+        """WARNING where there may be another reason: one place, what was fine before, a single layer that is left."""
+        few = bad.sum() < max(2, FEW * present.sum())
+        one_fall = _largest_fall(values) > (ONE_FALL_OF_FEW if few else ONE_FALL)
+        late = bad.any() and np.median(self._peak["fine"][bad]) >= LATE
+        single = present.sum() > 2 > (present & ~back).sum()
+        return Severity.WARNING if one_fall or late or single else None
 
     def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
         self._peak.align(layers)
@@ -201,33 +195,14 @@ MOVES = 2e-4
 """Update ratio that Adam gives to layers of any gradient at a learning rate of 1e-4."""
 
 
-FINDS_OUT = 100
-"""Steps within which networks that Adam moves find their way out: of 60 deep perceptrons in PyTorch's initialisation
-that learned, all but three."""
-
-TOO_FAR = 1e-4
-"""Factor of ``ratio`` below which they do not wait: none of those was."""
-
 IF_IT_MOVES = 1 / 3
 """Factor of the limits for layers that do."""
 
-SLOW = 1e-3
-"""Median update ratio of the layers below which the weights hardly move: 1% of their size in ten steps."""
+FINDS_OUT = 100
+"""Steps within which they may find their way out, as the healthy deep networks of docs/detection.md do."""
 
-FEEBLE = 3e-4
-"""Update ratio of the stillest layer up to which a network that cannot tell examples apart is not on its way out."""
-
-FADED = 0.2
-"""Size of the last layer's input below which the signal has faded; of healthy networks it is above 0.3."""
-
-BOTH = 1.26e-2
-"""What is left of signal and gradient together where both fade."""
-
-HIGHEST = 0.2
-"""Limit of the gradient's part in it."""
-
-ALIKE = 0.3
-"""The same where the signal no longer tells the examples apart."""
+TOO_FAR = 1e-4
+"""Factor of ``ratio`` below which none of those was."""
 
 ALONE = 1e-4
 """Limit of a single layer, relative to the largest, where it no longer tells the places of a sequence apart."""
@@ -256,8 +231,17 @@ def _from_here_on(values: FloatArray) -> FloatArray:
     return np.maximum.accumulate(values[::-1])[::-1]
 
 
-def _root(numel: FloatArray | None, layers: int) -> FloatArray:
-    return np.ones(layers) if numel is None else np.sqrt(np.maximum(numel, 1.0))
+def _root(history: History) -> FloatArray:
+    """float64 [L], what makes a root mean square of each norm."""
+    numel = None if history.latest is None else history.latest.numel
+    return np.ones(len(history.layers)) if numel is None else np.sqrt(np.maximum(numel, 1.0))
+
+
+def _zero_alone(small: BoolArray, norm: FloatArray) -> BoolArray:
+    """bool [L], gradients of exactly zero that no layer after them, which vanishes too, explains."""
+    last = np.flatnonzero(small & (norm > 0))[-1:]
+    alone: BoolArray = (norm == 0) & (np.arange(len(norm)) >= (last[0] if len(last) else 0))
+    return alone
 
 
 def _largest_fall(values: FloatArray) -> float:

@@ -145,8 +145,8 @@ def test_a_step_that_is_judged_is_looked_at_once() -> None:
 
 def test_before_any_step_and_without_layers_nothing_is_known() -> None:
     signal = Signal()
-    signal.look(stats(0, {}))
-    signal.look(stats(0, {}, variation=np.empty(0), variation_within=np.empty(0)))
+    signal.look(history_of([{}]))
+    signal.look(history_of([stats(0, {}, variation=np.empty(0), variation_within=np.empty(0))]))
     assert (signal.is_lost, signal.is_lost_within) == (False, False)
     assert np.isnan(signal.share)
     for rule in (Vanishing(), Dead()):
