@@ -13,6 +13,10 @@ from torch import Tensor
 from gradwatch.sampled import thinned
 
 
+LARGE = 65_536
+"""Elements of a parameter."""
+
+
 class Leftover:
     """Looks at one parameter in every backward pass of one step: what is its gradient before more is added to it?
 
@@ -33,11 +37,15 @@ class Leftover:
         self._seen: list[Tensor] = []
 
     def arm(self, parameters: Sequence[Tensor]) -> None:
-        """Listen to the last of ``parameters`` whose gradient is dense; nothing where there is none, or it is done."""
+        """Listen to the last of ``parameters`` whose gradient is dense; nothing where there is none, or it is done.
+
+        Not to a large one, if another is there: while a hook has a gradient, torch makes ``.grad`` of a copy.
+        """
         dense = [p for p in parameters if p.is_leaf and p.grad is not None and p.grad.layout is torch.strided]
         if self._handle is None and dense:
-            listen = partial(_listen, self._seen, weakref.ref(dense[-1]))
-            self._handle = dense[-1].register_hook(listen)  # type: ignore[no-untyped-call]
+            chosen = max(dense[::-1], key=lambda p: p.numel() <= LARGE)
+            listen = partial(_listen, self._seen, weakref.ref(chosen))
+            self._handle = chosen.register_hook(listen)  # type: ignore[no-untyped-call]
 
     def take(self) -> bool | None:
         """What was seen since :meth:`arm`, from the device it is on; None where no backward pass was."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradwatch.leftover import Leftover
+from gradwatch.leftover import LARGE, Leftover
 
 
 def model() -> nn.Linear:
@@ -64,6 +64,16 @@ def test_nothing_to_listen_to() -> None:
     sparse(torch.tensor([1])).sum().backward()
     leftover.arm([*sparse.parameters(), *model().parameters()])  # sparse, and none yet
     assert leftover.take() is None
+
+
+def test_large_parameters_are_left_alone() -> None:
+    """Their gradients would be copied, which takes as much memory again."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, LARGE, bias=False))
+    leftover = armed(net)
+    assert [bool(p._backward_hooks) for p in net.parameters()] == [False, True, False]
+    leftover.close()
+    leftover.arm([net[1].weight])
+    assert net[1].weight._backward_hooks
 
 
 def test_gradients_stay_as_they_are_and_nothing_stays_behind() -> None:
