@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gradwatch.sampled import thinned
 
-
 LARGE = 65_536
 """Elements of a parameter."""
 
