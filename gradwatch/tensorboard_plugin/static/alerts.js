@@ -19,12 +19,15 @@ const SYMBOLS = {
   vanishing: 'triangle-down',
   vanishing_in_time: 'triangle-down',
   underflow: 'triangle-down',
+  stalled: 'triangle-down',
   exploding: 'triangle-up',
   update_ratio: 'triangle-up',
   overflow: 'triangle-up',
+  not_zeroed: 'triangle-up',
   nonfinite: 'x',
   spike: 'diamond-tall',
   dead: 'circle',
+  no_gradient: 'circle',
   saturated: 'square',
 };
 
