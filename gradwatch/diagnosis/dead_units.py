@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.flat_output import is_cut_at_the_output
-from gradwatch.diagnosis.start import initial_biases
+from gradwatch.diagnosis.start import initial_biases, largest_update
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
 from gradwatch.diagnosis.zero_weights import layers_of_zeros
@@ -25,11 +25,12 @@ class DeadUnits:
     """No gradient passes a layer of ReLUs, as none of its inputs is positive.
 
     Those that are so from the first step on were born dead, of biases far below zero or of layers so narrow that chance
-    does it; those that die later die of a step that was too large.
+    does it; those that die later die of a step that was too large, if there was one.
 
     Args:
         min_share: where a vanishing gradient is to be explained, least share of the total log gain.
         large_bias: root mean square of initial biases that outweigh what standardised inputs bring.
+        throws: ``|step| / |parameters|`` from which a step may have killed them.
         chance: of being born dead, from which on a network is too narrow; half of it is aimed at.
 
     Raises:
@@ -52,11 +53,14 @@ class DeadUnits:
     # As for the other causes of a vanishing gradient.
     large_bias: float = 1.0
     # What layers of standardised inputs and He's weights bring has a standard deviation of about 1.4.
+    throws: float = 0.1
+    # Ten times the first steps of healthy networks in docs/detection.md.
     chance: float = 0.02
 
     def __post_init__(self) -> None:
         check_number("DeadUnits: min_share", self.min_share, above=0, at_most=1)
         check_number("DeadUnits: large_bias", self.large_bias, above=0)
+        check_number("DeadUnits: throws", self.throws, above=0)
         check_number("DeadUnits: chance", self.chance, above=0, at_most=1)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
@@ -75,7 +79,7 @@ class DeadUnits:
         born = _never_had_one(history, layers) or any(a.value > 0 and a.step < EARLY for a in dead)
         biases = {} if probe is None else initial_biases(history, probe)
         large = {layer: size for layer, size in biases.items() if size >= self.large_bias}
-        widths = _widths(probe)
+        widths, largest = _widths(probe), largest_update(history)
         chance = 1 - math.prod(1 - 2.0**-n for n in widths.values())
         if born and large:
             evidence.append(
@@ -92,7 +96,9 @@ class DeadUnits:
             )
             remedy = f"widen the layers {span(list(narrow))} from {min(narrow.values())} to {enough} units"
             change, confidence = "width", 0.9
-        elif born:
+        elif born or largest < self.throws:
+            if not born:
+                evidence.append(f"they had a gradient before, and no step moved the weights by more than {largest:.2g}")
             remedy = f"replace the ReLUs{place(layers)} by LeakyReLU, which passes a little everywhere"
             change, confidence = "activation", 0.4
         else:

@@ -18,15 +18,17 @@ def profile_of(width: int, depth: int = 2) -> BackwardProfile:
     return BackwardProfile(CUT, weights=(*weights, Weight("head.weight", 1.0, width, 10, 10)))
 
 
-def explain(profile: BackwardProfile | None, born: bool = True, bias: float = 0.0) -> Diagnosis | None:
-    """All layers but the head are dead, from the first step on or later."""
+def explain(
+    profile: BackwardProfile | None, born: bool = True, bias: float = 0.0, update: float = 0.5
+) -> Diagnosis | None:
+    """All layers but the head are dead, from the first step on, or after steps of this size."""
     model = profile or profile_of(64)
     hidden = [w.name.removesuffix(".weight") for w in model.weights[:-1]]
     history = History()
     for step in range(8):
         first = first_step(model, param_norm=np.array([np.hypot(w.norm, bias * w.outputs**0.5) for w in model.weights]))
         norms = np.array([0.0 if born or step > 4 else 1.0] * len(hidden) + [1.0])
-        history.append(replace(first, step=step, grad_norm=norms))
+        history.append(replace(first, step=step, grad_norm=norms, total_update=update if step else None))
     return DeadUnits().explain(history, profile, [alert("dead", name, step=7, value=0.0) for name in hidden])
 
 
@@ -79,6 +81,13 @@ def test_dead_later_of_a_step_that_was_too_large() -> None:
     found = explain(profile_of(64), born=False, bias=5.0)
     assert found is not None
     assert (found.change, found.confidence, found.remedy) == ("lr", 0.5, "divide the learning rate by 10")
+
+
+def test_dead_later_without_such_a_step() -> None:
+    found = explain(profile_of(64), born=False, update=2e-3)
+    assert found is not None
+    assert (found.change, found.confidence) == ("activation", 0.4)
+    assert found.evidence[-1] == "they had a gradient before, and no step moved the weights by more than 0.002"
 
 
 def test_without_a_probed_step() -> None:
