@@ -71,6 +71,8 @@ def standardised(case: Case) -> Settings:
 
 
 def with_skips(case: Case) -> Settings:
+    if case.program.recipe is rnn:
+        raise NotApplicableError(f"{case.program.name} has one layer, and nothing to lead around")
     return {"residual": True}
 
 

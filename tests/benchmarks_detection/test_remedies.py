@@ -167,6 +167,7 @@ def test_norm_weights_begin_at_one() -> None:
         ("in x, add 1e-6 to what a division divides by", mlp),
         ("take the loss of the logits", undefined),
         ("multiply the recurrent weights of hidden.0.layer by 2: ...", mlp),
+        ("add skip connections around the layers core", rnn),
     ],
 )
 def test_what_cannot_be_applied(remedy: str, recipe: Any) -> None:
