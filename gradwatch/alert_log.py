@@ -20,7 +20,7 @@ FOLLOWS = {
     "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead"),
     "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow"),
     "saturated": ("not_zeroed", "exploding", "update_ratio"),
-    "vanishing_in_time": ("exploding", "update_ratio", "vanishing", "saturated", "dead"),
+    "vanishing_in_time": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
 }
 """What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
 inf."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from gradwatch.sharding import Sharding
 from gradwatch.stats import Measured, measure, per_layer
 
 CLOSEUP = "the close look at activations", "it is missing at this step"
+LEFTOVER = "the look at gradients that were not zeroed", "it is missing at this step"
 
 
 class _Sizes(NamedTuple):
@@ -109,7 +110,6 @@ class _Gathered:
     rows: list[int] = field(default_factory=list)
     ndims: list[int] = field(default_factory=list)
     half: list[bool | None] = field(default_factory=list)
-    trained: list[BoolArray] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
     samples: list[ParameterSample | None] = field(default_factory=list)
@@ -150,12 +150,14 @@ class Capture:
         if self._closeup is not None:
             self._closeup[1].close()
 
-    def expect(self, only: Iterable[Tensor] | None) -> None:
+    def expect(self, only: Sequence[Tensor] | None) -> None:
         """The coming step will be looked at closely: get ready before its forward pass.
 
         Not of a sharded model, whose ranks see different examples and must come to the same alerts.
         """
-        self._faults.run(*CLOSEUP, self._arm, only, otherwise=None)
+        if self._table.sharding is None:
+            self._faults.run(*CLOSEUP, self._arm, otherwise=None)
+            self._faults.run(*LEFTOVER, self._arm_leftover, only, otherwise=None)
 
     def begin(self) -> None:
         """A new step begins: how far the last sampled one moved its parameters is known now."""
@@ -165,7 +167,7 @@ class Capture:
             self._moved = version, [self._moved_by(sample) for sample in samples]
 
     def add(
-        self, only: Iterable[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
+        self, only: Sequence[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
     ) -> None:
         """Measure the gradients that exist now; an error is kept for :meth:`finish`."""
         try:
@@ -218,19 +220,18 @@ class Capture:
             Moved.together([m for m in moved or [] if m is not None]),
             closeup,
             next((half for half in (*gathered.half, self._half(closeup)) if half is not None), None),
-            np.logical_or.reduce(gathered.trained) if gathered.trained else None,
-            self._leftover.take() if look else None,
+            self._table.trained(gathered.only) if look else None,
+            self._faults.run(*LEFTOVER, self._leftover.take, otherwise=None) if look else None,
             reduction,
         )
         return measured, arriving
 
     def _measure(
-        self, only: Iterable[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
+        self, only: Sequence[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
     ) -> None:
         gathered = self._gathered
         gathered.scaling = scaling
         if only is not None:
-            only = list(only)
             gathered.only = {*(gathered.only or ()), *map(id, only)}
         found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
         sharding = self._table.sharding  # known after collect(), which follows the model
@@ -249,7 +250,6 @@ class Capture:
         gathered.measured.append(measured)
         if look:
             gathered.ndims += [p.ndim for p in found.parameters]
-            gathered.trained.append(self._table.trained(only))
             watched = found.watched()
             gathered.half.append(in_float16(watched.values) if sharding is None else None)
             part, consequence = "the sampled statistics", "they are missing at this step"
@@ -258,14 +258,16 @@ class Capture:
             elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
             gathered.elements += [] if elements is None else [elements]
 
-    def _arm(self, only: Iterable[Tensor] | None) -> None:
+    def _arm(self) -> None:
         model, version = self._table.model(), self._table.version
-        if model is None or self._table.sharding is not None:
+        if model is None:
             return
         if self._closeup is None or self._closeup[0] != version:
             self.close()
             self._closeup = version, Closeup(model, self._table.layers)
         self._closeup[1].arm()
+
+    def _arm_leftover(self, only: Sequence[Tensor] | None) -> None:
         self._leftover.arm(self._table.collect(only).parameters)
 
     def _take_closeup(self) -> CloseupStats | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,24 +141,24 @@ class LayerTable:
                 rows.append(row)
         return Gradients(kept, values, rows)
 
-    def trained(self, only: Iterable[Tensor] | None = None) -> BoolArray:
-        """bool [L], the layers with a parameter that requires a gradient and is one of ``only``, of which None is all.
+    def trained(self, only: Collection[int] | None = None) -> BoolArray:
+        """bool [L], the layers with a parameter that requires a gradient and whose id is in ``only``; None is all.
 
         As of the latest :meth:`collect`.
         """
-        wanted = None if only is None else {id(p) for p in only}
+        rows = [row for p, row in self._known() if row >= 0 and p.requires_grad and (only is None or id(p) in only)]
         found = np.zeros(len(self.layers), np.bool_)
-        parameters, _ = _look([module for reference in self._modules if (module := reference()) is not None])
-        for p, row in zip(parameters, self._rows):
-            if p is not None and row >= 0 and p.requires_grad and (wanted is None or id(p) in wanted):
-                found[row] = True
+        found[rows] = True
         return found
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Every parameter that can have a gradient, watched or not, by its full name, in the model's order."""
-        modules = [module for reference in self._modules if (module := reference()) is not None]
-        parameters, _ = _look(modules)
-        return {self.paths[id(p)]: p for p, row in zip(parameters, self._rows) if p is not None and row != _NONE}
+        return {self.paths[id(p)]: p for p, row in self._known() if row != _NONE}
+
+    def _known(self) -> list[tuple[Tensor, int]]:
+        """Every parameter with its row, as of the latest :meth:`collect`."""
+        parameters, _ = _look([module for reference in self._modules if (module := reference()) is not None])
+        return [(p, row) for p, row in zip(parameters, self._rows) if p is not None]
 
     def watched_ids(self) -> set[int]:
         """The ids of the parameters watched, valid while the model holds them."""

@@ -274,10 +274,11 @@ class Monitor:
         spent = clip is None and self._table.sharding is None and self._faults.exhausted(CAPTURE)
         if self.closed or spent or not (due or clip):
             return None
-        if parameters is None and self._optimizers:
-            parameters = parameters_of(*self._optimizers)
+        looked_at = None if parameters is None else list(parameters)
+        if looked_at is None and self._optimizers:
+            looked_at = parameters_of(*self._optimizers)
         try:
-            self._capture.add(parameters, clip is not None, look, sample, scaling)
+            self._capture.add(looked_at, clip is not None, look, sample, scaling)
             if not last:
                 return None
             consequence = f"this step is not recorded{' nor clipped' if clip else ''}"
@@ -292,7 +293,7 @@ class Monitor:
             self._in_flight.append((arriving, self._probed))
             self._probed = None
         self._receive(wait=False)
-        self._look_ahead(number, parameters)
+        self._look_ahead(number, looked_at)
         return measured
 
     def flush(self) -> None:
@@ -419,7 +420,7 @@ class Monitor:
         self._sampled_period = period
         return due
 
-    def _look_ahead(self, turn: int, parameters: Iterable[Tensor] | None) -> None:
+    def _look_ahead(self, turn: int, parameters: Sequence[Tensor] | None) -> None:
         """Get ready for the step after ``turn``, where it will be looked at closely.
 
         Not for the first: a model that is compiled with hooks in place is compiled once more when they are gone.

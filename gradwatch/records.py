@@ -96,7 +96,8 @@ class StepStats:
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
         trained: bool [L], whether a layer has parameters that require a gradient and that the optimizer, where it is
             known, has.
-        not_zeroed: whether they were added to those of the step before, which nothing had set to zero; likewise.
+        not_zeroed: whether the gradients were added to those of the step before, which nothing had set to zero; None
+            where that is not known.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.

@@ -160,6 +160,7 @@ class ParameterSample:
         self._parameters = [weakref.ref(parameter) for parameter in gradients.parameters]
         whole = [real_values(local_part(parameter).values) for parameter in gradients.parameters]
         self._before = [thinned(values).clone() for values in whole]
+        self._met = [_meets(*pair) for pair in zip(gradients.values, whole)]
         stands_for = [values.numel() / max(b.numel(), 1) for values, b in zip(whole, self._before)]
         self._weights = np.array(stands_for).reshape(-1, 1) * _weights(gradients)
 
@@ -172,10 +173,23 @@ class ParameterSample:
         before = [self._before[i] for i in kept]
         change = measure(torch._foreach_sub([now[i] for i in kept], before) if kept else ()).norms
         size = measure(before).norms
+        met = np.array([bool(found) for found in self._met], bool)
         squares = np.zeros((len(self._before), 2))
         with np.errstate(over="ignore", invalid="ignore"):
             squares[kept] = np.square(torch.stack([change, size], dim=1).double().cpu().numpy())
+            squares[~met & (squares[:, 0] == 0)] = 0.0  # of no size, so that nothing is known
             return Moved(self._rows, self._slots, squares * self._weights)
+
+
+def _meets(gradient: Tensor, values: Tensor) -> bool | Tensor:
+    """Whether a sample of a large table's elements has any with a gradient; a step may touch a few of its rows."""
+    if values.numel() <= TABLE:
+        return True
+    return gradient.layout is torch.strided and thinned(real_values(gradient.detach())).any()
+
+
+TABLE = 100_000
+"""Elements of a parameter from which the rows that a step touches may all lie beside the sample."""
 
 
 def thinned(values: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def test_large_parameters_are_left_alone() -> None:
     """Their gradients would be copied, which takes as much memory again."""
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, LARGE, bias=False))
     leftover = armed(net)
-    assert [bool(p._backward_hooks) for p in net.parameters()] == [False, True, False]
+    assert [bool(p._backward_hooks) for p in net.parameters()] == [True, True, False]
     leftover.close()
     leftover.arm([net[1].weight])
     assert net[1].weight._backward_hooks
@@ -91,6 +91,43 @@ def test_gradients_stay_as_they_are_and_nothing_stays_behind() -> None:
     del net
     gc.collect()
     assert reference() is None
+
+
+def test_what_is_not_added_does_not_count() -> None:
+    """As of who asks torch.autograd.grad for a gradient, and puts it where the last one was."""
+    net = model()
+    leftover = armed(net)
+    found = torch.autograd.grad(net(torch.ones(4, 3)).square().sum(), _leaves(net))
+    for p, gradient in zip(net.parameters(), found):
+        p.grad = gradient
+    assert leftover.take() is None
+
+
+def test_a_parameter_that_nobody_zeroes_is_no_sign() -> None:
+    """It may be none of the optimizer's, and the others are zeroed."""
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    leftover = armed(net)
+    net[0].zero_grad()
+    backward(net)
+    assert leftover.take() is False
+
+
+def test_frozen_parameters_with_a_gradient_from_before() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    backward(net)
+    net[1].requires_grad_(False)
+    leftover = Leftover()
+    leftover.arm([*net.parameters()])
+    backward(net)
+    assert leftover.take() is True
+
+
+def test_it_goes_with_whoever_armed_it() -> None:
+    net = model()
+    leftover = armed(net)
+    del leftover
+    gc.collect()
+    assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in net.parameters())
 
 
 def test_a_copy_of_the_model_does_not_listen() -> None:

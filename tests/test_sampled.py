@@ -137,6 +137,17 @@ def test_update_ratio_is_unknown_where_it_cannot_be_known():
     np.testing.assert_allclose(sample.moved().update_ratio(layers=4), [0.5, NAN, NAN, NAN])
 
 
+@pytest.mark.parametrize("sparse", [True, False])
+def test_update_ratio_of_a_table_of_which_the_sample_met_no_row(sparse: bool) -> None:
+    table = nn.Embedding(100_000, 4, sparse=sparse)
+    table(torch.tensor([1])).sum().backward()
+    sample = ParameterSample(Gradients([table.weight], [table.weight.grad], [0]))
+    np.testing.assert_array_equal(sample.moved().update_ratio(layers=1), [NAN])
+    with torch.no_grad():
+        table.weight += 1.0  # as weight decay or momentum, which move all rows
+    assert sample.moved().update_ratio(layers=1) > 0
+
+
 def test_update_ratio_of_a_step_that_did_not_happen_is_zero():
     parameter = nn.Parameter(normal(5))
     assert about_to_change(parameter).moved().update_ratio(layers=1).tolist() == [0.0]

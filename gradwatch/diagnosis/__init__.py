@@ -5,6 +5,7 @@ from gradwatch.diagnosis.bottleneck import Bottleneck
 from gradwatch.diagnosis.bounded_activation import BoundedActivation
 from gradwatch.diagnosis.dead_units import DeadUnits
 from gradwatch.diagnosis.depth_profile import DepthProfile
+from gradwatch.diagnosis.detached import Detached
 from gradwatch.diagnosis.exploding_in_time import ExplodingInTime
 from gradwatch.diagnosis.first_nonfinite import FirstNonFinite
 from gradwatch.diagnosis.flat_output import FlatOutput
@@ -33,6 +34,7 @@ __all__ = [
     "Cause",
     "DeadUnits",
     "DepthProfile",
+    "Detached",
     "ExplodingInTime",
     "FirstNonFinite",
     "FlatOutput",
@@ -63,9 +65,10 @@ def default() -> tuple[Cause, ...]:
     the steps it takes.
 
     >>> print(*(type(cause).__name__ for cause in default()[:4]))
-    NotZeroed LossScale FirstNonFinite UnscaledInputs
+    Detached NotZeroed LossScale FirstNonFinite
     """
     return (
+        Detached(),
         NotZeroed(),
         LossScale(),
         FirstNonFinite(),

@@ -73,6 +73,8 @@ class DeadUnits:
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = layers_of(dead) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
         evidence = [*_silent(history), *_passing(flat)]
+        if dead and not evidence and not any(a.value > 0 for a in dead):
+            return None  # what was zero is zero no more
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)
         # Told of with a gradient: nearly all examples pass nothing on.

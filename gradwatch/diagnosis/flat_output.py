@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import place
 from gradwatch.history import History
@@ -20,7 +22,7 @@ class FlatOutput:
         >>> from gradwatch.profile import Segment
         >>> relu = Segment("act", "activation", "Relu", 0.0, 1.0)
         >>> alerts = [Alert(52, "dead", "fc", 2, 0.0, 0.0, "")]
-        >>> found = FlatOutput().explain(History.from_grad_norms(fc=[0.0]), BackwardProfile((relu,)), alerts)
+        >>> found = FlatOutput().explain(History.from_grad_norms(fc=[0.0]), BackwardProfile((relu,), step=0), alerts)
         >>> print(found.remedy)
         leave Relu off the model's output: it is flat there
     """
@@ -35,13 +37,15 @@ class FlatOutput:
             remedy, change = f"leave {flat.operation} off the model's output: it is flat there", "activation"
         else:
             evidence, change = "the gradient is exactly zero where it leaves the loss", ""
-            remedy = "look at the loss: nothing in it depends on the model's output, which may be rounded, compared, "
-            remedy += "clamped or multiplied by zero on the way"
+            remedy = (
+                "look at the loss: nothing in it depends on the model's output, which may be rounded, compared, "
+                "clamped or multiplied by zero on the way"
+            )
         return Diagnosis("flat_output", 0.9, layers_of(found), (evidence,), remedy, change)
 
 
 def is_cut_at_the_output(history: History, probe: BackwardProfile) -> bool:
-    """Whether no layer has a gradient but zero, and none came to the last one."""
-    stats = history.latest
-    nothing = stats is not None and not stats.grad_norm[stats.has_grad].any()
+    """Whether no layer had a gradient but zero in the probed step, and none came to the last one."""
+    rows = np.flatnonzero(history.steps == probe.step)
+    nothing = len(rows) > 0 and not history.grad_norm[rows[-1]].any()
     return nothing and not probe.notes and all(s.kind != "weight" for s in probe.segments)

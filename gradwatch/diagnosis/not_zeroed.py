@@ -21,7 +21,7 @@ class NotZeroed:
         >>> history = History.from_grad_norms(fc=[1.0, 2.0, 3.0, 4.0])
         >>> found = NotZeroed().explain(history, None, [Alert(3, "not_zeroed", "fc", 2, 4.0, 0.0, "")])
         >>> print(found.evidence[0])
-        each backward pass found the last step's gradient and added to it; the total norm went from 1 to 4
+        each backward pass found the last step's gradient and added to it; in 4 steps the total norm went from 1 to 4
         >>> print(found.remedy)
         call optimizer.zero_grad() once per step, before backward()
     """
@@ -30,8 +30,9 @@ class NotZeroed:
         found, norms = told(alerts, "not_zeroed"), history.total_norm
         if not found:
             return None
-        known = norms[np.isfinite(norms)]
-        growth = f"; the total norm went from {known[0]:.3g} to {known[-1]:.3g}" if len(known) else ""
+        known, growth = norms[np.isfinite(norms)], ""
+        if len(known):
+            growth = f"; in {len(norms)} steps the total norm went from {known[0]:.3g} to {known[-1]:.3g}"
         return Diagnosis(
             "not_zeroed",
             confidence=0.95,

@@ -12,7 +12,7 @@ from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
-from gradwatch.records import Alert, Diagnosis
+from gradwatch.records import AFTER_CLIPPING, Alert, Diagnosis
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,30 @@ class SmallSteps:
         found, stats = told(alerts, "stalled"), history.latest
         if not found or stats is None or not 0 <= found[0].value < self.usual_update:
             return None
-        most, norm, latest = found[0].value, stats.total_norm, history.total_norm[-SEVERAL:]
+        most, norm = found[0].value, stats.total_norm
         evidence = f"with a total gradient norm of {norm:.3g} no step so far has changed the weights"
-        change = "lr"
-        if most > 0 and len(latest) == SEVERAL and np.ptp(latest) < 1e-3 * norm:
-            evidence += f" by more than {most:.2g} of their size; that norm is the same at every step: it is clipped"
-            remedy, change = "raise the max_norm that gradients are clipped to, or do not clip", "clipping"
-        elif most > 0:
-            evidence += f" by more than {most:.2g} of their size; {self.usual_update:g} is usual"
-            factor = 10.0 ** math.floor(math.log10(self.usual_update) - math.log10(most))
-            remedy = f"multiply the learning rate by {factor:.0f}"
-        else:
+        if most == 0:
             evidence, change = f"{evidence} at all", ""
             remedy = (
                 "look whether the optimizer has these parameters, whether its learning rate is above 0, and whether "
+                "the weights are in float32: a small step is lost in the rounding of float16 and bfloat16"
             )
-            remedy += "the weights are in float32: a small step is lost in the rounding of float16 and bfloat16"
+        elif _is_clipped(history):
+            evidence += f" by more than {most:.2g} of their size; that norm is the same at every step: it is clipped"
+            remedy, change = "raise the max_norm that gradients are clipped to, or do not clip", "clipping"
+        else:
+            evidence += f" by more than {most:.2g} of their size; {self.usual_update:g} is usual"
+            factor = 10.0 ** math.floor(math.log10(self.usual_update) - math.log10(most))
+            remedy, change = f"multiply the learning rate by {factor:.0f}", "lr"
         return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change)
 
 
-SEVERAL = 8
+def _is_clipped(history: History) -> bool:
+    """Whether the total norm is always the same while the layers' shares in it are not."""
+    total, norms = history.total_norm[-ALIKE_STEPS:], history.grad_norm[-ALIKE_STEPS:]
+    known = history.latest is not None and history.latest.captured == AFTER_CLIPPING and len(total) == ALIKE_STEPS
+    return known and bool(np.ptp(total) < 1e-3 * total.max() and np.ptp(norms, axis=0).max() > 1e-2 * total.max())
+
+
+ALIKE_STEPS = 8
 """Steps whose norms agree only where they are made to."""

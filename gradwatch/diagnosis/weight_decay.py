@@ -35,7 +35,8 @@ class WeightDecay:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         kept = shrunk_weights(history, probe)
-        if probe is None or not told(alerts, "vanishing", "dead") or not kept or not probe.step > 0:
+        steps = 0 if probe is None or history.first is None else probe.step - history.first.step
+        if not told(alerts, "vanishing", "dead") or not kept or steps < 1:
             return None
         share = mean_gain([math.log(max(s, TINY)) for s in kept.values()])
         return Diagnosis(
@@ -44,7 +45,7 @@ class WeightDecay:
             layers=tuple(kept),
             evidence=(
                 f"the weights of {span(list(kept))} have {share:.2g} of the size that they began with: "
-                f"{1 - share ** (1 / probe.step):.2%} less at every step",
+                f"{1 - share ** (1 / steps):.2%} less at every step",
             ),
             remedy="divide the optimizer's weight_decay by 100, or leave it out",
             change="weight_decay",

@@ -42,4 +42,5 @@ class ZeroWeights:
 
 def layers_of_zeros(probe: BackwardProfile | None) -> list[str]:
     """The layers whose weights are all zero."""
-    return [] if probe is None else [w.name.rpartition(".")[0] for w in probe.weights if w.norm == 0]
+    zero = [] if probe is None else [w.name.rpartition(".")[0] or w.name for w in probe.weights if w.norm == 0]
+    return list(dict.fromkeys(zero))

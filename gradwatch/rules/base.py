@@ -13,7 +13,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
 from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
 from gradwatch.rules.episodes import Episodes
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.verdict import SHOWN
 
 
@@ -72,7 +72,7 @@ class StepRule(ABC):
     def reset(self) -> None:
         """Forget every step seen."""
         self._seen = 0
-        self._remembered: dict[str, LayerState] = {}
+        self._remembered: dict[str, LayerState | ModelState] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Arrays and plain types that :meth:`load_state_dict` takes back."""

@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import StepRule
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import ModelState
 
 LOOK_EVERY = 5
 """Steps between two looks at a whole window, which take ten times as long as a step's other rules."""
@@ -58,8 +58,7 @@ class Clipped(StepRule):
 
     def reset(self) -> None:
         super().reset()
-        self._state = self._remembered["episode"] = LayerState(level=0.0, at=0)
-        self._state.align(("",))  # one entry, for the whole model
+        self._state = self._remembered["episode"] = ModelState(level=0.0, at=0)
 
     def _check_latest(self, history: History) -> list[Alert]:
         stats = history.latest
@@ -69,15 +68,15 @@ class Clipped(StepRule):
             return []
         look = history.count % LOOK_EVERY == 0 and self._same(*history.total_norm[-2:].tolist())
         found = self._constant(history) if look else None
-        level, at = self._state["level"], self._state["at"]
-        if found is None and level[0] == 0:
+        state = self._state
+        if found is None and state["level"] == 0:
             return []
-        stays = self._same(total, float(level[0]))
-        told = level[0] > 0 and (stays or history.count - at[0] < self.recovery)
+        stays = self._same(total, state["level"])
+        told = state["level"] > 0 and (stays or history.count - state["at"] < self.recovery)
         if found is not None or not told:
-            level[0] = 0.0 if found is None else total
+            state["level"] = 0.0 if found is None else total
         if found is not None or stays:
-            at[0] = history.count
+            state["at"] = history.count
         if found is None or told:
             return []
         message = (

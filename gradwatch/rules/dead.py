@@ -20,9 +20,8 @@ class Dead(LayerRule):
 
     Where the layer and all before it are dead and one after it is not, nothing before that one learns any more: ERROR,
     within a few steps. A dead layer among living ones may be an expert that is never chosen or a detached branch: a
-    WARNING to look, after more patience. A layer without a gradient (frozen, not used) is not dead. Where all layers
-    are zero there is nothing to learn from, as with a hinge loss whose margins are kept; where that is so from the
-    first step on, it is an ERROR after as much patience.
+    WARNING to look, after more patience. A layer without a gradient (frozen, not used) is not dead, and where all
+    layers are zero there is nothing to learn from, as with a hinge loss whose margins are kept.
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
@@ -66,10 +65,9 @@ class Dead(LayerRule):
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
-        self._zero.align(history.latest.layers)
         if not history.latest.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
             return False
-        self._zero["steps"][:], self._zero["ever"][:] = 0, True
+        self._zero["steps"][:] = 0
         return True
 
     def judge(self, history: History) -> Judgement:
@@ -78,7 +76,6 @@ class Dead(LayerRule):
         self._zero.align(stats.layers)
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
-        self._zero["ever"] |= alive
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
         starved = stats.has_grad & np.isfinite(stats.grad_norm) & (self._starved["looks"] >= self.patience)
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
@@ -91,8 +88,7 @@ class Dead(LayerRule):
         self._cut_off = bool((opens & cut_off).any())
         waits = opens & ~cut_off & self._cut_off  # the alerts of one step are of one kind
         known = stats.has_grad & np.isfinite(stats.grad_norm) & ~waits
-        self._never = not self._zero["ever"].any()
-        severity = Severity.ERROR if self._cut_off or self._never else None
+        severity = Severity.ERROR if self._cut_off else None
         return Judgement(stats.grad_norm, np.zeros(len(zero)), bad & ~waits, good=alive, known=known, severity=severity)
 
     def describe(self, value: float, threshold: float) -> str:
@@ -100,14 +96,13 @@ class Dead(LayerRule):
             return f"{self._starved['share'].max():.0%} of the examples give a layer behind it nothing but zeros"
         if self._cut_off:
             return f"gradient was exactly zero for {self.patience} steps, and so was that of every layer before it"
-        every = ", and so was that of every layer" if self._never else ""
-        return f"gradient was exactly zero for {self.isolated_patience} steps{every}"
+        return f"gradient was exactly zero for {self.isolated_patience} steps"
 
     def reset(self) -> None:
         super().reset()
-        self._zero = self._remembered["zero"] = LayerState(steps=0, ever=False)
+        self._zero = self._remembered["zero"] = LayerState(steps=0)
         self._starved = self._remembered["starved"] = LayerState(looks=0, share=0.0)
-        self._cut_off = self._never = False
+        self._cut_off = False
 
     def look(self, history: History) -> None:
         """What a close look tells: the layers before one that is given nothing, where it stays so from there."""

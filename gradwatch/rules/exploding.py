@@ -12,7 +12,7 @@ from gradwatch.patterns import PerLayer, check_number
 from gradwatch.records import FloatArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule, is_shallow
 from gradwatch.rules.baseline import Baseline
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import LayerState, ModelState
 
 
 @dataclass
@@ -149,8 +149,8 @@ class Exploding(LayerRule):
         rows = np.flatnonzero(np.isfinite(stats.input_size) & (stats.input_size > 0))
         sizes = stats.input_size[rows]
         # At one look a bias may happen to have next to no gradient, in one layer as before a normalisation always.
-        self._looks["grew"][0] = self._looks["grew"][0] + 1 if self._grows(sizes) else 0
-        if self._looks["grew"][0] < self.patience:
+        self._looks["grew"] = self._looks["grew"] + 1 if self._grows(sizes) else 0
+        if self._looks["grew"] < self.patience:
             return None
         bad = np.zeros(len(stats.layers), bool)
         bad[rows] = sizes > np.sqrt(self.signal)
@@ -173,7 +173,6 @@ class Exploding(LayerRule):
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
         self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
-        self._looks = self._remembered["looks"] = LayerState(grew=0)
-        self._looks.align(("",))  # one entry, for the whole model
+        self._looks = self._remembered["looks"] = ModelState(grew=0)
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

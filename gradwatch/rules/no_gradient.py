@@ -34,19 +34,21 @@ class NoGradient(StepRule):
         >>> history = History()
         >>> for step in range(20):
         ...     history.append(replace(stats, step=step, trained=np.array([True, True])))
-        >>> [alert.message for alert in NoGradient(patience=20).check(history)]
-        ['trunk: no gradient came in 20 steps, though the optimizer has it: is there a detach() or no_grad() behind?']
+        >>> for alert in NoGradient(patience=20).check(history):
+        ...     print(alert.message.partition(" between")[0])
+        trunk: no gradient came in 20 steps, though the optimizer has it: is there a detach() or no_grad()
 
     Source: torch.Tensor.detach.
     """
 
     name: ClassVar[str] = "no_gradient"
+    takes_skipped: ClassVar[bool] = True
 
     patience: int = EARLY
     # As many as the verdict waits for.
 
-    _heard: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
-    # The layers, once all of them have had a gradient.
+    _settled: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    # The layers, once all of them that are trained have had a gradient, until the next look.
 
     def __post_init__(self) -> None:
         self._check_steps("patience", at_least=1)
@@ -55,14 +57,15 @@ class NoGradient(StepRule):
     def _check_latest(self, history: History) -> list[Alert]:
         stats, layers = history.latest, self._layers
         assert stats is not None
-        if self._heard is stats.layers:  # nearly always
+        if self._settled is stats.layers and stats.trained is None:  # nearly always
             return []
         layers.align(stats.layers)
         layers["heard"] |= stats.has_grad
         if stats.trained is not None:
             layers["trained"] = stats.trained
-        if layers["heard"].all():
-            self._heard = stats.layers
+        if layers["heard"].any() and (layers["heard"] | ~layers["trained"]).all():
+            self._settled = stats.layers
+            return []
         if history.count < self.patience or not len(stats.layers):
             return []
         if not layers["heard"].any():
@@ -75,9 +78,10 @@ class NoGradient(StepRule):
         names = tuple(np.array(stats.layers, object)[before])
         if not names:
             return []
+        it, is_it = ("it", "is it") if len(names) == 1 else ("them", "are they")
         message = (
             f"{some_of(names)}: no gradient came in {history.count} steps, though the optimizer has "
-            f"{'it' if len(names) == 1 else 'them'}: is there a detach() or no_grad() behind?"
+            f"{it}: is there a detach() or no_grad() between {it} and the loss, or {is_it} not used?"
         )
         return [self._alert(stats.step, names, Severity.WARNING, message)]
 
@@ -87,5 +91,5 @@ class NoGradient(StepRule):
 
     def reset(self) -> None:
         super().reset()
-        self._heard = None
+        self._settled = None
         self._layers = self._remembered["layers"] = LayerState(heard=False, trained=False)

@@ -42,7 +42,7 @@ class NotZeroed(LayerRule):
     grouped: ClassVar[bool] = True
 
     patience: int = 8
-    # Of a monitor that is told of every micro-batch, not of every step, fewer in a row may find a gradient.
+    # Half of the looks that a run begins with.
     recovery: int = 1
 
     def is_calm(self, history: History) -> bool:
@@ -52,9 +52,10 @@ class NotZeroed(LayerRule):
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
-        found, known = bool(stats.not_zeroed), stats.not_zeroed is not None
-        bad, good = stats.has_grad & found, stats.has_grad & (known and not found)
-        return Judgement(stats.grad_norm, np.zeros(len(bad)), bad, good, known=stats.has_grad & known)
+        # Where nothing moved there was no step: the monitor is told of every micro-batch.
+        known = stats.not_zeroed is not None and stats.total_update != 0
+        bad, good = (stats.has_grad & (known and stats.not_zeroed is told) for told in (True, False))
+        return Judgement(stats.grad_norm, np.zeros(len(bad)), bad, good, known=bad | good)
 
     def describe(self, value: float, threshold: float) -> str:
         return "gradients are added to those of the steps before: call optimizer.zero_grad() once per step"

@@ -20,7 +20,7 @@ class Saturated(LayerRule):
 
     It is seen at the first steps and at the sampled ones, of activations that are modules. From the start it is an
     ERROR: the weights or the inputs are too large. Later it is a WARNING, since gates may close as they learn, and so
-    it is where the first look found none, as an optimizer may fit separable data within a few steps. Behind
+    it is where an earlier look found none, as an optimizer may fit separable data within a few steps. Behind
     the last layer it is none: outputs of 0 or 1 are what is asked for.
 
     Args:
@@ -79,7 +79,8 @@ class Saturated(LayerRule):
         limit = self.limit("share", stats.layers)
         known = ~np.isnan(found)
         bad = known & (found > limit)
-        severity = Severity.WARNING if history.count > EARLY or self._fine["ever"][bad].all() else None
+        opens = bad & ~self._episodes["open"]
+        severity = Severity.WARNING if history.count > EARLY or self._fine["ever"][opens].all() else None
         return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity)
 
     def reset(self) -> None:

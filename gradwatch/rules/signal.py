@@ -6,7 +6,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.records import FloatArray, StepStats
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import ModelState
 
 BETWEEN = 6e-4
 """Share of the last layer's input that differs from example to example, relative to the layer where it is largest. Of
@@ -41,7 +41,7 @@ ALIKE = 0.3
 """The same where the signal no longer tells the examples apart."""
 
 
-class Signal(LayerState):
+class Signal(ModelState):
     """What close looks tell of the last layer's input, one entry for the whole model.
 
     ``ratio`` and ``norm_ratio`` are the limits of the gradient that follow from it, 0 where nothing does.
@@ -56,7 +56,6 @@ class Signal(LayerState):
         super().__init__(
             so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0, ratio=0.0, norm_ratio=0.0, alike=False
         )
-        self.align(("",))
 
     def look(self, history: History) -> None:
         """Take one close look in; nothing where there was none."""
@@ -69,37 +68,37 @@ class Signal(LayerState):
         moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
         faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
         # By Adam a network may find its way out of that, if not at once.
-        alike = self["looks"][0] >= LOOKS and (history.count > EARLY or (len(moved) > 0 and moved.min() < FEEBLE))
+        alike = self["looks"] >= LOOKS and (history.count > EARLY or (len(moved) > 0 and moved.min() < FEEBLE))
         least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
-        self["ratio"][0] = max(least, ALIKE * alike)
-        self["norm_ratio"][0] = max(HIGHEST * faded, ALIKE * alike)
-        self["alike"][0] = alike
+        self["ratio"] = max(least, ALIKE * alike)
+        self["norm_ratio"] = max(HIGHEST * faded, ALIKE * alike)
+        self["alike"] = alike
 
     def _look_at_examples(self, stats: StepStats) -> None:
         if stats.variation is None or stats.variation_within is None:
             return
         share, within = _last(stats.variation), _last(stats.variation_within)
-        self["share"][0] = share
-        alike = self["so_far"][0] and share < BETWEEN and not share > RISES * self["first"][0]
-        self["so_far"][0] = alike
-        self["first"][0] = np.fmin(self["first"][0], share) if alike else np.nan
-        self["looks"][0] = self["looks"][0] + 1 if alike else 0
-        self["looks_within"][0] = self["looks_within"][0] + 1 if within < WITHIN else 0
+        self["share"] = share
+        alike = self["so_far"] and share < BETWEEN and not share > RISES * self["first"]
+        self["so_far"] = alike
+        self["first"] = np.fmin(self["first"], share) if alike else np.nan
+        self["looks"] = self["looks"] + 1 if alike else 0
+        self["looks_within"] = self["looks_within"] + 1 if within < WITHIN else 0
 
     @property
     def is_lost(self) -> bool:
         """Whether all examples look alike, or all places within one, and nothing will come of it."""
-        return bool(self["alike"][0]) or self.is_lost_within
+        return bool(self["alike"]) or self.is_lost_within
 
     @property
     def is_lost_within(self) -> bool:
         """Whether all places within an example look alike."""
-        return bool(self["looks_within"][0] >= LOOKS)
+        return bool(self["looks_within"] >= LOOKS)
 
     @property
     def share(self) -> float:
         """Share of the last layer's input that differs from example to example, relative to the largest."""
-        return float(self["share"][0])
+        return float(self["share"])
 
 
 def _last(shares: FloatArray) -> float:

@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import ModelState
 
 
 @dataclass
@@ -64,14 +64,14 @@ class Stalled(LayerRule):
         stats = history.latest
         assert stats is not None
         if stats.total_update is not None:
-            self._most["update"][0] = np.fmax(self._most["update"][0], stats.total_update)
+            self._most["update"] = np.fmax(self._most["update"], stats.total_update)
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
         return history.latest.total_update is None
 
     def judge(self, history: History) -> Judgement:
-        stats, most = history.latest, float(self._most["update"][0])
+        stats, most = history.latest, self._most["update"]
         assert stats is not None
         known = stats.has_grad & (stats.grad_norm > 0) & (stats.total_update is not None)
         bad = known & (most <= self.low) & (history.count > self.warmup)
@@ -86,8 +86,7 @@ class Stalled(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._most = self._remembered["most"] = LayerState(update=np.nan)
-        self._most.align(("",))  # one entry, for the whole model
+        self._most = self._remembered["most"] = ModelState(update=np.nan)
 
 
 ROUNDING = 2.0**-24

@@ -55,4 +55,36 @@ class LayerState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.layers = tuple(state["layers"])
         for name, array in self._arrays.items():
-            self._arrays[name] = np.array(state[name], array.dtype)
+            known = state.get(name, np.full(len(self.layers), self._new[name]))  # an older version remembered less
+            self._arrays[name] = np.array(known, array.dtype)
+
+
+class ModelState:
+    """Named numbers of the whole model, which survive checkpoints.
+
+    Args:
+        new: the value of each at the start; its type is the number's.
+
+    Example:
+        >>> state = ModelState(looks=0)
+        >>> state["looks"] += 1
+        >>> state.load_state_dict(state.state_dict())
+        >>> state["looks"]
+        1
+    """
+
+    def __init__(self, **new: float | int | bool) -> None:
+        self._numbers = new
+
+    def __getitem__(self, name: str) -> Any:
+        return self._numbers[name]
+
+    def __setitem__(self, name: str, value: float | int | bool) -> None:
+        self._numbers[name] = type(self._numbers[name])(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._numbers)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name in self._numbers.keys() & state.keys():  # an older version remembered less, as arrays of one
+            self[name] = np.ravel(state[name])[0]

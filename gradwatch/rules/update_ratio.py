@@ -12,7 +12,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule, is_shallow
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import ModelState
 
 
 @dataclass
@@ -88,16 +88,15 @@ class UpdateRatio(LayerRule):
         if self._again(history):
             high = np.fmin(high, self.limit("again", stats.layers))
         too_much = (ratio > high) & ((of_all > high) | np.isnan(of_all))
-        row = self._row["steps"]
-        row[0] = row[0] + 1 if too_much.any() else 0
-        too_much &= not is_shallow(stats) or (row[0] >= 3 and history.total_norm[-1] > 1.5 * history.total_norm[-4:][0])
+        self._row["steps"] = self._row["steps"] + 1 if too_much.any() else 0
+        grows = history.total_norm[-1] > 1.5 * history.total_norm[-4:][0]
+        too_much &= not is_shallow(stats) or (self._row["steps"] >= 3 and grows)
         bad = known & (too_much | (ratio < low))
         return Judgement(ratio, np.where(ratio < low, low, high), bad, good=known & ~bad, known=known)
 
     def reset(self) -> None:
         super().reset()
-        self._row = self._remembered["row"] = LayerState(steps=0, large=0)
-        self._row.align(("",))  # one entry, for the whole model
+        self._row = self._remembered["row"] = ModelState(steps=0, large=0)
 
     def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
@@ -106,8 +105,8 @@ class UpdateRatio(LayerRule):
         if history.count > EARLY or np.count_nonzero(stats.has_grad) < DEEP:
             return False
         large = (stats.total_update or 0.0) > self.limit("again", stats.layers).max()
-        self._row["large"][0] += large
-        return bool(large and self._row["large"][0] > 1)
+        self._row["large"] += large
+        return bool(large and self._row["large"] > 1)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"a step changed the weights by {value:.0%} of their size"

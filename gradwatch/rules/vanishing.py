@@ -27,9 +27,9 @@ class Vanishing(LayerRule):
     registered first, is a WARNING, and so is what was fine before: where a network has learned what there is to learn,
     its last layer may still have a gradient.
 
-    A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still, and so
-    after a hundred steps, if it is not beyond all hope: deep networks often find their way out by then. Where the
-    input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough: a
+    A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still, and is
+    told of after a hundred steps only, unless it is beyond all hope: deep networks often find their way out by then.
+    Where the input of the last layer has shrunk as well and the weights are measured to hardly move, less is enough: a
     signal that fades forward and a gradient that fades backward are one fault seen from both sides. So is a signal that
     from the start no longer tells the examples apart when it arrives at the last layer, or in a transformer the places
     of a sequence: there, the single layers without a gradient are found.
@@ -94,7 +94,7 @@ class Vanishing(LayerRule):
             return False
         if least < self.highest("threshold") or self._signal.is_lost_within:
             return False
-        highest = max(self.highest("norm_ratio"), float(self._signal["norm_ratio"][0]))
+        highest = max(self.highest("norm_ratio"), self._signal["norm_ratio"])
         if least < highest * largest:
             before, after = _up_to_here(norm), _from_here_on(norm)
             if np.logical_or.reduce(stats.has_grad & (before < highest * after)):
@@ -128,7 +128,7 @@ class Vanishing(LayerRule):
         if self._signal.is_lost_within:
             return f"{stayed}: the places of a sequence look alike to it"
         stayed += ", and so did every layer before it"
-        if self._signal["alike"][0]:
+        if self._signal["alike"]:
             stayed += f"; of what the last layer is given {self._signal.share:.1g} differs from example to example"
         return stayed
 

@@ -11,7 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import LayerState, ModelState
 
 
 @dataclass
@@ -75,7 +75,7 @@ class VanishingInTime(LayerRule):
         stats, forgets = history.latest, self._forgets
         assert stats is not None
         if history.count == FIRST:
-            self._first["norm"][0] = _median_norm(history, FIRST)
+            self._first["norm"] = _median_norm(history, FIRST)
         forgets.align(stats.layers)
         if stats.time_ratio is not None:
             bad, _ = self._below(stats)
@@ -94,7 +94,7 @@ class VanishingInTime(LayerRule):
         ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
         bad, limit = self._below(stats, "first_" if history.count <= EARLY else "")
         if history.count > EARLY:  # the first looks count as well, where they were no better
-            first, now = float(self._first["norm"][0]), _median_norm(history, LATEST)
+            first, now = self._first["norm"], _median_norm(history, LATEST)
             bad &= not (now < UNCHANGED[0] * first or now > UNCHANGED[1] * first)
             self._episodes.hasten(bad, np.fmin(self._forgets["looks"], self.patience) - 1)
         known = ~np.isnan(ratio)
@@ -103,8 +103,7 @@ class VanishingInTime(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._forgets = self._remembered["forgets"] = LayerState(looks=0)
-        self._first = self._remembered["first"] = LayerState(norm=np.nan)
-        self._first.align(("",))  # one entry, for the whole model
+        self._first = self._remembered["first"] = ModelState(norm=np.nan)
 
     def _below(self, stats: StepStats, when: str = "") -> tuple[BoolArray, FloatArray]:
         """Which layers are below both limits, bool [L], and that of the ratio, float64 [L]."""
@@ -128,4 +127,5 @@ grows where the layer has found something to learn from."""
 def _median_norm(history: History, steps: int) -> float:
     """Of the total norm over the latest steps that are finite; NaN of none."""
     norms = history.total_norm[-steps:]
-    return float(np.median(norms[np.isfinite(norms)])) if np.isfinite(norms).any() else np.nan
+    known = norms[np.isfinite(norms)]
+    return float(np.median(known)) if len(known) else np.nan

@@ -10,5 +10,5 @@ def test_only_of_its_rule() -> None:
     found = NotZeroed().explain(history, None, [alert("not_zeroed")])
     assert found is not None
     assert (found.cause, found.change, found.layers) == ("not_zeroed", "loop", ("fc0",))
-    assert "went from 1 to 2" in found.evidence[0]
+    assert "in 2 steps the total norm went from 1 to 2" in found.evidence[0]
     assert NotZeroed().explain(history, None, [alert("exploding")]) is None

@@ -4,7 +4,9 @@ import pytest
 
 from gradwatch import Alert, History, Severity
 from gradwatch.diagnosis import SmallSteps
+from gradwatch.records import AFTER_CLIPPING, BEFORE_CLIPPING
 from tests.diagnosis.profiles import alert
+from tests.histories import history_of, layers, stats
 
 HISTORY = History.from_grad_norms(fc0=[3.0, 4.0])
 
@@ -15,6 +17,21 @@ def test_the_learning_rate_that_would_move_it(most: float, factor: str) -> None:
     assert found is not None
     assert (found.remedy, found.change) == (f"multiply the learning rate by {factor}", "lr")
     assert found.evidence[0].startswith("with a total gradient norm of 4 no step so far has changed the weights by")
+
+
+@pytest.mark.parametrize(
+    ("other", "captured", "change"),
+    [(4.0, AFTER_CLIPPING, "clipping"), (3.0, AFTER_CLIPPING, "lr"), (4.0, BEFORE_CLIPPING, "lr")],
+)
+def test_a_total_norm_that_is_always_the_same(other: float, captured: str, change: str) -> None:
+    """Clipped, the layers' shares in it change; where nothing moves and the batch is the same, nothing does."""
+    history = history_of([])
+    for step in range(10):
+        norms = [3.0, 4.0] if step % 2 else [other, (25 - other**2) ** 0.5]
+        history.append(stats(step, layers(norms), captured=captured))
+    found = SmallSteps().explain(history, None, [Alert(9, "stalled", "fc0", Severity.WARNING, 1e-7, 1e-6, "")])
+    assert found is not None
+    assert found.change == change
 
 
 def test_another_symptom() -> None:

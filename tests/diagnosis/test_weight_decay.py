@@ -7,23 +7,25 @@ from torch import nn
 import gradwatch as gw
 
 
-def report(weight_decay: float, scale: float = 1.0) -> gw.Report:
+def report(weight_decay: float, scale: float = 1.0, first: int = 0) -> gw.Report:
     torch.manual_seed(0)
     model = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(16, 16), nn.ReLU())], nn.Linear(16, 3))
     for p in model.parameters():
         p.data *= scale
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=weight_decay)
-    with gw.watch(model, optimizer, sinks=()) as monitor:
-        for _ in range(120):
+    with gw.Monitor(model, optimizer=optimizer, sinks=()) as monitor:
+        for step in range(first, first + 120):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(torch.randn(64, 16)), torch.randint(0, 3, (64,))).backward()
+            monitor.step(step)
             optimizer.step()
         return monitor.report()
 
 
-def test_weights_that_have_shrunk() -> None:
+@pytest.mark.parametrize("first", [0, 100_000])
+def test_weights_that_have_shrunk(first: int) -> None:
     """Without a gradient to speak of, each step multiplies the weights by 1 - lr * weight_decay."""
-    found = report(weight_decay=0.5)
+    found = report(weight_decay=0.5, first=first)
     assert {a.rule for a in found.alerts} == {"vanishing"}
     first = found.diagnoses[0]
     assert (first.cause, first.change, first.remedy) == (

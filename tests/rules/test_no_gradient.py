@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import gradwatch as gw
 from gradwatch import Severity
+from gradwatch.alert_log import AlertLog
 from gradwatch.rules import NoGradient
 from tests.histories import history_of, layers, stats
 
@@ -71,7 +72,9 @@ def cut(model: nn.Sequential, x: Tensor) -> Tensor:
 def test_a_trunk_that_is_detached() -> None:
     (alert,) = train(cut)
     assert (alert.rule, alert.severity, alert.layers) == ("no_gradient", Severity.WARNING, ("0", "2"))
-    assert alert.message.endswith("though the optimizer has them: is there a detach() or no_grad() behind?")
+    assert alert.message.endswith(
+        "has them: is there a detach() or no_grad() between them and the loss, or are they not used?"
+    )
     assert train(cut, freeze=True) == []
     assert train(lambda model, x: model(x).square().mean()) == []
 
@@ -89,6 +92,19 @@ def test_gradients_that_are_gone_before_the_step() -> None:
     (alert,) = report.alerts
     assert (alert.step, alert.rule, alert.severity, alert.layer) == (19, "no_gradient", Severity.ERROR, "Linear")
     assert report.severity is Severity.ERROR
+    (found,) = report.diagnoses
+    assert (found.cause, found.layers) == ("detached", ("Linear",))
+    assert found.remedy.startswith("call zero_grad() before backward(), not between backward() and step()")
+
+
+def test_a_skipped_step_makes_no_news() -> None:
+    log, rule, history = AlertLog(), NoGradient(), gw.History()
+    found = []
+    for step in range(60):
+        more = {"trained": np.array([True, True])} if step == 1 else {}
+        history.append(stats(step, layers([None, 1.0]), skipped=step % 10 == 0, **more))
+        found += log.take([(rule, list(rule.check(history)))])
+    assert [a.step for a in found] == [RULE.patience - 1]
 
 
 def test_arguments_out_of_range() -> None:

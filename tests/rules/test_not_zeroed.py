@@ -36,6 +36,15 @@ def test_one_step_with_zeros_in_between_is_enough() -> None:
     assert check([True] * (RULE.patience - 1) + [False] + [True] * (RULE.patience - 1)) == []
 
 
+def test_where_nothing_moved_there_was_no_step() -> None:
+    """The monitor is told of every micro-batch, of which 32 make a step."""
+    rule, history = NotZeroed(), gw.History()
+    for step in range(RULE.patience * 4):
+        moved = 1e-3 if step % 32 == 0 else 0.0
+        history.append(stats(step, FINE, not_zeroed=step % 32 > 0, total_update=moved))
+        assert rule.check(history) == []
+
+
 def train(zero: Callable[[nn.Module, int], None], micro_batches: int = 1) -> gw.Monitor:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -32,6 +32,13 @@ def test_later_it_is_a_warning() -> None:
     assert alert.severity is Severity.WARNING
 
 
+def test_what_an_earlier_look_has_found_fine_is_a_warning() -> None:
+    """Whatever other layers were."""
+    fine, later = [0.9, 0.3, NAN], [0.9, 0.9, NAN]
+    found = check(Saturated(), *[fine] * 6, *[later] * 6)
+    assert [(a.layer, a.severity) for a in found] == [("fc0", Severity.ERROR), ("fc1", Severity.WARNING)]
+
+
 def test_the_last_layer_may_be() -> None:
     assert check(Saturated(), *[[0.1, NAN, 1.0]] * 10) == []
 

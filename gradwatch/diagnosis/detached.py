@@ -1,0 +1,44 @@
+"""Detached: the graph between the loss and some layers is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.words import span
+from gradwatch.history import History
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import Alert, Diagnosis, Severity
+
+
+@dataclass(frozen=True)
+class Detached:
+    """No gradient ever comes to layers that the optimizer has, or to any layer.
+
+    Example:
+        >>> alerts = [Alert(19, "no_gradient", "trunk", 1, 0.0, 0.0, "")]
+        >>> found = Detached().explain(History.from_grad_norms(trunk=[None] * 20, head=[1.0] * 20), None, alerts)
+        >>> print(found.remedy.partition(";")[0])
+        look for detach(), .data, torch.no_grad() and .item() between trunk and the loss
+    """
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        found = told(alerts, "no_gradient")
+        if not found:
+            return None
+        layers = found[0].layers or tuple(filter(None, [found[0].layer]))
+        if found[0].severity is Severity.ERROR:
+            evidence = f"none of {len(history.layers)} layers had a gradient when the optimizer stepped"
+            remedy = (
+                "call zero_grad() before backward(), not between backward() and step(); look whether the loss is "
+                "computed from the model's output, and whether the optimizer was given the parameters that the model "
+                "has now"
+            )
+        else:
+            evidence = f"no gradient ever came to {span(layers)}, and one came to the layers after"
+            remedy = (
+                f"look for detach(), .data, torch.no_grad() and .item() between {span(layers)} and the loss; if it is "
+                "meant so, leave these parameters out of the optimizer"
+            )
+        return Diagnosis("detached", 0.9, layers, (evidence,), remedy, change="loop")
