@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,6 @@ from gradwatch.sampled import thinned
 
 FEW = 4
 """Parameters that are listened to: one that no optimizer has is never zeroed, and harms nobody."""
-
-LARGE = 65_536
-"""Elements of a parameter that is not, if there are others: while a hook has a gradient, ``.grad`` becomes a copy."""
 
 
 class Leftover:
@@ -38,61 +36,80 @@ class Leftover:
     """
 
     def __init__(self) -> None:
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._heard: list[_Heard] = []
 
     def arm(self, parameters: Sequence[Tensor]) -> None:
         """Listen to a few of ``parameters`` whose gradient is dense; nothing where there is none, or it is done."""
-        if self._handles:
-            return
-        dense = [p for p in parameters if p.is_leaf and p.requires_grad and _is_dense(p.grad)]
-        for p in spread([p for p in dense if p.numel() <= LARGE] or dense, FEW):
-            heard = _Heard()
-            self._heard.append(heard)
-            self._handles.append(p.register_hook(partial(_listen, heard, weakref.ref(p))))  # type: ignore[no-untyped-call]
-            self._handles.append(p.register_post_accumulate_grad_hook(partial(_confirm, heard)))  # type: ignore[no-untyped-call]
+        if not self._heard and not _compiles_backward():
+            self._heard = [_Heard(p) for p in spread([p for p in parameters if _has_dense(p)], FEW)]
 
     def take(self) -> bool | None:
         """What was heard since :meth:`arm`, from the device it is on; None where nothing was added to any gradient."""
-        found = [heard.always for heard in self._heard if heard.always is not None]
+        found = [heard.added_to for heard in self._heard]
         self.close()
-        return all(map(bool, found)) if found else None
+        known = [bool(one) for one in found if one is not None]
+        return all(known) if known else None
 
     def close(self) -> None:
         """Listen no more."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._heard = [], []
+        for heard in self._heard:
+            heard.close()
+        self._heard = []
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
 
 
-@dataclass
 class _Heard:
-    """Of one parameter, tensors of one bool on its device."""
+    """One parameter's passes. The node that adds would tell as well, but who keeps one keeps the parameter alive."""
 
-    now: Tensor | None = None
-    """Whether there was a gradient before the one that has arrived."""
-    always: Tensor | None = None
-    """Whether there was in every pass so far."""
+    def __init__(self, parameter: Tensor) -> None:
+        self._parameter = weakref.ref(parameter)
+        self._always: Tensor | None = None
+        """Whether there was a gradient before every pass so far: one bool on its device."""
+        self._before: tuple[weakref.ref[Tensor], int] | None = None
+        """The gradient that the latest pass found, and how often it had been written to; None of none."""
+        self._handle = parameter.register_hook(partial(_listen, weakref.ref(self)))  # type: ignore[no-untyped-call]
+
+    def listen(self) -> None:
+        """A gradient has arrived, and is not added yet."""
+        p = self._parameter()
+        if p is not None and not torch.compiler.is_compiling():
+            gradient = p.grad
+            found = torch.zeros((), dtype=torch.bool, device=p.device) if gradient is None else thinned(gradient).any()
+            self._always = found if self._always is None else self._always & found
+            self._before = None if gradient is None else (weakref.ref(gradient), gradient._version)
+
+    @property
+    def added_to(self) -> Tensor | None:
+        """Whether every pass has added to what was there; None where there was none, or it was put there otherwise."""
+        p = self._parameter()
+        if p is None or self._before is None:
+            return self._always
+        gradient, version = self._before
+        return self._always if gradient() is p.grad and p.grad is not None and p.grad._version > version else None
+
+    def close(self) -> None:
+        self._handle.remove()
+        p = self._parameter()
+        if p is not None and not p._backward_hooks:
+            p._backward_hooks = None  # an empty dict would be asked in every backward pass
 
 
-def _is_dense(gradient: Tensor | None) -> bool:
-    return gradient is not None and gradient.layout is torch.strided
+def _has_dense(p: Tensor) -> bool:
+    return p.is_leaf and p.requires_grad and p.grad is not None and p.grad.layout is torch.strided
 
 
-def _listen(heard: _Heard, parameter: weakref.ref[Tensor], added: Tensor) -> None:
-    """As a hook of the parameter, which comes before ``added`` is."""
-    p = parameter()
-    if p is None or torch.compiler.is_compiling():
-        return
-    with contextlib.suppress(Exception), torch.no_grad():
-        heard.now = torch.zeros((), dtype=torch.bool, device=p.device) if p.grad is None else thinned(p.grad).any()
+def _compiles_backward() -> bool:
+    """Whether compiled autograd has been at work in this process: with a hook in it its graph would be made anew."""
+    dynamo: Any = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and dynamo.counters["compiled_autograd"]["captures"] > 0
 
 
-def _confirm(heard: _Heard, parameter: Tensor) -> None:
-    """As a hook that comes after it was added."""
-    if heard.now is not None:
-        heard.always, heard.now = heard.now if heard.always is None else heard.always & heard.now, None
+def _listen(listener: weakref.ref[_Heard], arrived: Tensor) -> None:
+    """As a hook of the parameter, which must not keep whoever listens."""
+    heard = listener()
+    if heard is not None:
+        with contextlib.suppress(Exception), torch.no_grad():
+            heard.listen()

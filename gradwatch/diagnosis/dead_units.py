@@ -53,8 +53,8 @@ class DeadUnits:
     # As for the other causes of a vanishing gradient.
     large_bias: float = 1.0
     # What layers of standardised inputs and He's weights bring has a standard deviation of about 1.4.
-    throws: float = 0.1
-    # Ten times the first steps of healthy networks in docs/detection.md.
+    throws: float = 0.03
+    # Three times the first steps of healthy networks in docs/detection.md.
     chance: float = 0.02
 
     def __post_init__(self) -> None:
