@@ -90,7 +90,7 @@ class Spike(LayerRule):
         base.update(history, frozen=burst["steps"] > 0)
         noise = np.exp(np.minimum(self.limit("z", layers) * base["spread"], 700.0))
         jump = np.maximum(self.limit("factor", layers), noise)
-        limit = np.maximum(jump * base["level"], base["peak"])
+        limit = np.maximum(jump * base["level"], BEYOND * base["peak"])
         steep = self.limit("steepness", layers)
 
         high = burst["steps"] > 0
@@ -113,3 +113,7 @@ class Spike(LayerRule):
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
         self._burst = self._remembered["burst"] = LayerState(steps=0, at=0, peak=0.0, limit=0.0, before=np.inf)
+
+
+BEYOND = 2.0
+"""Factor above all that was normal before: a noisy layer's largest norm is exceeded by a little again and again."""

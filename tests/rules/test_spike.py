@@ -9,6 +9,7 @@ import pytest
 from gradwatch import Alert, History, Severity
 from gradwatch.rules import Spike
 from gradwatch.rules.baseline import MAD_TO_STD, NOISE
+from gradwatch.rules.spike import BEYOND
 from tests.histories import NAN, history_of, layers
 
 RULE = Spike()
@@ -31,6 +32,13 @@ def test_one_spike_is_one_alert_without_a_recovery() -> None:
 
 def test_a_rise_below_the_factor_is_no_spike() -> None:
     assert check([1.0] * READY + [0.9 * FACTOR] + [1.0] * 20) == []
+
+
+@pytest.mark.parametrize(("times", "told"), [(0.9 * BEYOND, False), (1.1 * BEYOND, True)])
+def test_what_was_normal_before_must_be_exceeded_by_far(times: float, told: bool) -> None:
+    """As of a layer that has calmed down a hundredfold, whose largest median norm was 100."""
+    column = [100.0] * READY + [1.0] * 300 + [times * NOISE * 100.0] + [1.0] * 20
+    assert bool(check(column)) is told
 
 
 def test_every_spike_is_told() -> None:
