@@ -121,8 +121,7 @@ class LayerTable:
         if self._lazy:
             self._find(model)
         only = None if only is None else list(only)
-        modules = [module for reference in self._modules if (module := reference()) is not None]
-        parameters, structure = _look(modules)
+        parameters, structure = self._look_again()
         if structure != self._structure:
             self._find(model)
             return self.collect(only, everything)
@@ -157,8 +156,12 @@ class LayerTable:
 
     def _known(self) -> list[tuple[Tensor, int]]:
         """Every parameter with its row, as of the latest :meth:`collect`."""
-        parameters, _ = _look([module for reference in self._modules if (module := reference()) is not None])
+        parameters, _ = self._look_again()
         return [(p, row) for p, row in zip(parameters, self._rows) if p is not None]
+
+    def _look_again(self) -> tuple[list[Tensor | None], list[int]]:
+        """At the modules as they are now."""
+        return _look([module for reference in self._modules if (module := reference()) is not None])
 
     def watched_ids(self) -> set[int]:
         """The ids of the parameters watched, valid while the model holds them."""

@@ -173,11 +173,11 @@ class ParameterSample:
         before = [self._before[i] for i in kept]
         change = measure(torch._foreach_sub([now[i] for i in kept], before) if kept else ()).norms
         size = measure(before).norms
-        met = np.array([bool(found) for found in self._met], bool)
         squares = np.zeros((len(self._before), 2))
         with np.errstate(over="ignore", invalid="ignore"):
             squares[kept] = np.square(torch.stack([change, size], dim=1).double().cpu().numpy())
-            squares[~met & (squares[:, 0] == 0)] = 0.0  # of no size, so that nothing is known
+            # Only for those that stand still the device is asked; of no size, so that nothing is known.
+            squares[[i for i in np.flatnonzero(squares[:, 0] == 0) if not self._met[i]]] = 0.0
             return Moved(self._rows, self._slots, squares * self._weights)
 
 

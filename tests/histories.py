@@ -60,6 +60,8 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found: dict[str, Any] = {name: rng.choice(values, width) for name, values in SEEN.items()}
     found["total_update"] = float(rng.choice([NAN, 0.0, 1e-3, 0.4, 0.6, 5.0, INF]))
     found["half"] = bool(rng.random() < 0.5)
+    found["not_zeroed"] = bool(rng.random() < 0.5)
+    found["trained"] = rng.random(width) < 0.5
     found["histogram"] = rng.integers(0, 9, (width, BUCKETS)) * (np.arange(BUCKETS) >= rng.integers(0, BUCKETS + 1))
     return {name: value for name, value in found.items() if rng.random() < 0.7}
 

@@ -55,6 +55,21 @@ def test_zeroed_after_the_pass_of_another_loss() -> None:
     assert leftover.take() is False
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+@pytest.mark.parametrize(("value", "there"), [(float("nan"), True), (float("inf"), True), (1e-6, True), (0.0, False)])
+def test_hostile_gradients(dtype: torch.dtype, value: float, there: bool) -> None:
+    weight, empty = torch.ones(3, dtype=dtype, requires_grad=True), torch.ones(0, requires_grad=True)
+    weight.grad = torch.full((3,), value, dtype=dtype)
+    leftover = Leftover()
+    leftover.arm([weight])
+    weight.sum().abs().backward()
+    assert leftover.take() is there
+    empty.sum().backward()
+    leftover.arm([empty])
+    empty.sum().backward()
+    assert leftover.take() is False
+
+
 def test_no_backward_pass_tells_nothing() -> None:
     assert armed(model()).take() is None
 

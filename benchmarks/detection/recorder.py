@@ -80,8 +80,8 @@ class Recorder:
         if is_looked_at(step):
             self._sample = ParameterSample(watched)
             self._add(closeup_steps=step, closeup=self._closeup.take())
-            told = in_float16(gradients), self._closeup.half
-            self._add(half=next((half for half in told if half is not None), None))
+            half = in_float16(gradients)
+            self._add(half=self._closeup.half if half is None else half)
             self._add(trained=[p.requires_grad for p in self._parameters], not_zeroed=self._leftover.take())
         if step % SAMPLED_EVERY == 0:
             self._add_sample(step, watched)

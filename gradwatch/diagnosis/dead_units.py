@@ -68,7 +68,7 @@ class DeadUnits:
         share = whole.share("dead") if whole is not None and whole.shrinks else 0.0
         if not dead and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
-        if layers_of_zeros(probe) or (probe is not None and is_cut_at_the_output(history, probe)):
+        if layers_of_zeros(probe) or is_cut_at_the_output(history, probe):
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = layers_of(dead) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))

@@ -44,8 +44,10 @@ class FlatOutput:
         return Diagnosis("flat_output", 0.9, layers_of(found), (evidence,), remedy, change)
 
 
-def is_cut_at_the_output(history: History, probe: BackwardProfile) -> bool:
+def is_cut_at_the_output(history: History, probe: BackwardProfile | None) -> bool:
     """Whether no layer had a gradient but zero in the probed step, and none came to the last one."""
+    if probe is None:
+        return False
     rows = np.flatnonzero(history.steps == probe.step)
     nothing = len(rows) > 0 and not history.grad_norm[rows[-1]].any()
     return nothing and not probe.notes and all(s.kind != "weight" for s in probe.segments)

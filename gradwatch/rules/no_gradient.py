@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import EARLY, History
+from gradwatch.history import History
 from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import StepRule, some_of
 from gradwatch.rules.state import LayerState
+from gradwatch.verdict import SILENT
 
 
 @dataclass
@@ -44,15 +45,17 @@ class NoGradient(StepRule):
     name: ClassVar[str] = "no_gradient"
     takes_skipped: ClassVar[bool] = True
 
-    patience: int = EARLY
-    # As many as the verdict waits for.
-
-    _settled: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
-    # The layers, once all of them that are trained have had a gradient, until the next look.
+    patience: int = SILENT
 
     def __post_init__(self) -> None:
         self._check_steps("patience", at_least=1)
         super().__post_init__()
+
+    def reset(self) -> None:
+        super().reset()
+        self._settled: tuple[str, ...] | None = None
+        """The layers, once all of them that are trained have had a gradient, until the next look."""
+        self._layers = self._remembered["layers"] = LayerState(heard=False, trained=False)
 
     def _check_latest(self, history: History) -> list[Alert]:
         stats, layers = history.latest, self._layers
@@ -88,8 +91,3 @@ class NoGradient(StepRule):
     def _alert(self, step: int, names: tuple[str, ...], severity: Severity, message: str) -> Alert:
         layer, every = (names[0], ()) if len(names) == 1 else (None, names)
         return Alert(step, self.name, layer, severity, 0.0, 0.0, message, layers=every)
-
-    def reset(self) -> None:
-        super().reset()
-        self._settled = None
-        self._layers = self._remembered["layers"] = LayerState(heard=False, trained=False)

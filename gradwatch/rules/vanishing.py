@@ -194,7 +194,6 @@ STILL = 1e-6
 MOVES = 2e-4
 """Update ratio that Adam gives to layers of any gradient at a learning rate of 1e-4."""
 
-
 IF_IT_MOVES = 1 / 3
 """Factor of the limits for layers that do."""
 
@@ -212,7 +211,6 @@ LATE = 20
 
 ONE_FALL = 0.8
 """Share of the whole decay, in decades, that a single place may have."""
-
 
 ONE_FALL_OF_FEW = 0.5
 """The same where only a few layers are lost."""
