@@ -58,6 +58,9 @@ class GradwatchClip(Monitor):
     def step(self) -> None:
         self.monitor.clip_grad_norm_(NEVER)
 
+    def flush(self) -> None:
+        self.monitor.flush()
+
     def close(self) -> None:
         self.monitor.close()
 

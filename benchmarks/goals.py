@@ -73,13 +73,13 @@ def goals(results: Mapping[str, Any]) -> list[Goal]:
     return found
 
 
-def _of_workloads(costs: Mapping[str, Any], slowdown: Mapping[str, float]) -> list[Goal]:
+def _of_workloads(costs: Mapping[str, Any], slowdown: Mapping[str, Mapping[str, float]]) -> list[Goal]:
     def ratio(above: str, below: str, **limits: float) -> tuple[dict[str, float], dict[str, float]]:
         return {w: costs[w]["ms"][above] / costs[w]["ms"][below] for w in limits if w in costs}, limits
 
     errors = {w: result["norm_error"] for w, result in costs.items() if w in ("W2", "W3")}
     each = {w: 1e3 * result["ms"][cost.NORMS] / result["tensors"] for w, result in costs.items() if w == "W4"}
-    whole = {w: value for w, value in slowdown.items() if w == "W1"}
+    whole = {w: found["together"] for w, found in slowdown.items() if w == "W1"}
     clips = "monitor + GlobalNorm against clip_grad_norm_"
     found = [
         Goal("norms against one streaming read", *ratio(cost.NORMS, cost.READ, W2=1.4, W3=1.4)),

@@ -66,5 +66,8 @@ class Gradwatch(Monitor):
     def step(self) -> None:
         self.monitor.step()
 
+    def flush(self) -> None:
+        self.monitor.flush()
+
     def close(self) -> None:
         self.monitor.close()

@@ -72,10 +72,11 @@ def cost_rows(costs: Mapping[str, Any]) -> list[list[str]]:
 
 def other_rows(results: Mapping[str, Any]) -> list[list[str]]:
     """What was measured of each workload besides its costs."""
-    costs = results["workloads"]
+    costs, slowdown = results["workloads"], results.get("slowdown", {})
     figures = {
         "event bytes per step": {w: result["event_bytes_per_step"] for w, result in costs.items()},
-        "training step with gradwatch against one without": results.get("slowdown", {}),
+        "training step with gradwatch against one without": {w: found["together"] for w, found in slowdown.items()},
+        "the same, each step taken in by itself": {w: found["one by one"] for w, found in slowdown.items()},
         "peak extra memory of gradwatch, MB": results.get("peak_mb", {}),
         "the same with histograms, MB": results.get("peak_mb_histograms", {}),
         "peak extra memory of a probed step, MB": results.get("probed_peak_mb", {}),

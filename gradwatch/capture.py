@@ -59,6 +59,18 @@ class Arriving(NamedTuple):
     not_zeroed: bool | None
     reduction: Reduction | None
 
+    @property
+    def looked_at(self) -> bool:
+        """Whether the step was looked at closely."""
+        return self.ndims is not None
+
+    def total(self) -> float:
+        """The total norm where it is here already, else NaN."""
+        if self.reduction is not None or self.clip_numbers or not self.copy.ready():
+            return math.nan
+        numbers = self.copy.numpy()
+        return math.sqrt(numbers.dot(numbers))
+
     def read(self) -> tuple[StepStats, ClipRecord | None]:
         """The numbers, once they have arrived.
 

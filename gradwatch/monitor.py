@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import operator
+import os
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,26 +19,22 @@ from gradwatch import amp, diagnosis
 from gradwatch import clipping as clipping_policies
 from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
-from gradwatch.alert_log import AlertLog
 from gradwatch.capture import Arriving, Capture
-from gradwatch.clip_log import ClipLog
 from gradwatch.clipping.check import check_model
-from gradwatch.faults import DROPPED, Faults, GradwatchWarning
+from gradwatch.faults import Faults, GradwatchWarning
 from gradwatch.history import History
+from gradwatch.journal import FAILED, Journal, load_states, states
 from gradwatch.layers import LayerTable
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of
 from gradwatch.patterns import check_whole_number
 from gradwatch.probe_schedule import Probed, ProbeSchedule
-from gradwatch.profile import BackwardProfile
 from gradwatch.protocols import ClipPolicy, Rule, Sink
-from gradwatch.records import BEFORE_CLIPPING, Alert, ClipRecord, Diagnosis, Layer, Report, Severity
+from gradwatch.records import BEFORE_CLIPPING, Alert, Layer, Report
 from gradwatch.sharding import rank
 from gradwatch.stats import Measured
-from gradwatch.verdict import judge
 
 CAPTURE = "the capture of gradients"
 PROBE = "the probe", "no step is probed any more"
-FAILED = object()
 
 FIRST_STEPS = 16
 """Steps at the start of a run that are looked at as closely as sampled ones: what is set up wrongly shows there."""
@@ -135,22 +130,20 @@ class Monitor:
         self._scaler = scaler
         if scaler is not None and not hasattr(scaler, "unscale_"):
             raise TypeError(f"scaler must be a torch.amp.GradScaler, got {_short(scaler)}")
-        self._rules = default_rules.fresh(
+        own_rules = default_rules.fresh(
             check_parts("rules", default_rules.default() if rules is None else rules, "check")
         )
-        default_rules.check(self._rules, self._table.names)
+        default_rules.check(own_rules, self._table.names)
         self._clip = clip if clip is None else check_parts("clip", [clip], "clip_")[0]
         if clip is not None:
             check_model(clip, model, self._table.named_parameters())
-        self._sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
-        self._causes = list(diagnosis.default()) if diagnose else []
+        own_sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
+        causes = diagnosis.default() if diagnose else ()
         self._every_n_steps = every_n_steps
         self._histogram_every_n_steps = histogram_every_n_steps
         self._faults = Faults(strict)
         self._on_close: list[Callable[[], None]] = []
 
-        self.history = History()
-        self._log, self._clip_log = AlertLog(), ClipLog()
         self.closed = False
         self.stepped = False
         """Set by :meth:`step`, for a hook that would measure the same step again; the hook clears it."""
@@ -163,10 +156,11 @@ class Monitor:
         self._probes = ProbeSchedule(self._table, probe_every_n_steps)
         self._probed: Probed | None = None
         """What is in no report yet."""
-        self._in_flight: deque[tuple[Arriving, Probed | None]] = deque()
         self._sampled_period = -1
         self._recorded = 0
-        self._last_clip: ClipRecord | None = None
+        self._journal = Journal(own_rules, causes, own_sinks, self._probes, self._faults)
+        # Where nobody closes it, nothing that was measured is lost when it goes, or when the program ends.
+        weakref.finalize(self, _flush, self._journal, os.getpid())
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -178,9 +172,16 @@ class Monitor:
         return _alive(self._optimizer_refs)
 
     @property
+    def history(self) -> History:
+        """The last steps, of those whose measurement has arrived."""
+        self._journal.catch_up()
+        return self._journal.history
+
+    @property
     def alerts(self) -> list[Alert]:
         """Every alert so far, oldest first."""
-        return self._log.alerts
+        self._journal.catch_up()
+        return self._journal.log.alerts
 
     @untraced
     def step(self, step: int | None = None) -> None:
@@ -290,24 +291,22 @@ class Monitor:
             raise
         measured, arriving = result or (None, None)
         if arriving is not None:
-            self._in_flight.append((arriving, self._probed))
+            self._journal.send(self._without_moves(arriving), self._probed, writes=rank() == 0)
             self._probed = None
-        self._receive(wait=False)
+        self._journal.receive()
         self._look_ahead(number, looked_at)
         return measured
 
     def flush(self) -> None:
         """Take in every measurement that is still on its way from the device."""
-        self._receive(wait=True)
+        self._journal.flush()
 
     def close(self) -> None:
         """Flush, close the sinks and remove what drives this monitor. May be called more than once."""
         if self.closed:
             return
-        with ExitStack() as stack:  # every sink is closed, whatever the others raise with strict=True
-            for sink in self._sinks:
-                part, consequence = f"sink {_name(sink)}", "what it had not written is lost"
-                stack.callback(self._faults.run, part, consequence, sink.close, otherwise=None)
+        with ExitStack() as stack:  # the sinks are closed, whatever raises with strict=True
+            stack.callback(self._journal.close)
             stack.callback(self.flush)
             while self._on_close:
                 self._on_close.pop()()
@@ -332,19 +331,7 @@ class Monitor:
     def report(self) -> Report:
         """What is known now: verdict, why, evidence and what to do next."""
         self.flush()
-        verdict, severity = self._judge()
-        profile = self._probes.last and self._probes.last.profile
-        diagnoses = self._diagnose(_grave(self.alerts), profile)
-        return Report(
-            verdict,
-            severity,
-            tuple(self.alerts),
-            diagnoses,
-            self.history.latest,
-            self._last_clip,
-            profile,
-            clipping=self._clip_log.summaries(),
-        )
+        return self._journal.report()
 
     def state_dict(self) -> dict[str, Any]:
         """The state in plain types and tensors, so that ``torch.load(..., weights_only=True)`` takes it."""
@@ -353,11 +340,8 @@ class Monitor:
             "next_step": self._next_step,
             "sampled_period": self._sampled_period,
             "recorded": self._recorded,
-            "history": self.history.state_dict(),
-            "log": self._log.state_dict(),
-            "rules": {name: part.state_dict() for name, part in _stateful(self._rules)},
-            "clip": {name: part.state_dict() for name, part in _stateful([self._clip])},
-            "clip_log": self._clip_log.state_dict(),
+            "clip": states([self._clip]),
+            **self._journal.state_dict(),
         }
         plain: dict[str, Any] = _convert(state, np.ndarray, torch.from_numpy)
         return plain
@@ -374,14 +358,9 @@ class Monitor:
         self._next_step = int(state["next_step"])
         self._sampled_period = int(state["sampled_period"])
         self._recorded = int(state.get("recorded", self._next_step))
-        self.history.load_state_dict(state["history"])
-        self._log.load_state_dict(state["log"])
-        if "clip_log" in state:
-            self._clip_log.load_state_dict(state["clip_log"])
-        for kind, parts in (("rules", self._rules), ("clip", [self._clip])):
-            for name, part in _stateful(parts):
-                if name in state[kind]:
-                    part.load_state_dict(state[kind][name])
+        self.flush()
+        self._journal.load_state_dict(state)
+        load_states([self._clip], state["clip"])
 
     def _scalings(self) -> list[amp.Scaling | None]:
         """What the scaler does to the gradients of each optimizer; one entry where none is known."""
@@ -398,6 +377,11 @@ class Monitor:
         if len(optimizers) != len(given):
             return [amp.scaling(self._scaler, *optimizers, *given)]
         return [amp.scaling(self._scaler, *both) for both in zip(optimizers, given)] or [amp.scaling(self._scaler)]
+
+    def _without_moves(self, arriving: Arriving) -> Arriving:
+        """A step of LBFGS is many in one, and how far they moved says nothing of any of them."""
+        many = arriving.moved is not None and any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers)
+        return arriving._replace(moved=None) if many else arriving
 
     def _begin(self, step: int | None, turn: int | None, record: bool) -> _Turn:
         number = self._next_step if step is None else operator.index(step)
@@ -442,66 +426,6 @@ class Monitor:
         elif found is FAILED:
             self._probes.switch_off()
 
-    def _receive(self, wait: bool) -> None:
-        while self._in_flight and (wait or self._in_flight[0][0].copy.ready()):
-            part, consequence = "the record of a step", "this step is not recorded"
-            self._faults.run(part, consequence, self._record, *self._in_flight.popleft(), otherwise=None)
-
-    def _record(self, arrived: Arriving, probed: Probed | None) -> None:
-        stats, clip = arrived.read()
-        self._last_clip = self._clip_log.take(clip)
-        before = self.history.latest
-        # What did not step did not move, which says nothing of its steps; nor does one of LBFGS, which is many in one.
-        if stats.update_ratio is not None and (
-            (before is not None and before.skipped) or any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers)
-        ):
-            stats = replace(stats, update_ratio=None, total_update=None)
-        self.history.append(stats)
-        new = self._log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
-        verdict, severity = self._judge()
-        grave = _grave(new)
-        self._probes.consider(grave)
-        if probed is None:
-            profile, diagnoses = None, self._diagnose(grave, self._probes.of(grave))
-        else:
-            profile, diagnoses = probed.profile, self._diagnose([*probed.alerts, *grave], probed.profile)
-        report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip, profile)
-        writes = rank() == 0
-        for sink in list(self._sinks):
-            if not (writes or getattr(sink, "every_rank", False)):
-                continue
-            result = self._faults.run(f"sink {_name(sink)}", DROPPED, sink.write, report, otherwise=FAILED)
-            if result is FAILED:
-                self._sinks.remove(sink)
-                with suppress(Exception):
-                    sink.close()
-
-    def _check(self) -> list[tuple[Rule, list[Alert]]]:
-        found = []
-        for rule in list(self._rules):
-            alerts = self._faults.run(f"rule {_name(rule)}", DROPPED, _checked, rule, self.history, otherwise=None)
-            if alerts is None:
-                self._rules.remove(rule)
-            else:
-                found.append((rule, alerts))
-        return found
-
-    def _judge(self) -> tuple[str, Severity]:
-        return judge(self.history, self._log.ongoing(self._rules), self._log.counts, self._log.worst)
-
-    def _diagnose(self, alerts: Sequence[Alert], profile: BackwardProfile | None) -> tuple[Diagnosis, ...]:
-        if not alerts:
-            return ()
-        found: list[Diagnosis] = []
-        for cause in list(self._causes):
-            given = (self.history, profile, alerts)
-            result = self._faults.run(f"cause {_name(cause)}", DROPPED, cause.explain, *given, otherwise=FAILED)
-            if result is FAILED:
-                self._causes.remove(cause)
-            elif isinstance(result, Diagnosis):
-                found.append(result)
-        return tuple(sorted(found, key=lambda d: -d.confidence))
-
 
 class _Turn(NamedTuple):
     """One step: its number, whether it is recorded, whether it is looked at closely, and whether it is sampled."""
@@ -512,32 +436,11 @@ class _Turn(NamedTuple):
     sample: bool
 
 
-def _grave(alerts: Iterable[Alert]) -> list[Alert]:
-    return [alert for alert in alerts if alert.severity > Severity.INFO]
-
-
-def _checked(rule: Rule, history: History) -> list[Alert]:
-    """What ``rule`` finds. It may be a generator, which fails only when it is run through."""
-    alerts = list(rule.check(history))
-    for alert in alerts:
-        if not isinstance(alert, Alert):
-            raise TypeError(f"check() must give Alerts, got {alert!r}")
-    return alerts
-
-
-def _name(part: object) -> str:
-    return type(part).__name__
-
-
-def _stateful(parts: Iterable[object]) -> list[tuple[str, Any]]:
-    """The parts that keep state, each with a name of its own: the class, numbered where it repeats."""
-    names: list[str] = []
-    found = []
-    for part in parts:
-        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
-            names.append(_name(part))
-            found.append((f"{names[-1]}.{names.count(names[-1]) - 1}", part))
-    return found
+def _flush(journal: Journal, owner: int) -> None:
+    """At the end, in the process that trained and not in a fork of it."""
+    if os.getpid() == owner:
+        with suppress(Exception):
+            journal.flush()
 
 
 def _convert(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ way. Rows added in float64 are exact to 1e-6 even then."""
 
 TOGETHER = 1 << 17
 """Elements of short gradients measured at once; 1 MB as float64."""
+
+MANY = 32
+"""Short gradients from which it pays to copy them into one row."""
 
 SHORT = 512
 """Up to this many elements torch's norm is as exact."""
@@ -90,7 +94,7 @@ def measure(gradients: Sequence[Tensor]) -> Measured:
         ]
         order = np.argsort([i for indices in groups.values() for i in indices])
         norms = torch.cat(parts)[torch.from_numpy(order).to(values[0].device)]
-    return Measured(norms, torch.linalg.vector_norm(norms))
+    return Measured(norms, _total(norms))
 
 
 def real_values(gradient: Tensor) -> Tensor:
@@ -140,6 +144,15 @@ def _places(rows: tuple[int, ...], layers: int) -> _Places:
     return _Places(None if len(watched) == len(rows) else watched, index, np.bincount(index, minlength=layers) > 0)
 
 
+def _total(norms: Tensor) -> Tensor:
+    """0-dim, L2 norm over ``norms``."""
+    if norms.device.type != "cpu":
+        total: Tensor = torch.linalg.vector_norm(norms)
+        return total
+    host = norms.numpy()
+    return torch.from_numpy(np.array(math.sqrt(host.dot(host))))  # without a call of torch's: they are slow to start
+
+
 def _norms(values: list[Tensor]) -> Tensor:
     """[P], norms of tensors of one device and dtype."""
     device, dtype = values[0].device.type, values[0].dtype
@@ -151,35 +164,36 @@ def _norms(values: list[Tensor]) -> Tensor:
 
 
 def _norms_on_cpu(values: list[Tensor]) -> FloatArray:
-    """Long gradients row by row, the short ones together: each call costs more than they do."""
+    """Long gradients row by row, many short ones together: each call costs more than they do."""
     plan = _plan(tuple([v.numel() for v in values]))
     squares = np.zeros(len(values))
     with np.errstate(all="ignore"):  # what over- or underflows is taken again
-        if len(plan.long):
-            squares[plan.long] = _squares_of_long([values[i] for i in plan.long], plan.rows)
-        for group, starts in plan.short:
-            squares[group] = _squares_of_short([values[i] for i in group], starts)
+        if len(plan.alone):
+            squares[plan.alone] = _squares_row_by_row([values[i] for i in plan.alone], plan.rows)
+        for group, starts in plan.together:
+            squares[group] = _squares_together([values[i] for i in group], starts)
         return np.sqrt(squares, out=squares)
 
 
 class _Plan(NamedTuple):
     """How gradients are read, by their sizes: the same at each step of nearly every run."""
 
-    long: list[int]
-    """Indices of those that are read row by row."""
+    alone: list[int]
+    """Indices of those that are read row by row, one after the other."""
     rows: IntArray
     """Where the rows of each of them begin, and their number."""
-    short: list[tuple[list[int], IntArray]]
+    together: list[tuple[list[int], IntArray]]
     """Indices of those that are read together, and where the elements of each begin."""
 
 
 @lru_cache(maxsize=16)
 def _plan(sizes: tuple[int, ...]) -> _Plan:
     each = np.array(sizes, np.int64)
-    long = np.flatnonzero(each > ROW)
-    rows = np.append(0, np.cumsum(-(-each[long] // ROW)))
-    short = [(group.tolist(), np.cumsum(each[group]) - each[group]) for group in short_groups(each)]
-    return _Plan(long.tolist(), rows, short)
+    groups = [group for group in short_groups(each) if len(group) >= MANY]
+    alone = np.setdiff1d(np.flatnonzero(each), np.concatenate([*groups, np.zeros(0, np.int64)]))
+    rows = np.append(0, np.cumsum(-(-each[alone] // ROW)))
+    together = [(group.tolist(), np.cumsum(each[group]) - each[group]) for group in groups]
+    return _Plan(alone.tolist(), rows, together)
 
 
 def short_groups(sizes: IntArray) -> list[IntArray]:
@@ -201,15 +215,16 @@ def flattened(values: list[Tensor]) -> Tensor:
     return elements
 
 
-def _squares_of_long(values: list[Tensor], rows: IntArray) -> FloatArray:
+def _squares_row_by_row(values: list[Tensor], rows: IntArray) -> FloatArray:
     """By NumPy's dot product, which is faster than torch's norm in the cache and from memory."""
     squares, at = np.empty(rows[-1], np.float64 if values[0].dtype is torch.float64 else np.float32), 0
     for v in values:
         for elements in _as_numpy(v):
             whole, rest = divmod(elements.size, ROW)
-            body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
-            _dot(body, body, squares[at : at + whole])
-            at += whole
+            if whole:
+                body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
+                _dot(body, body, squares[at : at + whole])
+                at += whole
             if rest:
                 tail = elements[-rest:]
                 squares[at] = tail.dot(tail)
@@ -218,7 +233,7 @@ def _squares_of_long(values: list[Tensor], rows: IntArray) -> FloatArray:
     return sums
 
 
-def _squares_of_short(values: list[Tensor], starts: IntArray) -> FloatArray:
+def _squares_together(values: list[Tensor], starts: IntArray) -> FloatArray:
     """Of all elements in one row of float64."""
     squares = np.concatenate([*_as_numpy(flattened(values))], dtype=np.float64)
     np.square(squares, out=squares)
@@ -240,7 +255,11 @@ def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
     """The elements, in any order, as NumPy has them; of float16 and bfloat16 in parts of whole rows, as float32."""
     if values.dtype in _WIDER:
         return (part.float().numpy(force=True) for part in torch.split(flat(values), TOGETHER))
-    return (values.numpy(force=True).ravel("K"),)  # a copy only where they leave gaps in the memory
+    try:
+        elements = values.numpy()
+    except RuntimeError:  # it requires a gradient itself, or is the negative of what is stored
+        elements = values.numpy(force=True)
+    return (elements.ravel("K"),)  # a copy only where they leave gaps in the memory
 
 
 @torch.no_grad()

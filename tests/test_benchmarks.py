@@ -261,7 +261,9 @@ def test_a_monitor_as_dear_as_a_step_doubles_it(
 ) -> None:
     monkeypatch.setattr(training, "Gradwatch", Burning)
     step = Workload("W1", "", workload.model, workload.optimizer, lambda: (burn(2), workload.loss())[1])
-    assert 1.5 < training.slowdown(step, 2, tmp_path) < 2.1
+    found = training.slowdown(step, 2, tmp_path)
+    assert 1.5 < found["together"] < 2.1
+    assert found["one by one"] < found["together"]
 
 
 def test_growth_is_measured_at_every_size(tmp_path: Path) -> None:
@@ -367,7 +369,7 @@ def results() -> dict[str, Any]:
     return {
         "machine": "a machine",
         "workloads": {w: {"title": f"model {w}", **one} for w in ("W1", "W2", "W3", "W4")},
-        "slowdown": {"W1": 1.2, "W4": 1.1},
+        "slowdown": {"W1": {"together": 1.2, "one by one": 1.3}, "W4": {"together": 1.1, "one by one": 1.2}},
         "peak_mb": {"W1": 1.0, "W2": None},
         "growth_by_tensors": [{"tensors": 10, "read_ms": 0.1, "norms_ms": 0.2, "gradwatch_ms": 0.3}],
         "histogram": {

@@ -44,6 +44,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"protocols"},
             {"rules", "clipping", "diagnosis", "sinks"},
             {"alert_log", "clip_log", "capture"},
+            {"journal"},
             {"monitor"},
             {"hooks"},
             {"integrations"},

@@ -1,0 +1,237 @@
+"""Journal: everything right of the wall. Numbers that have arrived become history, alerts, causes and reports."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gradwatch.alert_log import AlertLog
+from gradwatch.clip_log import ClipLog
+from gradwatch.faults import DROPPED, Faults
+from gradwatch.history import History
+from gradwatch.protocols import Cause, Rule, Sink
+from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity
+from gradwatch.verdict import judge
+
+if TYPE_CHECKING:
+    from gradwatch.capture import Arriving
+    from gradwatch.probe_schedule import Probed, ProbeSchedule
+    from gradwatch.profile import BackwardProfile
+
+TOGETHER = 8
+"""Short steps that are taken in at once. After a training step the processor's caches hold nothing of what that needs,
+which the first of them fetches for the others (docs/benchmarks.md has what it saves)."""
+
+SHORT = 0.05
+"""Seconds up to which a step is short, so that no alert and no record of one comes more than 0.4 s late."""
+
+UNLIKE = 3.0
+"""Change of the total norm, from one step to the next, by which a step is taken in without delay."""
+
+FAILED = object()
+
+
+class _Sent(NamedTuple):
+    """One step that is on its way, or waits to be taken in."""
+
+    arriving: Arriving
+    probed: Probed | None
+    """What is in no report yet."""
+    writes: bool
+    """Whether this rank writes."""
+
+
+class Journal:
+    """Keeps the history of a run, has it judged and explained step by step, and hands the reports to the sinks.
+
+    Steps are taken in in their order, once they have arrived: at once where they are looked at closely, where they take
+    long, and where the norm is not what it was; of other steps up to TOGETHER wait for each other.
+
+    Args:
+        rules: what to check.
+        causes: what to look for when there are alerts.
+        sinks: where reports go.
+        probes: is told of alerts, and knows what the last probe saw.
+        faults: runs what may fail without the rest.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        causes: Iterable[Cause],
+        sinks: Iterable[Sink],
+        probes: ProbeSchedule,
+        faults: Faults,
+    ) -> None:
+        self.history = History()
+        self.log, self._clip_log = AlertLog(), ClipLog()
+        self.rules, self.sinks = list(rules), list(sinks)
+        self._causes = list(causes)
+        self._probes, self._faults = probes, faults
+        self._last_clip: ClipRecord | None = None
+        self._sent: deque[_Sent] = deque()
+        self._sent_at, self._total, self._at_once = 0.0, 0.0, False
+
+    def send(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
+        """Put one step into the queue."""
+        self._sent.append(_Sent(arriving, probed, writes))
+        now, total = time.perf_counter(), arriving.total()
+        took_long = now - self._sent_at > SHORT
+        unlike = not self._total / UNLIKE < total < self._total * UNLIKE  # also where it is NaN, or not known yet
+        self._sent_at, self._total = now, total
+        self._at_once |= took_long or unlike or arriving.looked_at or probed is not None
+
+    def receive(self) -> None:
+        """Take in what has arrived, where that is not to wait."""
+        if self._at_once or len(self._sent) >= TOGETHER:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Take in all that has arrived."""
+        while self._sent and self._sent[0].arriving.copy.ready():
+            self._take_next()
+
+    def flush(self) -> None:
+        """Take in every step, also those that are still on their way from the device."""
+        while self._sent:
+            self._take_next()
+
+    def report(self) -> Report:
+        """What is known of the steps taken in."""
+        verdict, severity = self._judge()
+        profile = self._probes.last and self._probes.last.profile
+        diagnoses = self._diagnose(_grave(self.log.alerts), profile)
+        return Report(
+            verdict,
+            severity,
+            tuple(self.log.alerts),
+            diagnoses,
+            self.history.latest,
+            self._last_clip,
+            profile,
+            clipping=self._clip_log.summaries(),
+        )
+
+    def close(self) -> None:
+        """Close every sink, whatever the others raise with ``strict=True``."""
+        with ExitStack() as stack:
+            for sink in self.sinks:
+                part, consequence = f"sink {name(sink)}", "what it had not written is lost"
+                stack.callback(self._faults.run, part, consequence, sink.close, otherwise=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Arrays and plain types that :meth:`load_state_dict` takes back."""
+        return {
+            "history": self.history.state_dict(),
+            "log": self.log.state_dict(),
+            "rules": states(self.rules),
+            "clip_log": self._clip_log.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.history.load_state_dict(state["history"])
+        self.log.load_state_dict(state["log"])
+        if "clip_log" in state:
+            self._clip_log.load_state_dict(state["clip_log"])
+        load_states(self.rules, state["rules"])
+
+    def _take_next(self) -> None:
+        part, consequence = "the record of a step", "this step is not recorded"
+        self._faults.run(part, consequence, self._record, *self._sent.popleft(), otherwise=None)
+        self._at_once = self._at_once and len(self._sent) > 0
+
+    def _record(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
+        stats, clip = arriving.read()
+        self._last_clip = self._clip_log.take(clip)
+        before = self.history.latest
+        if stats.update_ratio is not None and before is not None and before.skipped:
+            stats = replace(stats, update_ratio=None, total_update=None)  # what did not step did not move
+        self.history.append(stats)
+        new = self.log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
+        verdict, severity = self._judge()
+        grave = _grave(new)
+        self._probes.consider(grave)
+        if probed is None:
+            profile, diagnoses = None, self._diagnose(grave, self._probes.of(grave))
+        else:
+            profile, diagnoses = probed.profile, self._diagnose([*probed.alerts, *grave], probed.profile)
+        report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip, profile)
+        for sink in list(self.sinks):
+            if not (writes or getattr(sink, "every_rank", False)):
+                continue
+            result = self._faults.run(f"sink {name(sink)}", DROPPED, sink.write, report, otherwise=FAILED)
+            if result is FAILED:
+                self.sinks.remove(sink)
+                with suppress(Exception):
+                    sink.close()
+
+    def _check(self) -> list[tuple[Rule, list[Alert]]]:
+        found = []
+        for rule in list(self.rules):
+            alerts = self._faults.run(f"rule {name(rule)}", DROPPED, _checked, rule, self.history, otherwise=None)
+            if alerts is None:
+                self.rules.remove(rule)
+            else:
+                found.append((rule, alerts))
+        return found
+
+    def _judge(self) -> tuple[str, Severity]:
+        return judge(self.history, self.log.ongoing(self.rules), self.log.counts, self.log.worst)
+
+    def _diagnose(self, alerts: Sequence[Alert], profile: BackwardProfile | None) -> tuple[Diagnosis, ...]:
+        if not alerts:
+            return ()
+        found: list[Diagnosis] = []
+        for cause in list(self._causes):
+            given = (self.history, profile, alerts)
+            result = self._faults.run(f"cause {name(cause)}", DROPPED, cause.explain, *given, otherwise=FAILED)
+            if result is FAILED:
+                self._causes.remove(cause)
+            elif isinstance(result, Diagnosis):
+                found.append(result)
+        return tuple(sorted(found, key=lambda d: -d.confidence))
+
+
+def states(parts: Iterable[object]) -> dict[str, Any]:
+    """What each of ``parts`` that keeps state remembers, by a name of its own: the class, numbered where it repeats."""
+    return {key: part.state_dict() for key, part in _stateful(parts)}
+
+
+def load_states(parts: Iterable[object], state: Mapping[str, Any]) -> None:
+    """Have each of ``parts`` continue from what :func:`states` gave."""
+    for key, part in _stateful(parts):
+        if key in state:
+            part.load_state_dict(state[key])
+
+
+def name(part: object) -> str:
+    """Of a rule, a cause, a sink."""
+    return type(part).__name__
+
+
+def _stateful(parts: Iterable[object]) -> list[tuple[str, Any]]:
+    names: list[str] = []
+    found = []
+    for part in parts:
+        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+            names.append(name(part))
+            found.append((f"{names[-1]}.{names.count(names[-1]) - 1}", part))
+    return found
+
+
+def _grave(alerts: Iterable[Alert]) -> list[Alert]:
+    return [alert for alert in alerts if alert.severity > Severity.INFO]
+
+
+def _checked(rule: Rule, history: History) -> list[Alert]:
+    """What ``rule`` finds. It may be a generator, which fails only when it is run through."""
+    alerts = list(rule.check(history))
+    for alert in alerts:
+        if not isinstance(alert, Alert):
+            raise TypeError(f"check() must give Alerts, got {alert!r}")
+    return alerts
