@@ -417,7 +417,7 @@ def test_goals_of_what_was_not_measured_are_left_out(results: dict[str, Any]) ->
 
 def test_every_figure_is_in_a_table(results: dict[str, Any]) -> None:
     found = list(table.tables(results))
-    assert [len(one.rows) for one in found] == [1 + 2 + len(cost.METHODS), 3, 3, 2, 1, len(goals(results))]
+    assert [len(one.rows) for one in found] == [1 + 2 + len(cost.METHODS), 4, 3, 2, 1, len(goals(results))]
     assert list(table.tables({"machine": "", "workloads": {}})) == []
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gradwatch import stats
 from gradwatch.stats import ROW, SHORT, TOGETHER, measure, per_layer
 from tests.models import GALLERY, as_float64, backward, build
 from tests.tensors import INF, NAN, normal, reference, sparse
@@ -136,6 +137,28 @@ def test_many_short_gradients_are_measured_in_turns(dtype):
     sizes = [ROW, 0, 1, TOGETHER // 3, ROW - 1, ROW + 1] * 30 + [ROW] * 40
     gradients = [normal(size, seed=i).to(dtype) for i, size in enumerate(sizes)]
     np.testing.assert_allclose(measure(gradients).norms.numpy(), [reference(g) for g in gradients], rtol=1e-6)
+
+
+@pytest.mark.parametrize("many", [1, 1000], ids=["together", "one by one"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_short_gradients_are_as_exact_together_as_one_by_one(dtype, many, monkeypatch):
+    monkeypatch.setattr(stats, "MANY", many)
+    stats._plan.cache_clear()
+    values = [normal(5, 7), normal(30, 40).t(), normal(), normal(0), torch.full((ROW,), 0.1), torch.zeros(3)]
+    gradients = [value.to(dtype) for value in [*values, normal(9)[::2], normal(ROW + 1)]]
+    gradients += (
+        [] if dtype is torch.float16 else [torch.full((9,), 1e-30, dtype=dtype), torch.full((2,), 1e25).to(dtype)]
+    )
+    found = measure(gradients).norms.tolist()
+    stats._plan.cache_clear()
+    assert found == pytest.approx([reference(gradient) for gradient in gradients], rel=1e-6)
+
+
+def test_norm_of_a_gradient_that_requires_one():
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(x.pow(2).sum(), x, create_graph=True)
+    assert gradient.requires_grad
+    assert float(measure([gradient]).norms[0]) == pytest.approx(20**0.5)
 
 
 def test_no_gradients_have_the_norm_zero():
