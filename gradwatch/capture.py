@@ -44,6 +44,8 @@ class Arriving(NamedTuple):
     layers: tuple[str, ...]
     sizes: _Sizes
     copy: HostCopy
+    total_norm: float
+    """NaN where that is not known without waiting."""
     rows: list[int]
     ndims: list[int] | None
     """Of each gradient; None when nobody looks closely."""
@@ -63,13 +65,6 @@ class Arriving(NamedTuple):
     def looked_at(self) -> bool:
         """Whether the step was looked at closely."""
         return self.ndims is not None
-
-    def total(self) -> float:
-        """The total norm where it is here already, else NaN."""
-        if self.reduction is not None or self.clip_numbers or not self.copy.ready():
-            return math.nan
-        numbers = self.copy.numpy()
-        return math.sqrt(numbers.dot(numbers))
 
     def read(self) -> tuple[StepStats, ClipRecord | None]:
         """The numbers, once they have arrived.
@@ -223,6 +218,7 @@ class Capture:
             self._table.names,
             _Sizes(self._table.numel, self._table.outputs),
             HostCopy(numbers),
+            float(measured.total_norm) if measured.total_norm.device.type == "cpu" else math.nan,
             gathered.rows,
             gathered.ndims if look else None,
             record,

@@ -49,7 +49,7 @@ class Journal:
     """Keeps the history of a run, has it judged and explained step by step, and hands the reports to the sinks.
 
     Steps are taken in in their order, once they have arrived: at once where they are looked at closely, where they take
-    long, and where the norm is not what it was; of other steps up to TOGETHER wait for each other.
+    long, where the norm is not what it was, and where a sink does not wait; up to TOGETHER others wait for each other.
 
     Args:
         rules: what to check.
@@ -74,16 +74,19 @@ class Journal:
         self._probes, self._faults = probes, faults
         self._last_clip: ClipRecord | None = None
         self._sent: deque[_Sent] = deque()
-        self._sent_at, self._total, self._at_once = 0.0, 0.0, False
+        self._sent_at, self._norm, self._at_once = 0.0, 0.0, False
 
     def send(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
         """Put one step into the queue."""
         self._sent.append(_Sent(arriving, probed, writes))
-        now, total = time.perf_counter(), arriving.total()
+        now, norm = time.perf_counter(), arriving.total_norm
         took_long = now - self._sent_at > SHORT
-        unlike = not self._total / UNLIKE < total < self._total * UNLIKE  # also where it is NaN, or not known yet
-        self._sent_at, self._total = now, total
-        self._at_once |= took_long or unlike or arriving.looked_at or probed is not None
+        unlike = (
+            not self._norm / UNLIKE < norm < self._norm * UNLIKE
+        )  # also where it is NaN, as of what is not known yet
+        self._sent_at, self._norm = now, norm
+        hurries = not all(getattr(sink, "may_wait", False) for sink in self.sinks)
+        self._at_once |= took_long or unlike or arriving.looked_at or probed is not None or hurries
 
     def receive(self) -> None:
         """Take in what has arrived, where that is not to wait."""

@@ -218,24 +218,23 @@ def flattened(values: list[Tensor]) -> Tensor:
 def _squares_row_by_row(values: list[Tensor], rows: IntArray) -> FloatArray:
     """By NumPy's dot product, which is faster than torch's norm in the cache and from memory."""
     squares, at = np.empty(rows[-1], np.float64 if values[0].dtype is torch.float64 else np.float32), 0
-    for v in values:
-        for elements in _as_numpy(v):
-            whole, rest = divmod(elements.size, ROW)
-            if whole:
-                body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
-                _dot(body, body, squares[at : at + whole])
-                at += whole
-            if rest:
-                tail = elements[-rest:]
-                squares[at] = tail.dot(tail)
-                at += 1
+    for elements in _as_numpy(values):
+        whole, rest = divmod(elements.size, ROW)
+        if whole:
+            body = (elements[:-rest] if rest else elements).reshape(whole, ROW)
+            _dot(body, body, squares[at : at + whole])
+            at += whole
+        if rest:
+            tail = elements[-rest:]
+            squares[at] = tail.dot(tail)
+            at += 1
     sums: FloatArray = np.add.reduceat(squares, rows[:-1], dtype=np.float64)
     return sums
 
 
 def _squares_together(values: list[Tensor], starts: IntArray) -> FloatArray:
     """Of all elements in one row of float64."""
-    squares = np.concatenate([*_as_numpy(flattened(values))], dtype=np.float64)
+    squares = np.concatenate([*_as_numpy([flattened(values)])], dtype=np.float64)
     np.square(squares, out=squares)
     sums: FloatArray = np.add.reduceat(squares, starts)
     return sums
@@ -251,15 +250,15 @@ _dot: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 _dot = getattr(np, "vecdot", _dot_by_matmul)  # NumPy 2 has vecdot
 
 
-def _as_numpy(values: Tensor) -> Iterable[FloatArray]:
-    """The elements, in any order, as NumPy has them; of float16 and bfloat16 in parts of whole rows, as float32."""
-    if values.dtype in _WIDER:
-        return (part.float().numpy(force=True) for part in torch.split(flat(values), TOGETHER))
+def _as_numpy(values: Sequence[Tensor]) -> Iterable[FloatArray]:
+    """The elements of each, in any order, as NumPy has them; of float16 and bfloat16 in whole rows, as float32."""
+    if values[0].dtype in _WIDER:
+        return (part.float().numpy(force=True) for v in values for part in torch.split(flat(v), TOGETHER))
     try:
-        elements = values.numpy()
-    except RuntimeError:  # it requires a gradient itself, or is the negative of what is stored
-        elements = values.numpy(force=True)
-    return (elements.ravel("K"),)  # a copy only where they leave gaps in the memory
+        arrays = [v.numpy() for v in values]
+    except RuntimeError:  # one requires a gradient itself, or is the negative of what is stored
+        arrays = [v.numpy(force=True) for v in values]
+    return [a.ravel("K") for a in arrays]  # copies only where they leave gaps in the memory
 
 
 @torch.no_grad()

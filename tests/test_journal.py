@@ -33,13 +33,21 @@ def clock(monkeypatch):
     return fake
 
 
+class Patient(gw.sinks.Memory):
+    """Remembers reports, and does not mind how late."""
+
+    may_wait = True
+
+
 class Run:
     """Two layers whose gradients have the norm that is asked for, watched with a sink that remembers."""
 
-    def __init__(self, **arguments) -> None:
+    def __init__(self, *sinks, **arguments) -> None:
         self.model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-        self.memory = gw.sinks.Memory()
-        self.monitor = gw.Monitor(self.model, sinks=[self.memory], histogram_every_n_steps=0, strict=True, **arguments)
+        self.memory = Patient()
+        self.monitor = gw.Monitor(
+            self.model, sinks=[self.memory, *sinks], histogram_every_n_steps=0, strict=True, **arguments
+        )
 
     def steps(self, *norms: float) -> None:
         for norm in norms:
@@ -74,6 +82,21 @@ def test_short_steps_wait_for_each_other(run):
         run.steps(1.0)
         assert len(run.written) == FIRST_STEPS + n // TOGETHER * TOGETHER
     assert run.written == list(range(FIRST_STEPS + 3 * TOGETHER))
+
+
+def test_a_sink_that_does_not_wait_gets_each_at_once(clock):
+    run = Run(gw.sinks.Memory())
+    run.steps(*[1.0] * (FIRST_STEPS + 3))
+    assert len(run.written) == FIRST_STEPS + 3
+
+
+@pytest.mark.parametrize("kind", ["Console", "JSONL", "TensorBoard"])
+def test_own_sinks_wait(clock, kind, tmp_path):
+    run = Run(gw.sinks.Console() if kind == "Console" else getattr(gw.sinks, kind)(tmp_path / "run"))
+    run.steps(*[1.0] * (FIRST_STEPS + 3))
+    assert len(run.written) == FIRST_STEPS
+    run.monitor.close()
+    assert len(run.written) == FIRST_STEPS + 3
 
 
 def test_a_long_step_takes_in_those_that_wait(run, clock):
@@ -208,6 +231,7 @@ def test_a_fork_that_ends_leaves_what_waits_to_its_parent(tmp_path):
                     print(report.stats.step, os.getpid() == trains, file=file)
             def close(self):
                 pass
+            may_wait = True
         trains = os.getpid()
         model = torch.nn.Linear(2, 1)
         monitor = gw.Monitor(model, sinks=[Told()])

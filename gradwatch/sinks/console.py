@@ -35,6 +35,8 @@ class Console:
         step 7  WARNING dead  fc: exactly zero
     """
 
+    may_wait = True
+
     def __init__(self, min_severity: Severity = Severity.INFO) -> None:
         if min_severity not in tuple(Severity):
             raise ValueError(f"Console: min_severity must be a gradwatch.Severity, got {min_severity!r}")

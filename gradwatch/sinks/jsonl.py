@@ -39,6 +39,8 @@ class JSONL:
         {"verdict": "healthy",
     """
 
+    may_wait = True
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         directory = writable_directory(
             "JSONL: path", Path(path).parent if isinstance(path, (str, os.PathLike)) else path

@@ -59,6 +59,8 @@ class TensorBoard:
         []
     """
 
+    may_wait = True
+
     def __init__(
         self, logdir_or_writer: str | os.PathLike[str] | _Writer, *, scalars_every: int = 100, layout: bool = True
     ) -> None:

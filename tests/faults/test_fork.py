@@ -48,7 +48,7 @@ def ends(training: Training, monitor: gw.Monitor) -> None:
 def fits_again(training: Training, monitor: gw.Monitor) -> None:
     """Closes the monitor, and gives the same sinks to another one."""
     monitor.close()
-    with gw.Monitor(training.model, sinks=monitor._sinks) as second:
+    with gw.Monitor(training.model, sinks=monitor._journal.sinks) as second:
         training.run(STEPS, second)
 
 
