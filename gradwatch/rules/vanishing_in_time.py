@@ -20,11 +20,11 @@ class VanishingInTime(LayerRule):
 
     The weights are shared by all time steps, so their gradients look normal: the late time steps provide them, and what
     came early in a sequence cannot be learned. It is seen at the first steps and at the sampled ones. A layer as it is
-    freshly made forgets too, and learns to remember within a hundred steps where something calls for it; so at first
-    only what forgets faster than that counts. Later, which one look tells, it counts where nothing has been learned: a
-    forecast from the last few values does well without the early ones. That shows in the loss's gradient with respect
-    to the outputs, which falls with the training error. Of a layer that forgets faster than a fresh one it counts also
-    where little has been learned, as what the late time steps alone can tell.
+    freshly made forgets too, and learns to remember within a few hundred steps where something calls for it; so at
+    first only what forgets faster than that counts. Later it counts where nothing has been learned: a forecast from the
+    last few values does well without the early ones. That shows in the loss's gradient with respect to the outputs,
+    which falls with the training error. Of a layer that forgets faster than a fresh one it counts also where little has
+    been learned, as what the late time steps alone can tell; and one look tells it, where the first were no better.
 
     Args:
         first_ratio: limit of the largest gradient among the early time steps, relative to the largest of all, at the
@@ -32,7 +32,7 @@ class VanishingInTime(LayerRule):
         first_gain: limit of what is left of the gradient per time step, at the first steps.
         ratio: as ``first_ratio`` later on.
         gain: as ``first_gain`` later on, where nothing has been learned.
-        fresh_gain: the same where little has been learned.
+        fresh_gain: what a fresh layer has, the limit where little has been learned.
         nothing: limit of the gradient with respect to the outputs, relative to the first ones, above which nothing has
             been learned.
         little: the same for little.
@@ -115,9 +115,10 @@ class VanishingInTime(LayerRule):
         known = ~np.isnan(ratio)
         if history.count <= EARLY:
             bad, limit = self._forgets_at(stats, "first_ratio", "first_gain"), self.limit("first_ratio", stats.layers)
-        else:  # the first looks count as well, where they were no better
-            bad, limit = self._has_not_learned(stats), self.limit("ratio", stats.layers)
-            self._episodes.hasten(bad, np.fmin(self._forgets["looks"], self.patience) - 1)
+        else:
+            limit, little = self.limit("ratio", stats.layers), self._has_learned_less(stats, "fresh_gain", self.little)
+            bad = little | self._has_learned_less(stats, "gain", self.nothing)
+            self._episodes.hasten(little, np.fmin(self._forgets["looks"], self.patience) - 1)
         return Judgement(ratio, limit, bad, good=known & ~bad, known=known)
 
     def reset(self) -> None:
@@ -132,14 +133,12 @@ class VanishingInTime(LayerRule):
         low = stats.time_ratio < self.limit(ratio, stats.layers)
         return low & (stats.time_gain < self.limit(gain, stats.layers))
 
-    def _has_not_learned(self, stats: StepStats) -> BoolArray:
-        """Which layers forget what is still to be learned, bool [L]."""
+    def _has_learned_less(self, stats: StepStats, gain: str, left: float) -> BoolArray:
+        """Which layers forget, while more than ``left`` of the first gradient of the outputs is left, bool [L]."""
         if stats.output_gradient is None or stats.half:  # a gradient scaler's scale changes
             return np.zeros(len(stats.layers), bool)
-        left, first = stats.output_gradient, self._first["gradient"]
-        nothing = self._forgets_at(stats, "ratio", "gain") & (left > self.nothing * first)
-        little = self._forgets_at(stats, "ratio", "fresh_gain") & (left > self.little * first)
-        return (nothing | little) & (left < BEYOND * first)
+        first, now = self._first["gradient"], stats.output_gradient
+        return self._forgets_at(stats, "ratio", gain) & (now > left * first) & (now < BEYOND * first)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"

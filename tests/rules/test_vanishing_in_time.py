@@ -51,10 +51,16 @@ def test_what_is_left_at_early_time_steps_and_per_time_step(
 
 
 def test_one_later_look_is_enough_where_the_first_ones_were_no_better() -> None:
-    as_made, nothing = (1e-9, 0.5), [None] * 25
-    assert [a.step for a in check(VanishingInTime(), as_made, *nothing, as_made)] == [26]
-    assert check(VanishingInTime(), as_made, (0.5, 0.9), *nothing, as_made) == []
-    assert check(VanishingInTime(), (0.5, 0.9), *nothing, as_made) == []
+    faster, fresh, nothing = (1e-9, 0.45), (1e-9, 0.55), [None] * 25
+    assert [a.step for a in check(VanishingInTime(), faster, *nothing, faster)] == [26]
+    assert check(VanishingInTime(), faster, (0.5, 0.9), *nothing, faster) == []
+    assert check(VanishingInTime(), (0.5, 0.9), *nothing, faster) == []
+    assert [a.step for a in check(VanishingInTime(), fresh, *nothing, fresh, None, fresh)] == [28]
+
+
+def test_a_fresh_layer_may_be_slow_to_learn_from_the_late_time_steps() -> None:
+    slow = [(1e-6, 0.64), *[None] * 99, (1e-6, 0.66, 0.91), *[None] * 99, (1e-6, 0.69, 0.76)]
+    assert check(VanishingInTime(), *slow) == []
 
 
 @pytest.mark.parametrize(
@@ -81,9 +87,9 @@ def test_a_layer_that_begins_to_remember_is_left_alone() -> None:
 
 
 def test_the_largest_of_the_first_three_looks_is_what_is_compared_with() -> None:
-    first = [(1e-9, 0.6, 1.0), (1e-9, 0.6, 2.0), (1e-9, 0.6, 1.0), (1e-9, 0.6, 50.0), *[None] * 30]
-    assert check(VanishingInTime(), *first, (1e-9, 0.6, 1.9))
-    assert check(VanishingInTime(), *first, (1e-9, 0.6, 1.6)) == []
+    first = [(1e-9, 0.45, 1.0), (1e-9, 0.45, 2.0), (1e-9, 0.45, 1.0), (1e-9, 0.45, 50.0), *[None] * 30]
+    assert check(VanishingInTime(), *first, (1e-9, 0.45, 1.5))
+    assert check(VanishingInTime(), *first, (1e-9, 0.45, 1.3)) == []
 
 
 def test_nothing_is_told_by_gradients_that_may_be_scaled_otherwise_than_at_first() -> None:
