@@ -61,7 +61,7 @@ class UpdateRatio(LayerRule):
     # Twice what the first steps of healthy runs in docs/detection.md reach; half of the weights' size forgets what
     # they were initialised to.
     again: PerLayer = 0.15
-    # The first steps of healthy networks of that depth in docs/detection.md stay below 0.1, recurrent ones below 0.05.
+    # The first steps of healthy networks of that kind in docs/detection.md stay below 0.1, or one of them is 0.12.
     low: PerLayer = 0.0
     patience: int = 1
     recovery: int = 1

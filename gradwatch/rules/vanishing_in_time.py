@@ -64,9 +64,8 @@ class VanishingInTime(LayerRule):
     # Networks that learn what came 20 to 30 time steps ago have 0.01 and more from the start, in docs/detection.md.
     first_gain: PerLayer = 0.33
     # PyTorch's RNN has 0.4 to 0.55 as it is initialised, LSTM and GRU 0.6; they forget half at each time step.
-    ratio: PerLayer = 1e-3
-    # Under the noise of the late time steps, what is a thousandth of it takes a million steps to show; those that learn
-    # to remember have 3e-3 and more after a hundred.
+    ratio: PerLayer = 1e-2
+    # Under the noise of the late time steps, what is a hundredth of it takes some ten thousand steps to show.
     gain: PerLayer = 0.8
     # Those that have learned a label of 100 to 200 time steps keep 0.85 or more.
     fresh_gain: PerLayer = 0.5

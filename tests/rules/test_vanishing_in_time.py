@@ -35,8 +35,8 @@ def check(rule: VanishingInTime, *seen: tuple[float, ...] | None, before: int = 
         (1e-9, 0.2, True, True),
         (1e-9, 0.5, False, True),  # as freshly made
         (1e-9, 0.9, False, False),  # over many time steps
-        (5e-4, 0.2, False, True),  # over few
-        (1e-2, 0.2, False, False),  # over fewer
+        (5e-3, 0.2, False, True),  # over few
+        (5e-2, 0.2, False, False),  # over fewer
         (NAN, NAN, False, False),
     ],
 )
