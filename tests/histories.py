@@ -46,9 +46,11 @@ SEEN: dict[str, list[float]] = {
     "input_size": [NAN, 0.0, 1e-320, 1e-3, 0.1, 1.0, 30.0, 2e3, 1e5, 1e300, INF],
     "saturated": [NAN, 0.0, 0.3, 0.5, 0.6, 1.0],
     "time_ratio": [NAN, 0.0, 1e-9, 1e-5, 1e-2, 1.0, INF],
+    "time_gain": [NAN, 0.0, 0.2, 0.45, 0.7, 1.0],
     "variation": [NAN, 0.0, 1e-14, 1e-4, 0.1, 1.0, INF],
     "variation_within": [NAN, 0.0, 1e-14, 1e-4, 0.1, 1.0, INF],
     "given_nothing": [NAN, 0.0, 0.5, 0.9, 1.0],
+    "output_gradient": [NAN, 0.0, 1e-300, 0.5, 0.6, 1.0, INF],
     "max_abs": [0.0, 5e-324, 1e-8, 1e-5, 1.0, 1e308],
     "zero_fraction": [0.0, 0.3, 1.0],
 }

@@ -392,6 +392,59 @@ def test_no_time_ratio_of_gradients_that_are_zero_or_not_finite(scale: float) ->
     assert ratio(model, lambda: (scale * model(x).sum()).backward()) == {}
 
 
+# What output_gradient measures.
+
+
+class Returns(Last):
+    """Returns its outputs in another shape."""
+
+    def __init__(self, pack: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.pack = pack
+
+    def forward(self, x: Tensor) -> Any:
+        return self.pack(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    "pack", [lambda y: y, lambda y: (y, None, 3.0), lambda y: {"logits": y, "loss": y.sum()}, lambda y: [y.detach(), y]]
+)
+def test_output_gradient_is_the_norm_of_all_examples(pack: Callable[[Tensor], Any]) -> None:
+    model, x, target = Returns(pack), normal(STEPS, BATCH, SIZE), normal(BATCH, 1)
+
+    def step() -> None:
+        returned = model(x)
+        values = returned.values() if isinstance(returned, dict) else returned
+        (y,) = [v for v in ([values] if isinstance(values, Tensor) else values) if getattr(v, "requires_grad", 0)][:1]
+        nn.functional.mse_loss(y, target).backward()
+
+    found = by_name(model, looked_at(model, step).output_gradient)
+    with torch.no_grad():
+        y = Last.forward(model, x)
+    assert found == {"rnn": pytest.approx(float((2 / BATCH * (y - target)).norm()), rel=1e-5)}
+    assert hooks_on(model) == 0
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda model, x: nn.functional.l1_loss(model(x), torch.full((BATCH, 1), 9.0)).backward(),  # of one size
+        lambda model, x: (0.0 * model(x)).sum().backward(),
+        lambda model, x: model(x),
+    ],
+)
+def test_no_output_gradient_where_it_does_not_tell_how_large_the_error_is(step: Callable[..., Any]) -> None:
+    model, x = Last(), normal(STEPS, BATCH, SIZE)
+    assert by_name(model, looked_at(model, lambda: step(model, x)).output_gradient) == {}
+
+
+def test_no_output_gradient_of_a_model_that_returns_its_loss_or_has_nothing_recurrent() -> None:
+    model, x = Returns(lambda y: y.square().mean()), normal(STEPS, BATCH, SIZE)
+    assert by_name(model, looked_at(model, lambda: model(x).backward()).output_gradient) == {}
+    plain = nn.Sequential(nn.Linear(SIZE, SIZE), nn.Tanh())
+    assert by_name(plain, looked_at(plain, lambda: plain(x).square().sum().backward()).output_gradient) == {}
+
+
 @pytest.mark.parametrize(
     ("norms", "expected"),
     [

@@ -79,6 +79,7 @@ class Recording:
         variation: [C, L] likewise.
         variation_within: [C, L] likewise.
         given_nothing: [C, L] likewise.
+        output_gradient: [C, L] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
         trained: [C, P] whether the parameter requires a gradient.
@@ -138,6 +139,7 @@ class Recording:
     variation: FloatArray
     variation_within: FloatArray
     given_nothing: FloatArray
+    output_gradient: FloatArray
     half: IntArray
     not_zeroed: IntArray
     trained: BoolArray

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
-from gradwatch.records import Severity
+from gradwatch.records import Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule, is_shallow
 from gradwatch.rules.state import ModelState
 
@@ -28,7 +28,7 @@ class UpdateRatio(LayerRule):
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.
         again: the same for the second of the first steps that exceeds it, in a network of at least four layers, where
-            the changes of all layers multiply.
+            the changes of all layers multiply, or with a recurrent layer, whose change multiplies at each time step.
         low: lower limit of each layer, 0 for none: a learning rate that warms up from zero is below any for a while.
         patience: measurements in a row before the alert.
         recovery: measurements in a row within the range before the episode is over.
@@ -61,7 +61,7 @@ class UpdateRatio(LayerRule):
     # Twice what the first steps of healthy runs in docs/detection.md reach; half of the weights' size forgets what
     # they were initialised to.
     again: PerLayer = 0.15
-    # The first steps of healthy networks of that depth in docs/detection.md stay below 0.1.
+    # The first steps of healthy networks of that kind in docs/detection.md stay below 0.1, or one of them is 0.12.
     low: PerLayer = 0.0
     patience: int = 1
     recovery: int = 1
@@ -102,7 +102,8 @@ class UpdateRatio(LayerRule):
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
         stats = history.latest
         assert stats is not None
-        if history.count > EARLY or np.count_nonzero(stats.has_grad) < DEEP:
+        is_deep = np.count_nonzero(stats.has_grad) >= DEEP or _goes_through_time(stats)
+        if history.count > EARLY or stats.update_ratio is None or not is_deep:
             return False
         large = (stats.total_update or 0.0) > self.limit("again", stats.layers).max()
         self._row["large"] += large
@@ -110,6 +111,11 @@ class UpdateRatio(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         return f"a step changed the weights by {value:.0%} of their size"
+
+
+def _goes_through_time(stats: StepStats) -> bool:
+    """Whether a layer is applied at one time step after the other: unrolled, it is a deep network."""
+    return stats.time_ratio is not None and not np.isnan(stats.time_ratio).all()
 
 
 DEEP = 4

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import EARLY, History
-from gradwatch.patterns import PerLayer
-from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
+from gradwatch.patterns import PerLayer, check_number
+from gradwatch.records import BoolArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule
-from gradwatch.rules.state import LayerState, ModelState
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -20,20 +20,26 @@ class VanishingInTime(LayerRule):
 
     The weights are shared by all time steps, so their gradients look normal: the late time steps provide them, and what
     came early in a sequence cannot be learned. It is seen at the first steps and at the sampled ones. A layer as it is
-    freshly made forgets too, and learns to remember within a hundred steps where something calls for it; so at first
-    only what forgets faster than that counts. Later, which one look tells, it counts where nothing has been learned: a
-    forecast from the last few values does well without the early ones, and its gradient is no longer what it was.
+    freshly made forgets too, and learns to remember within a few hundred steps where something calls for it; so at
+    first only what forgets faster than that counts. Later it counts where nothing has been learned: a forecast from the
+    last few values does well without the early ones. That shows in the loss's gradient with respect to the outputs,
+    which falls with the training error. Of a layer that forgets faster than a fresh one it counts also where little has
+    been learned, as what the late time steps alone can tell; and one look tells it, where the first were no better.
 
     Args:
         first_ratio: limit of the largest gradient among the early time steps, relative to the largest of all, at the
             first steps.
         first_gain: limit of what is left of the gradient per time step, at the first steps.
         ratio: as ``first_ratio`` later on.
-        gain: as ``first_gain`` later on.
+        gain: as ``first_gain`` later on, where nothing has been learned.
+        fresh_gain: what a fresh layer has, the limit where little has been learned.
+        nothing: limit of the gradient with respect to the outputs, relative to the first ones, above which nothing has
+            been learned.
+        little: the same for little.
         patience: looks in a row before the alert.
         recovery: looks in a row beyond the limits before the episode is over.
 
-    Each limit is a number, or a number per pattern of layer names: ``{"encoder": 1e-8}``.
+    Each limit of a ratio or gain is a number, or a number per pattern of layer names: ``{"encoder": 1e-8}``.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -58,30 +64,43 @@ class VanishingInTime(LayerRule):
     # Networks that learn what came 20 to 30 time steps ago have 0.01 and more from the start, in docs/detection.md.
     first_gain: PerLayer = 0.33
     # PyTorch's RNN has 0.4 to 0.55 as it is initialised, LSTM and GRU 0.6; they forget half at each time step.
-    ratio: PerLayer = 3e-3
-    # After a hundred steps those of docs/detection.md that learn have 0.02 and more; what needs no memory has less.
+    ratio: PerLayer = 1e-2
+    # Under the noise of the late time steps, what is a hundredth of it takes some ten thousand steps to show.
     gain: PerLayer = 0.8
     # Those that have learned a label of 100 to 200 time steps keep 0.85 or more.
+    fresh_gain: PerLayer = 0.5
+    # As PyTorch makes them, a gate keeps sigmoid(0) = 0.5 of an LSTM's or GRU's state, and uniform weights of an RNN
+    # have a spectral radius of 1 / sqrt(3) = 0.58.
+    nothing: float = 0.85
+    # Of squared error and cross entropy alike: what learns nothing stays above 0.9 in docs/detection.md, what the late
+    # time steps suffice for falls below 0.7 in a hundred steps.
+    little: float = 0.7
+    # Less than half of the squared error has gone: 0.7 is sqrt(0.5).
     patience: int = 2
     recovery: int = 2
 
     def __post_init__(self) -> None:
-        for argument in ("first_ratio", "first_gain", "ratio", "gain"):
+        for argument in ("first_ratio", "first_gain", "ratio", "gain", "fresh_gain"):
             self._check_limit(argument, above=0, at_most=1)
+        for argument in ("nothing", "little"):
+            check_number(f"VanishingInTime: {argument}", getattr(self, argument), above=0)
         super().__post_init__()
 
     def look(self, history: History) -> None:
-        """For how many looks each layer has been below the later limits, and how large the first gradients are."""
-        stats, forgets = history.latest, self._forgets
+        """For how many looks each layer has forgotten, and how large the first gradients of the outputs were."""
+        stats, forgets, first = history.latest, self._forgets, self._first
         assert stats is not None
-        if history.count == FIRST:
-            self._first["norm"] = _median_norm(history, FIRST)
         forgets.align(stats.layers)
+        first.align(stats.layers)
         if stats.time_ratio is not None:
-            bad, _ = self._below(stats)
+            bad = self._forgets_at(stats, "ratio", "gain")
             forgets["looks"] = np.where(
                 bad, forgets["looks"] + 1, np.where(np.isnan(stats.time_ratio), forgets["looks"], 0)
             )
+        if history.count <= EARLY and stats.output_gradient is not None:
+            early = (first["looks"] < FIRST) & ~np.isnan(stats.output_gradient)
+            first["gradient"] = np.where(early, np.fmax(first["gradient"], stats.output_gradient), first["gradient"])
+            first["looks"] += early
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
@@ -92,40 +111,40 @@ class VanishingInTime(LayerRule):
         stats = history.latest
         assert stats is not None
         ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
-        bad, limit = self._below(stats, "first_" if history.count <= EARLY else "")
-        if history.count > EARLY:  # the first looks count as well, where they were no better
-            first, now = self._first["norm"], _median_norm(history, LATEST)
-            bad &= not (now < UNCHANGED[0] * first or now > UNCHANGED[1] * first)
-            self._episodes.hasten(bad, np.fmin(self._forgets["looks"], self.patience) - 1)
         known = ~np.isnan(ratio)
+        if history.count <= EARLY:
+            bad, limit = self._forgets_at(stats, "first_ratio", "first_gain"), self.limit("first_ratio", stats.layers)
+        else:
+            limit, little = self.limit("ratio", stats.layers), self._has_learned_less(stats, "fresh_gain", self.little)
+            bad = little | self._has_learned_less(stats, "gain", self.nothing)
+            self._episodes.hasten(little, np.fmin(self._forgets["looks"], self.patience) - 1)
         return Judgement(ratio, limit, bad, good=known & ~bad, known=known)
 
     def reset(self) -> None:
         super().reset()
         self._forgets = self._remembered["forgets"] = LayerState(looks=0)
-        self._first = self._remembered["first"] = ModelState(norm=np.nan)
+        self._first = self._remembered["outputs"] = LayerState(looks=0, gradient=np.nan)
 
-    def _below(self, stats: StepStats, when: str = "") -> tuple[BoolArray, FloatArray]:
-        """Which layers are below both limits, bool [L], and that of the ratio, float64 [L]."""
-        limit = self.limit(f"{when}ratio", stats.layers)
+    def _forgets_at(self, stats: StepStats, ratio: str, gain: str) -> BoolArray:
+        """Which layers are below both limits, bool [L]."""
         if stats.time_ratio is None or stats.time_gain is None:
-            return np.zeros(len(limit), bool), limit
-        return (stats.time_ratio < limit) & (stats.time_gain < self.limit(f"{when}gain", stats.layers)), limit
+            return np.zeros(len(stats.layers), bool)
+        low = stats.time_ratio < self.limit(ratio, stats.layers)
+        return low & (stats.time_gain < self.limit(gain, stats.layers))
+
+    def _has_learned_less(self, stats: StepStats, gain: str, left: float) -> BoolArray:
+        """Which layers forget, while more than ``left`` of the first gradient of the outputs is left, bool [L]."""
+        if stats.output_gradient is None or stats.half:  # a gradient scaler's scale changes
+            return np.zeros(len(stats.layers), bool)
+        first, now = self._first["gradient"], stats.output_gradient
+        return self._forgets_at(stats, "ratio", gain) & (now > left * first) & (now < BEYOND * first)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"
 
 
-FIRST, LATEST = 3, 20
-"""Steps over which the total norm is taken at the start of the run, and at a later look."""
+FIRST = 3
+"""Looks at the start of the run over which the largest gradient of the outputs is taken."""
 
-UNCHANGED = 0.5, 1.25
-"""Between which times what it was at first the total norm is where nothing was learned: it falls with the loss, and
-grows where the layer has found something to learn from."""
-
-
-def _median_norm(history: History, steps: int) -> float:
-    """Of the total norm over the latest steps that are finite; NaN of none."""
-    norms = history.total_norm[-steps:]
-    known = norms[np.isfinite(norms)]
-    return float(np.median(known)) if len(known) else np.nan
+BEYOND = 1.25
+"""What exceeds the first ones by more is no error that stayed what it was."""

@@ -88,6 +88,26 @@ def test_a_deep_network_stands_less_and_not_twice(depth: int, of_all: list[float
     assert [a.step for a in found if a.severity is Severity.ERROR] == steps
 
 
+@pytest.mark.parametrize(
+    ("time_ratio", "of_all", "steps"),
+    [
+        (0.5, [0.08, 0.33, 0.29, 0.26], [3]),
+        (0.5, [0.03, 0.03, 0.02, 0.02], []),  # healthy: Adam at 0.01
+        (NAN, [0.08, 0.33, 0.29, 0.26], []),  # nothing that goes through time
+    ],
+)
+def test_a_recurrent_layer_is_as_deep_as_it_has_time_steps(
+    time_ratio: float, of_all: list[float], steps: list[int]
+) -> None:
+    history, rule = history_of([layers([1.0, 1.0])]), UpdateRatio()
+    found = list(rule.check(history))
+    for step, total in enumerate(of_all, 1):
+        seen = {"update_ratio": np.full(2, total), "total_update": total, "time_ratio": np.array([time_ratio, NAN])}
+        history.append(stats(step, layers([1.0, 1.0]), **seen))
+        found += rule.check(history)
+    assert [a.step for a in found if a.severity is Severity.ERROR] == steps
+
+
 def test_later_it_stands_it_as_the_others() -> None:
     fine = layers([1.0] * 4)
     later = [stats(step, fine, update_ratio=np.full(4, 0.3), total_update=0.3) for step in range(30, 40)]
