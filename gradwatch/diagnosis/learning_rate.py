@@ -70,7 +70,7 @@ class LearningRate:
         if largest > max(first, self.throws):
             evidence.append(f"one step moved them by {largest:.2g} of their size")
         if leaps:
-            evidence.append(f"the gradient leapt {leaps[0].value:.0f} times by step {leaps[0].step}, without coming down")
+            evidence.append(f"by step {leaps[0].step} the gradient had leapt again and again, and had not come down")
         if spikes >= SEVERAL:
             evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it comes back")
         growth, shock = steady_growth(history), steps_of_shock(history)
