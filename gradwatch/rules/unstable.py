@@ -90,7 +90,7 @@ class Unstable(StepRule):
             state["update"] = history.total_update[-1]
         if np.isnan(state["start"]) and history.count >= FIRST:
             state["start"] = np.median(total[:FIRST])
-        fell = len(total) > 2 and self.steepness * total[-1] <= total[-2]
+        fell = len(total) > 2 and total[-1] <= total[-2] / self.steepness
         if not fell or not state["update"] > self.update or is_shallow(stats):
             return []
         usual = float(np.median(total[-self.window :]))
@@ -113,8 +113,8 @@ class Unstable(StepRule):
         total, alive = history.total_norm[-self.window :], history.grad_norm[-self.window :] > 0
         same = (alive[1:] == alive[:-1]).all(axis=1)
         before, at, after = total[:-2], total[1:-1], total[2:]
-        steep = (at >= self.steepness * before) & (at >= self.steepness * after)
-        leaps: BoolArray = steep & np.isfinite(at) & (at > self.factor * usual) & same[1:] & same[:-1]
+        steep = np.maximum(before, after) <= at / self.steepness
+        leaps: BoolArray = steep & np.isfinite(at) & (at / self.factor > usual) & same[1:] & same[:-1]
         return leaps
 
 

@@ -47,8 +47,9 @@ def test_leaps_by_large_steps_of_a_gradient_that_does_not_come_down() -> None:
         [1.5**i for i in range(12)] * RULE.leaps,  # and slow ones
         [*CALM, INF] * 10,  # what a gradient scaler skips
         [*CALM, NAN] * 10,
+        [1e308, 1e300] * 20,
     ],
-    ids=["few", "low", "came down", "rare", "lasting", "slow", "inf", "nan"],
+    ids=["few", "low", "came down", "rare", "lasting", "slow", "inf", "nan", "huge"],
 )
 def test_other_leaps_are_no_fault(norms: list[float]) -> None:
     assert check(norms) == []
