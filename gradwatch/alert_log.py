@@ -12,10 +12,11 @@ from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import LayerRule
 
 FOLLOWS = {
-    "nonfinite": ("not_zeroed", "exploding", "update_ratio"),
-    "overflow": ("not_zeroed", "exploding", "update_ratio"),
-    "exploding": ("not_zeroed", "update_ratio"),
-    "update_ratio": ("not_zeroed", "exploding"),
+    "nonfinite": ("not_zeroed", "exploding", "update_ratio", "unstable"),
+    "overflow": ("not_zeroed", "exploding", "update_ratio", "unstable"),
+    "exploding": ("not_zeroed", "update_ratio", "unstable"),
+    "update_ratio": ("not_zeroed", "exploding", "unstable"),
+    "unstable": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
     "stalled": ("vanishing", "saturated", "underflow", "dead", "skipped"),
     "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead"),
     "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow"),

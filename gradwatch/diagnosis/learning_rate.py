@@ -57,8 +57,8 @@ class LearningRate:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         first, largest = first_update(history), largest_update(history)
-        spikes = len(told(alerts, "spike"))
-        too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL
+        spikes, leaps = len(told(alerts, "spike")), told(alerts, "unstable")
+        too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or len(leaps) > 0
         if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite", "spike"):
             return None
         evidence, remedy, divisor = [], "", 10.0
@@ -69,6 +69,8 @@ class LearningRate:
             )
         if largest > max(first, self.throws):
             evidence.append(f"one step moved them by {largest:.2g} of their size")
+        if leaps:
+            evidence.append(f"by step {leaps[0].step} the gradient had leapt again and again, and had not come down")
         if spikes >= SEVERAL:
             evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it comes back")
         growth, shock = steady_growth(history), steps_of_shock(history)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gradwatch.records import Alert, Severity
 
-UNSTABLE = ("exploding", "update_ratio")
+UNSTABLE = ("exploding", "update_ratio", "unstable")
 """Rules that tell of gradients or steps that are too large."""
 
 

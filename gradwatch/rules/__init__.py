@@ -20,6 +20,7 @@ from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
 from gradwatch.rules.stalled import Stalled
 from gradwatch.rules.underflow import Underflow
+from gradwatch.rules.unstable import Unstable
 from gradwatch.rules.update_ratio import UpdateRatio
 from gradwatch.rules.vanishing import Vanishing
 from gradwatch.rules.vanishing_in_time import VanishingInTime
@@ -39,6 +40,7 @@ __all__ = [
     "Spike",
     "Stalled",
     "Underflow",
+    "Unstable",
     "UpdateRatio",
     "Vanishing",
     "VanishingInTime",
@@ -54,7 +56,7 @@ def default() -> tuple[Rule, ...]:
     >>> print(*(rule.name for rule in default()[:8]))
     no_gradient not_zeroed nonfinite overflow underflow exploding update_ratio stalled
     >>> print(*(rule.name for rule in default()[8:]))
-    saturated vanishing vanishing_in_time dead spike skipped clipped
+    saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
@@ -70,6 +72,7 @@ def default() -> tuple[Rule, ...]:
         VanishingInTime(),
         Dead(),
         Spike(),
+        Unstable(),
         Skipped(),
         Clipped(),
     )

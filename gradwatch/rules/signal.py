@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.history import EARLY, History
+from gradwatch.history import History
 from gradwatch.records import FloatArray, StepStats
 from gradwatch.rules.state import ModelState
 
@@ -17,6 +17,10 @@ WITHIN = 1e-9
 
 LOOKS = 4
 """In a row, from the first, before it counts: one look is one batch."""
+
+LASTING = 12
+"""The same where the weights move: by then the share has grown more than tenfold in the healthy networks of
+docs/detection.md that begin below BETWEEN, as Adam finds their way out, and twofold at most in those of sigmoids."""
 
 RISES = 3.0
 """Growth since the first look by which a network shows that it is on its way out."""
@@ -68,7 +72,8 @@ class Signal(ModelState):
         moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
         faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
         # By Adam a network may find its way out of that, if not at once.
-        alike = self["looks"] >= LOOKS and (history.count > EARLY or (len(moved) > 0 and moved.min() < FEEBLE))
+        feeble = len(moved) > 0 and moved.min() < FEEBLE
+        alike = self["looks"] >= (LOOKS if feeble else LASTING)
         least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
         self["ratio"] = max(least, ALIKE * alike)
         self["norm_ratio"] = max(HIGHEST * faded, ALIKE * alike)

@@ -52,6 +52,13 @@ def test_several_spikes_are_no_accident() -> None:
     assert (found.confidence, found.evidence[0].partition(":")[0]) == (0.6, "the gradient spiked 2 times")
 
 
+def test_an_unstable_run_needs_no_large_first_step() -> None:
+    found = explain([0.01], rule="unstable")
+    assert found is not None
+    assert (found.confidence, found.remedy) == (0.6, "divide the learning rate by 10")
+    assert found.evidence == ("by step 0 the gradient had leapt again and again, and had not come down",)
+
+
 def test_gradient_descent_beyond_the_curvature() -> None:
     """On a parabola of curvature 8 and at a rate of 0.3, a step multiplies the gradient by 1 - 2.4."""
     x, norms = 1.0, []

@@ -12,7 +12,7 @@ from gradwatch import Alert, Severity
 from gradwatch.rules import Dead, Vanishing
 from gradwatch.rules.base import StepRule
 from gradwatch.rules.dead import first_starved
-from gradwatch.rules.signal import BETWEEN, LOOKS, RISES, Signal
+from gradwatch.rules.signal import BETWEEN, LASTING, LOOKS, RISES, Signal
 from tests.histories import INF, NAN, history_of, layers, stats
 
 NORMS = [0.05, 0.1, 0.5, 1.0]
@@ -60,21 +60,24 @@ def test_it_is_over_when_they_differ_again() -> None:
         [seen(2 * BETWEEN)] * 16,  # enough
         [seen(1e-5 * RISES**i) for i in range(16)],  # on its way out
         [seen(0.5)] + [seen(1e-4)] * 15,  # what training did itself
-        [seen(1e-4, moved=1e-3)] * 16,  # by Adam it may find a way out
+        [seen(1e-4, moved=1e-3)] * (LASTING - 1) + [None] * 9,  # by Adam it may find a way out
+        [seen(1e-5 * 1.15**i, moved=1e-3) for i in range(16)],  # and is on it
         [seen(NAN)] * 16,
         [None] * 16,
     ],
-    ids=["enough", "rises", "falls", "moves", "unknown", "nobody looked"],
+    ids=["enough", "rises", "falls", "moves", "moves and rises", "unknown", "nobody looked"],
 )
 def test_what_is_no_fault(looks: list[dict[str, Any] | None]) -> None:
     assert check(Vanishing(), looks) == []
 
 
 def test_what_moves_has_time_but_not_for_ever() -> None:
-    moving = seen(1e-4, moved=1e-3)
-    found = check(Vanishing(), [*[moving] * 16, *[None] * 84, *[moving] * 4])
-    assert {(a.layer, a.severity) for a in found} == {("fc0", Severity.ERROR), ("fc1", Severity.ERROR)}
-    assert min(a.step for a in found) >= 100
+    found = check(Vanishing(), [seen(1e-4, moved=1e-3)] * 16)
+    told = LASTING - 1 + Vanishing().patience - 1
+    assert [(a.step, a.layer, a.severity) for a in found] == [
+        (told, "fc0", Severity.ERROR),
+        (told, "fc1", Severity.ERROR),
+    ]
 
 
 def test_what_the_data_have_in_common_is_no_fault() -> None:

@@ -1,0 +1,127 @@
+"""Unstable: large steps throw the gradient up again and again, and it does not come down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import check_number
+from gradwatch.records import Alert, BoolArray, Severity
+from gradwatch.rules.base import StepRule, is_shallow
+from gradwatch.rules.state import ModelState
+
+
+@dataclass
+class Unstable(StepRule):
+    """The total norm leaps for a single step and falls back, several times, while it is what it was at the start.
+
+    A step beyond the limit that the loss's curvature sets overshoots: the next gradient is far larger, and the one
+    after it is normal again, since the step after a large gradient leaves the steep place. A run that learns has such
+    leaps too, from single batches, where its gradient has come down (a few examples that are still wrong make all of
+    it), or where its steps are small. So the weights must be measured to move far, and the usual norm must not have
+    fallen. One leap is a :class:`~gradwatch.rules.Spike`, a rise that lasts is
+    :class:`~gradwatch.rules.Exploding`.
+
+    A step at which other layers have a gradient than before it or after it is no leap: networks may take turns. Nor is
+    a single layer judged, which may need large steps.
+
+    Args:
+        leaps: how many in the window.
+        factor: least ratio of a leap to the median total norm of the window.
+        steepness: least ratio of a leap to the step before it and to the step after it.
+        update: limit of ``|step| / |weights|`` over all layers, the last time that it was measured.
+        largest: the same of the largest step so far that was measured.
+        level: least ratio of that median to the one of the first steps.
+        window: steps looked at, and without leaps before it is told again.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> norms = [1.0] * 5 + [20.0, 1.0, 1.0, 1.0] * 3
+        >>> history = History()
+        >>> for step, norm in enumerate(norms):
+        ...     stats = History.from_grad_norms(fc=[norm], out=[norm]).latest
+        ...     history.append(replace(stats, step=step, total_update=0.02))
+        >>> for alert in Unstable().check(history):
+        ...     print(alert.step, alert.severity.name, alert.message)
+        14 ERROR by steps of 0.02 of the weights' size the total gradient norm leaps: 3 times in 15 steps beyond \
+5 times its usual 1.41, which is not coming down
+
+    Source: LeCun et al., Efficient BackProp, 1998: steps are stable up to 2 / curvature. Cohen et al., ICLR 2021 and
+    arXiv:2207.14484, for training at that limit by gradient descent and Adam. Bjorck et al., NeurIPS 2018, and Xiong
+    et al., ICML 2020: without normalisation it is met at lower learning rates.
+    """
+
+    name: ClassVar[str] = "unstable"
+
+    leaps: int = 3
+    # Healthy networks of docs/detection.md whose steps are that large have two at most.
+    factor: float = 5.0
+    # The total norm of a healthy run strays by a factor of 3.
+    steepness: float = 3.0
+    update: float = 4.5e-3
+    # Usual is 1e-3. Healthy networks with as many leaps mostly move by less than 4e-3, faulty ones by 5e-3 and more.
+    largest: float = 0.015
+    # Between 0.011, by which healthy stacked LSTMs of docs/detection.md leap as they wake up, and 0.018 of faulty ones.
+    level: float = 0.4
+    # What has learned a part has less: a converged run of docs/detection.md, with many leaps, a third.
+    window: int = 100
+
+    def __post_init__(self) -> None:
+        self._check_steps("leaps", at_least=1)
+        self._check_steps("window", at_least=2)
+        for argument in ("factor", "steepness"):
+            check_number(f"Unstable: {argument}", getattr(self, argument), above=1)
+        for argument in ("update", "largest", "level"):
+            check_number(f"Unstable: {argument}", getattr(self, argument), at_least=0)
+        super().__post_init__()
+
+    def reset(self) -> None:
+        super().reset()
+        self._state = self._remembered["state"] = ModelState(start=np.nan, update=0.0, largest=0.0, at=-1)
+
+    def _check_latest(self, history: History) -> list[Alert]:
+        stats, state, total = history.latest, self._state, history.total_norm
+        assert stats is not None
+        if not np.isnan(history.total_update[-1]):
+            state["update"] = history.total_update[-1]
+            state["largest"] = max(state["largest"], state["update"])
+        if np.isnan(state["start"]) and history.count >= FIRST:
+            state["start"] = np.median(total[:FIRST])
+        fell = len(total) > 2 and total[-1] <= total[-2] / self.steepness
+        far = state["update"] > self.update and state["largest"] > self.largest
+        if not fell or not far or is_shallow(stats):
+            return []
+        usual = float(np.median(total[-self.window :]))
+        leaps = np.count_nonzero(self._leaps(history, usual))
+        if leaps < self.leaps or not usual >= self.level * state["start"]:
+            return []
+        told = state["at"] >= 0 and history.count - state["at"] <= self.window
+        state["at"] = history.count
+        if told:
+            return []
+        steps = min(self.window, len(total))
+        message = (
+            f"by steps of {state['update']:.2g} of the weights' size the total gradient norm leaps: {leaps} times in "
+            f"{steps} steps beyond {self.factor:g} times its usual {usual:.3g}, which is not coming down"
+        )
+        return [Alert(stats.step, self.name, None, Severity.ERROR, float(leaps), float(self.leaps), message)]
+
+    def _leaps(self, history: History, usual: float) -> BoolArray:
+        """Which steps of the window, but the first and the last, are leaps."""
+        total, alive = history.total_norm[-self.window :], history.grad_norm[-self.window :] > 0
+        same = (alive[1:] == alive[:-1]).all(axis=1)
+        before, at, after = total[:-2], total[1:-1], total[2:]
+        steep = np.maximum(before, after) <= at / self.steepness
+        leaps: BoolArray = steep & np.isfinite(at) & (at / self.factor > usual) & same[1:] & same[:-1]
+        return leaps
+
+
+FIRST = 5
+"""Steps whose median norm is that of the start."""

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gradwatch import Alert, Severity
+from gradwatch.rules import Unstable
+from tests.histories import INF, NAN, Step, history_of, layers, stats
+
+RULE = Unstable()
+CALM, LEAP = [1.0] * 9, 3 * RULE.factor
+LEAPING = [*CALM, LEAP] * RULE.leaps + CALM
+TOLD = 10 * RULE.leaps
+"""The first normal step after the last of the leaps."""
+
+
+def check(norms: list[float], update: float | None = 2 * RULE.largest, **changes: Any) -> list[Alert]:
+    """Of two layers that share the total norm; the steps' size is measured once, early on."""
+    return run([layers([norm, norm]) for norm in norms], update, **changes)
+
+
+def run(steps: list[Step], update: float | None = 2 * RULE.largest, **changes: Any) -> list[Alert]:
+    found: list[Alert] = []
+    rule, history = Unstable(**changes), history_of([])
+    for number, step in enumerate(steps):
+        history.append(stats(number, step, total_update=update if number == 2 else None))
+        found += rule.check(history)
+    return found
+
+
+def test_leaps_by_large_steps_of_a_gradient_that_does_not_come_down() -> None:
+    (alert,) = check(LEAPING)
+    assert (alert.step, alert.layer, alert.severity) == (TOLD, None, Severity.ERROR)
+    assert (alert.value, alert.threshold) == (RULE.leaps, RULE.leaps)
+    assert "0.03 of the weights' size" in alert.message
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [
+        [*CALM, LEAP] * (RULE.leaps - 1) + CALM * 20,  # a bad batch or two
+        [*CALM, 0.9 * RULE.factor] * 10,  # noise
+        [10.0] * 5 + LEAPING,  # it has learned: the usual norm is a tenth of that of the start
+        [*CALM, LEAP, *[1.0] * RULE.window] * RULE.leaps,  # rare
+        [*CALM, *[LEAP] * 4] * RULE.leaps + CALM,  # rises that last
+        [1.5**i for i in range(12)] * RULE.leaps,  # and slow ones
+        [*CALM, INF] * 10,  # what a gradient scaler skips
+        [*CALM, NAN] * 10,
+        [1e308, 1e300] * 20,
+    ],
+    ids=["few", "low", "came down", "rare", "lasting", "slow", "inf", "nan", "huge"],
+)
+def test_other_leaps_are_no_fault(norms: list[float]) -> None:
+    assert check(norms) == []
+
+
+@pytest.mark.parametrize("update", [None, 0.0, 0.9 * RULE.update, 0.9 * RULE.largest, NAN])
+def test_what_moves_little_may_leap(update: float | None) -> None:
+    assert check(LEAPING, update) == []
+
+
+def test_the_size_of_the_steps_is_the_one_last_measured() -> None:
+    rule, history = Unstable(), history_of([])
+    for number, norm in enumerate(LEAPING):
+        history.append(stats(number, layers([norm, norm]), total_update={2: 0.1, 12: 1e-4}.get(number)))
+        assert rule.check(history) == []
+
+
+def test_networks_that_take_turns_do_not_leap() -> None:
+    """As one that is trained at every fifth step, and whose gradients are the larger ones."""
+    for idle in (None, 0.0):
+        turn = [layers([1.0, 1.0, idle])] * 4 + [layers([1.0, 1.0, LEAP])]
+        assert run(turn * 20) == []
+
+
+def test_a_single_layer_may_need_large_steps() -> None:
+    assert run([layers([norm]) for norm in LEAPING]) == []
+
+
+def test_it_is_told_again_after_a_rest() -> None:
+    assert [a.step for a in check(LEAPING * 5)] == [TOLD]
+    rest = [1.0] * 2 * RULE.window
+    assert [a.step for a in check(LEAPING + rest + LEAPING)] == [TOLD, len(LEAPING + rest) + TOLD]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"leaps": 0}, ValueError, r"Unstable: leaps"),
+        ({"window": 1}, ValueError, r"Unstable: window"),
+        ({"factor": 1.0}, ValueError, r"Unstable: factor"),
+        ({"steepness": 0.5}, ValueError, r"Unstable: steepness"),
+        ({"update": -1.0}, ValueError, r"Unstable: update"),
+        ({"level": "low"}, TypeError, r"Unstable: level"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Unstable(**arguments)
