@@ -51,7 +51,9 @@ def test_a_run_is_ended_by_a_signal(kind: str, how: signal.Signals, tmp_path: Pa
     behind = 0 if how == signal.SIGINT else KINDS[kind].behind + TOGETHER - 1
     written = [step for step, _ in KINDS[kind].read(tmp_path)]
     assert done - behind <= len(written) <= done + 1
-    assert_readable(kind, tmp_path, range(len(written)))
+    missing = {*range(max(written))} - {*written}
+    assert len(missing) <= (how == signal.SIGINT)  # the record during which Ctrl-C came, before those that waited
+    assert_readable(kind, tmp_path, sorted({*written}))
 
 
 class Interrupts:
