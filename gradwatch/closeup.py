@@ -19,6 +19,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.inputs import input_shares
+from gradwatch.last_output import LastOutput, wide
 from gradwatch.layers import Place, join, places
 from gradwatch.records import FloatArray, Layer
 
@@ -66,7 +67,7 @@ class CloseupStats(NamedTuple):
     given_nothing: FloatArray
     """float64 [L], share of the examples of which a layer is given nothing but zeros."""
     output_gradient: FloatArray
-    """float64 [L], beside ``time_ratio`` the L2 norm of the gradient with respect to what the model returned."""
+    """float64 [L], beside ``time_ratio`` the L2 norm of the gradient with respect to the last layer's output."""
 
 
 class Closeup:
@@ -87,10 +88,10 @@ class Closeup:
     cell are the time steps, until the first gradient arrives; calls that none arrives at do not count. NaN for fewer
     than 8 time steps, for a gradient that is 0 or not finite, and for bidirectional layers, whose two directions mix.
 
-    ``output_gradient`` is the L2 norm of the loss's gradient with respect to the tensors that the model returned. The
-    examples' gradients do not cancel there, and no weights scale them: it tells how far the outputs are from where the
-    loss wants them. A gradient scaler's scale is not divided out. NaN of layers without ``time_ratio``, of a loss whose
-    gradient has one size however far that is, as the mean absolute error's, and of a model that returns its loss.
+    ``output_gradient`` is the L2 norm of the loss's gradient with respect to the output of the layer nearest to the
+    loss, see :class:`~gradwatch.last_output.LastOutput`: it tells how far the outputs are from where the loss wants
+    them. A gradient scaler's scale is not divided out. NaN of layers without ``time_ratio``, and of a loss whose
+    gradient has one size however far that is, as the mean absolute error's.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
     called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
@@ -122,7 +123,7 @@ class Closeup:
         self._saturated: _Counts = {}
         self._norms: _Norms = {}
         self._shares: _Shares = {}
-        self._outputs: list[Tensor] = []
+        self._last_output = LastOutput()
         self._dtypes: set[torch.dtype] = set()
         self.half: bool | None = None
         """Whether a layer computed in float16 in the step last taken; None where none was looked at."""
@@ -150,8 +151,10 @@ class Closeup:
             if (module := reference()) is not None:
                 listen = partial(_listen, self._norms.setdefault(row, {}), order)
                 self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
-        if self._recurrent:
-            self._handles.append(model.register_forward_hook(_Hook(partial(_listen_to_output, self._outputs))))
+        for number, (reference, _) in enumerate([*self._recurrent, *self._given] if self._recurrent else ()):
+            if (module := reference()) is not None:
+                hear = partial(self._last_output.listen, number)
+                self._handles.append(module.register_forward_hook(_Hook(hear)))
         for reference, row in self._given:
             if (module := reference()) is not None:
                 weigh = partial(_weigh, self._shares.setdefault(row, []), self._dtypes)
@@ -159,7 +162,7 @@ class Closeup:
 
     def take(self) -> CloseupStats:
         """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
-        saturated, norms, shares, heard = self._saturated, self._norms, self._shares, self._outputs
+        saturated, norms, shares, last = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
         stats = CloseupStats(*np.full((len(CloseupStats._fields), self._layers), np.nan))
@@ -170,7 +173,7 @@ class Closeup:
             with contextlib.suppress(Exception):
                 found = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
                 stats.time_ratio[row], stats.time_gain[row] = found
-                stats.output_gradient[row] = joint_norm(torch.stack(heard).tolist()) if heard else np.nan
+                stats.output_gradient[row] = last.norm()
         for row, given in shares.items():
             with contextlib.suppress(Exception):
                 seen = _most_different(torch.stack(given).tolist()) if given else [np.nan] * 3
@@ -182,7 +185,8 @@ class Closeup:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._saturated, self._norms, self._shares, self._outputs, self._dtypes = {}, {}, {}, [], set()
+        self._saturated, self._norms, self._shares, self._dtypes = {}, {}, {}, set()
+        self._last_output = LastOutput()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -250,18 +254,6 @@ def time_ratio(norms: Sequence[float]) -> tuple[float, float]:
     return ratio, ratio ** (1 / max(largest - early, 1))
 
 
-def joint_norm(found: Sequence[Sequence[float]]) -> float:
-    """The L2 norm of several gradients, given the norm, the least and the largest magnitude of each.
-
-    >>> joint_norm([[3.0, 0.1, 0.7], [4.0, 0.5, 0.5]])
-    5.0
-    >>> joint_norm([[3.0, 0.5, 0.5], [4.0, 0.5, 0.5]])  # one size, whatever the error
-    nan
-    """
-    norms, least, largest = np.asarray(found, np.float64).T
-    return float("nan") if (least == largest).all() else float(np.sqrt(np.sum(norms * norms)))
-
-
 def step_norms(gradient: Tensor, time: int | None, batch_sizes: Sequence[int] | None = None) -> Tensor:
     """[T], the L2 norm of each time step, on the device.
 
@@ -273,7 +265,7 @@ def step_norms(gradient: Tensor, time: int | None, batch_sizes: Sequence[int] | 
     >>> step_norms(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), time=0).tolist()
     [5.0, 2.0]
     """
-    dtype = _wide(gradient)
+    dtype = wide(gradient)
     if batch_sizes is not None:
         return torch.stack(torch._foreach_norm(list(torch.split(gradient, list(batch_sizes))), 2, dtype))
     if time is None:
@@ -416,28 +408,6 @@ def _hear(
         return
     with contextlib.suppress(Exception), torch.no_grad():
         seen[call] = step_norms(gradient.detach(), time, batch_sizes)
-
-
-def _listen_to_output(seen: list[Tensor], module: nn.Module, args: Any, output: Any) -> None:
-    """As a forward hook of the model: listen for the gradients of what it returns."""
-    several = output.values() if isinstance(output, Mapping) else output
-    for value in [several] if isinstance(several, Tensor) else several:
-        if isinstance(value, Tensor) and value.requires_grad and value.ndim:  # no dimension: the loss itself
-            value.register_hook(partial(_hear_output, seen))  # type: ignore[no-untyped-call]
-
-
-def _hear_output(seen: list[Tensor], gradient: Tensor) -> None:
-    """As a hook of an output: the norm, the least and the largest magnitude of its gradient."""
-    if torch.compiler.is_compiling():
-        return
-    with contextlib.suppress(Exception), torch.no_grad():
-        size = gradient.detach().abs().to(_wide(gradient))
-        seen.append(torch.stack([torch.linalg.vector_norm(size), size.min(), size.max()]))
-
-
-def _wide(gradient: Tensor) -> torch.dtype:
-    """Squares of what has vanished underflow float32; MPS has nothing wider."""
-    return torch.float32 if gradient.device.type == "mps" else torch.float64
 
 
 def _drop_gradient(leaf: Tensor) -> None:

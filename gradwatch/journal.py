@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -27,12 +31,16 @@ TOGETHER = 8
 which the first of them fetches for the others (docs/benchmarks.md has what it saves)."""
 
 SHORT = 0.05
-"""Seconds up to which a step is short, so that no alert and no record of one comes more than 0.4 s late."""
+"""Seconds up to which a step is short: while training goes on, no alert or record of one comes more than 0.4 s late."""
 
 UNLIKE = 3.0
 """Change of the total norm, from one step to the next, by which a step is taken in without delay."""
 
 FAILED = object()
+
+_open: weakref.WeakSet[Journal] = weakref.WeakSet()
+_ends_with: set[int] = set()
+"""The processes at whose end every journal is flushed: a fork forgets what its parent had registered."""
 
 
 class _Sent(NamedTuple):
@@ -75,18 +83,19 @@ class Journal:
         self._last_clip: ClipRecord | None = None
         self._sent: deque[_Sent] = deque()
         self._sent_at, self._norm, self._at_once = 0.0, 0.0, False
+        self._owner = 0
+        self._belong_here()
 
     def send(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
         """Put one step into the queue."""
+        self._belong_here()
         self._sent.append(_Sent(arriving, probed, writes))
         now, norm = time.perf_counter(), arriving.total_norm
-        took_long = now - self._sent_at > SHORT
-        unlike = (
-            not self._norm / UNLIKE < norm < self._norm * UNLIKE
-        )  # also where it is NaN, as of what is not known yet
-        self._sent_at, self._norm = now, norm
+        like = self._norm / UNLIKE < norm < self._norm * UNLIKE  # not where it is NaN, as of what is not known yet
+        long = now - self._sent_at > SHORT
         hurries = not all(getattr(sink, "may_wait", False) for sink in self.sinks)
-        self._at_once |= took_long or unlike or arriving.looked_at or probed is not None or hurries
+        self._sent_at, self._norm = now, norm
+        self._at_once |= long or hurries or not like or arriving.looked_at or probed is not None
 
     def receive(self) -> None:
         """Take in what has arrived, where that is not to wait."""
@@ -94,14 +103,26 @@ class Journal:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Take in all that has arrived."""
-        while self._sent and self._sent[0].arriving.copy.ready():
-            self._take_next()
+        """Take in all that has arrived; nothing while a step is being taken in, by another thread or a sink's doing."""
+        self._belong_here()
+        if self._lock.acquire(blocking=False):
+            try:
+                while not self._taking and self._sent and self._sent[0].arriving.copy.ready():
+                    self._take_next()
+            finally:
+                self._lock.release()
 
     def flush(self) -> None:
-        """Take in every step, also those that are still on their way from the device."""
-        while self._sent:
-            self._take_next()
+        """Take in every step, also those that are still on their way from the device, whatever one of them raises."""
+        self._belong_here()
+        with self._lock, ExitStack() as stack:
+            for _ in range(0 if self._taking else len(self._sent)):
+                stack.callback(self._take_next)
+
+    def __del__(self) -> None:
+        """Nothing is lost where nobody closes the monitor."""
+        with suppress(Exception):
+            self.flush()
 
     def report(self) -> Report:
         """What is known of the steps taken in."""
@@ -143,10 +164,26 @@ class Journal:
             self._clip_log.load_state_dict(state["clip_log"])
         load_states(self.rules, state["rules"])
 
+    def _belong_here(self) -> None:
+        """What waits in a fork belongs to its parent; at the end of the process that it is in, a journal is flushed."""
+        here = os.getpid()
+        if here != self._owner:
+            self._owner = here
+            self._lock, self._taking = threading.RLock(), False
+            self._sent.clear()
+            _open.add(self)
+            if here not in _ends_with:
+                _ends_with.add(here)
+                atexit.register(_flush_all)
+
     def _take_next(self) -> None:
         part, consequence = "the record of a step", "this step is not recorded"
-        self._faults.run(part, consequence, self._record, *self._sent.popleft(), otherwise=None)
-        self._at_once = self._at_once and len(self._sent) > 0
+        self._taking = True
+        try:
+            self._faults.run(part, consequence, self._record, *self._sent.popleft(), otherwise=None)
+        finally:
+            self._taking = False
+            self._at_once = self._at_once and len(self._sent) > 0
 
     def _record(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
         stats, clip = arriving.read()
@@ -198,6 +235,12 @@ class Journal:
             elif isinstance(result, Diagnosis):
                 found.append(result)
         return tuple(sorted(found, key=lambda d: -d.confidence))
+
+
+def _flush_all() -> None:
+    for journal in list(_open):
+        with suppress(Exception):
+            journal.flush()
 
 
 def states(parts: Iterable[object]) -> dict[str, Any]:

@@ -1,13 +1,12 @@
-"""Monitor: owns the state and the order measure -> check -> clip -> diagnose -> write."""
+"""Monitor: which step is measured, looked at, probed and clipped, and when."""
 
 from __future__ import annotations
 
 import operator
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -159,8 +158,6 @@ class Monitor:
         self._sampled_period = -1
         self._recorded = 0
         self._journal = Journal(own_rules, causes, own_sinks, self._probes, self._faults)
-        # Where nobody closes it, nothing that was measured is lost when it goes, or when the program ends.
-        weakref.finalize(self, _flush, self._journal, os.getpid())
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -305,16 +302,13 @@ class Monitor:
         """Flush, close the sinks and remove what drives this monitor. May be called more than once."""
         if self.closed:
             return
-        with ExitStack() as stack:  # the sinks are closed, whatever raises with strict=True
+        with ExitStack() as stack:  # from the last to the first, whatever raises with strict=True
+            stack.callback(self._let_go)
             stack.callback(self._journal.close)
             stack.callback(self.flush)
             while self._on_close:
                 self._on_close.pop()()
             self.closed = True
-        self._given_refs, self._optimizer_refs, self._scaler = [], [], None
-        self._capture.close()
-        self._probes.switch_off()
-        self._capture = Capture(self._table, self._faults)
 
     def on_close(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called when the monitor is closed, as to remove hooks."""
@@ -361,6 +355,13 @@ class Monitor:
         self.flush()
         self._journal.load_state_dict(state)
         load_states([self._clip], state["clip"])
+
+    def _let_go(self) -> None:
+        """Keep nothing of the user's, and no hook on the model."""
+        self._given_refs, self._optimizer_refs, self._scaler = [], [], None
+        self._capture.close()
+        self._probes.switch_off()
+        self._capture = Capture(self._table, self._faults)
 
     def _scalings(self) -> list[amp.Scaling | None]:
         """What the scaler does to the gradients of each optimizer; one entry where none is known."""
@@ -434,13 +435,6 @@ class _Turn(NamedTuple):
     due: bool
     look: bool
     sample: bool
-
-
-def _flush(journal: Journal, owner: int) -> None:
-    """At the end, in the process that trained and not in a fork of it."""
-    if os.getpid() == owner:
-        with suppress(Exception):
-            journal.flush()
 
 
 def _convert(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:

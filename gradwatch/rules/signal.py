@@ -18,8 +18,8 @@ WITHIN = 1e-9
 LOOKS = 4
 """In a row, from the first, before it counts: one look is one batch."""
 
-LASTING = 12
-"""The same where the weights move: by then the share has grown more than tenfold in the healthy networks of
+LASTING = 10
+"""The same where the weights move: by then the share has grown more than sixfold in the healthy networks of
 docs/detection.md that begin below BETWEEN, as Adam finds their way out, and twofold at most in those of sigmoids."""
 
 RISES = 3.0

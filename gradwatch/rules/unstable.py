@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.records import Alert, BoolArray, Severity
 from gradwatch.rules.base import StepRule, is_shallow
@@ -92,8 +92,9 @@ class Unstable(StepRule):
         if not np.isnan(history.total_update[-1]):
             state["update"] = history.total_update[-1]
             state["largest"] = max(state["largest"], state["update"])
-        if np.isnan(state["start"]) and history.count >= FIRST:
-            state["start"] = np.median(total[:FIRST])
+        if np.isnan(state["start"]) and history.count <= EARLY:  # later it would be no start
+            finite = total[np.isfinite(total) & ~history.skipped]
+            state["start"] = np.median(finite[:FIRST]) if len(finite) >= FIRST else np.nan
         fell = len(total) > 2 and total[-1] <= total[-2] / self.steepness
         far = state["update"] > self.update and state["largest"] > self.largest
         if not fell or not far or is_shallow(stats):
@@ -124,4 +125,4 @@ class Unstable(StepRule):
 
 
 FIRST = 5
-"""Steps whose median norm is that of the start."""
+"""Steps that are finite and not skipped, whose median norm is that of the start."""

@@ -28,7 +28,8 @@ class UpdateRatio(LayerRule):
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.
         again: the same for the second of the first steps that exceeds it, in a network of at least four layers, where
-            the changes of all layers multiply, or with a recurrent layer, whose change multiplies at each time step.
+            the changes of all layers multiply, or with a recurrent layer that goes one way, whose change
+            multiplies at each time step.
         low: lower limit of each layer, 0 for none: a learning rate that warms up from zero is below any for a while.
         patience: measurements in a row before the alert.
         recovery: measurements in a row within the range before the episode is over.

@@ -1,4 +1,4 @@
-"""An event file that TensorBoard reads: one unbuffered write per event, so a killed run keeps every step.
+"""An event file that TensorBoard reads: one unbuffered write per event, so a killed run keeps all of them.
 
 TensorBoard's own writer works in a thread, which holds the interpreter for its checksums in pure Python (0.2 us a
 byte, most of what an event costs) and which a full disk kills for good. Writing in place is cheaper and simpler.

@@ -16,7 +16,7 @@ _START = b'{"verdict": "'
 
 
 class JSONL:
-    """Appends each report to a file as one line of JSON; every line is on disk at once, so a killed run loses nothing.
+    """Appends each report to a file as one line of JSON, which a run that is killed keeps.
 
     Non-finite numbers are written as the strings "nan", "inf" and "-inf", which every JSON reader takes. Every line is
     whole: what a full disk or a kill cut off is taken out, at once or when the file is continued. A process forked from

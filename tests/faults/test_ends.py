@@ -178,7 +178,16 @@ def interrupted(directory: Path, line: tuple[str, int] | None) -> list[tuple[str
     return lines
 
 
-KEEP_STATE = ("hooks.py", "monitor.py", "capture.py", "history.py", "alert_log.py", "appended_file.py", "event_file.py")
+KEEP_STATE = (
+    "hooks.py",
+    "monitor.py",
+    "capture.py",
+    "journal.py",
+    "history.py",
+    "alert_log.py",
+    "appended_file.py",
+    "event_file.py",
+)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},
-            {"histograms", "inputs"},
+            {"histograms", "inputs", "last_output"},
             {"sampled", "closeup", "readings"},
             {"leftover"},
             {"graph"},

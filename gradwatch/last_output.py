@@ -1,0 +1,80 @@
+"""The gradient at the output of the layer nearest to the loss, where it follows the training error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+MOST = 1 << 20
+"""Elements of which it is asked whether they have one size."""
+
+
+class LastOutput:
+    """Listens to the outputs of some modules in one step, and remembers the one whose gradient comes first.
+
+    A backward pass begins at the loss, so that is the last layer, whatever follows it without weights and whoever calls
+    it. There the gradients of examples do not cancel and no weights scale them: p - y of a cross entropy, the error
+    itself of squares.
+
+    Example:
+        >>> net, last = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 2)), LastOutput()
+        >>> for number, module in enumerate(net):
+        ...     handle = module.register_forward_hook(partial(last.listen, number))
+        >>> (net(torch.ones(3, 1)) * torch.tensor([3.0, 4.0])).sum().backward()
+        >>> round(last.norm() ** 2)  # 3 * (9 + 16)
+        75
+    """
+
+    def __init__(self) -> None:
+        self._heard: dict[int, list[Tensor]] = {}
+
+    def listen(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
+        """As a forward hook of the module of this number; of several outputs the first counts."""
+        value = output[0] if isinstance(output, tuple) else output
+        value = value.data if isinstance(value, PackedSequence) else value
+        if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf:
+            value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
+
+    def _hear(self, number: int, gradient: Tensor) -> None:
+        """As a hook of an output."""
+        if torch.compiler.is_compiling() or (self._heard and number not in self._heard):
+            return
+        with contextlib.suppress(Exception), torch.no_grad():
+            norm = torch.linalg.vector_norm(gradient, dtype=wide(gradient))
+            size = gradient.detach().reshape(-1)[:MOST].abs()
+            alike = torch.count_nonzero(size == size.max()) / torch.count_nonzero(size)
+            self._heard.setdefault(number, []).append(torch.stack([norm, alike.to(norm)]))
+
+    def norm(self) -> float:
+        """L2 norm over all calls, from the device it is on; NaN where there was none, and where it tells nothing."""
+        return joint_norm([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
+
+
+def joint_norm(found: Sequence[Sequence[float]]) -> float:
+    """The L2 norm of several gradients, given of each its norm and how many of its elements have the largest size.
+
+    Where that is most of them, the gradient has one size however far the outputs are off, as the mean absolute error's.
+
+    >>> joint_norm([[3.0, 0.1], [4.0, 1.0]])
+    5.0
+    >>> joint_norm([[3.0, 1.0], [4.0, 0.6]])
+    nan
+    """
+    norms, alike = np.asarray(found, np.float64).reshape(-1, 2).T
+    return float(np.linalg.norm(norms)) if (alike <= ONE_SIZE).any() else float("nan")
+
+
+ONE_SIZE = 0.5
+"""Share of the elements that is most of them."""
+
+
+def wide(gradient: Tensor) -> torch.dtype:
+    """Squares of what has vanished underflow float32; MPS has nothing wider."""
+    return torch.float32 if gradient.device.type == "mps" else torch.float64

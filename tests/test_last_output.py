@@ -1,0 +1,114 @@
+"""LastOutput against the gradient that autograd gives for the outputs of the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from gradwatch.last_output import LastOutput
+from tests.tensors import normal
+
+
+def heard(model: nn.Module, step: Callable[[], Any]) -> float:
+    """What a LastOutput tells of one step, listening to every layer of ``model``."""
+    last, layers = LastOutput(), [m for m in model.modules() if isinstance(m, (nn.Linear, nn.LSTM, nn.RNNCell))]
+    handles = [m.register_forward_hook(partial(last.listen, i)) for i, m in enumerate(layers)]
+    step()
+    for handle in handles:
+        handle.remove()
+    return last.norm()
+
+
+class Net(nn.Module):
+    """Layers in another order than they are called in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.body = nn.Linear(6, 4), nn.Linear(5, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.tanh(self.body(x)))
+        return y
+
+
+X, LABELS = normal(8, 5), torch.arange(8) % 4
+SOFTMAX_ERROR = float((torch.softmax(Net()(X).detach(), 1) - F.one_hot(LABELS, 4)).div(8).norm())
+
+
+def one_by_one(net: Net) -> Tensor:
+    losses = [F.cross_entropy(net(X[i : i + 1]), LABELS[i : i + 1]) for i in range(8)]
+    return torch.stack(losses).mean()
+
+
+STEPS: dict[str, Callable[[Net], Tensor]] = {
+    "cross entropy": lambda net: F.cross_entropy(net(X), LABELS),
+    "log_softmax and NLL": lambda net: F.nll_loss(F.log_softmax(net(X), 1), LABELS),
+    "its layers called by the loop": lambda net: F.cross_entropy(net.head(net.body(X).tanh()), LABELS),
+    "changed in place": lambda net: F.cross_entropy(net(X).mul_(1.0), LABELS),
+    "one example after the other": one_by_one,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_whoever_calls_the_last_layer_and_whatever_follows_it(name: str) -> None:
+    net = Net()
+    assert heard(net, lambda: STEPS[name](net).backward()) == pytest.approx(SOFTMAX_ERROR, rel=1e-5)
+
+
+def test_of_a_recurrent_layer_without_a_head() -> None:
+    net, x, target = nn.LSTM(3, 4), normal(7, 2, 3), normal(7, 2, 4)
+    with torch.no_grad():
+        error = 2 * (net(x)[0] - target) / target.numel()
+    assert heard(net, lambda: F.mse_loss(net(x)[0], target).backward()) == pytest.approx(float(error.norm()), rel=1e-5)
+
+
+ONE_SIZE: dict[str, Callable[[Net], Any]] = {
+    "mean absolute error": lambda net: F.l1_loss(net(X), torch.full((8, 4), 9.0)).backward(),
+    "of some outputs": lambda net: F.l1_loss(net(X)[:, 1], torch.full((8,), 9.0)).backward(),
+    "a Huber loss of large errors": lambda net: F.smooth_l1_loss(net(X), torch.full((8, 4), 9.0)).backward(),
+    "nothing": lambda net: (0.0 * net(X)).sum().backward(),
+    "no backward pass": lambda net: net(X),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SIZE)
+def test_nothing_where_the_gradient_does_not_follow_the_error(name: str) -> None:
+    net = Net()
+    assert torch.isnan(torch.tensor(heard(net, lambda: ONE_SIZE[name](net))))
+
+
+def test_half_precision_and_many_elements() -> None:
+    net = nn.Linear(2, 3000).bfloat16()
+    x = normal(500, 2).bfloat16()
+    with torch.no_grad():
+        expected = float((2 * net(x).double()).norm())
+    assert heard(net, lambda: net(x).square().sum().backward()) == pytest.approx(expected, rel=1e-2)
+
+
+class Leaves(nn.Module):
+    """Hands a parameter on as it is, and gives its outputs one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.scale = nn.Linear(5, 4), nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Iterator[Tensor]:
+        yield self.fc(x)
+        yield self.scale
+
+
+def test_a_generator_is_left_alone_and_no_parameter_keeps_a_hook() -> None:
+    net = Leaves()
+    last = LastOutput()
+    net.register_forward_hook(partial(last.listen, 0))
+    outputs = list(net(X))
+    assert len(outputs) == 2
+    last.listen(1, net, (), net.scale)
+    assert not net.scale._backward_hooks
