@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
@@ -11,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradwatch.alert_log import AlertLog
@@ -174,7 +174,7 @@ class Journal:
             _open.add(self)
             if here not in _ends_with:
                 _ends_with.add(here)
-                atexit.register(_flush_all)
+                util.Finalize(None, _flush_all, exitpriority=0)  # atexit knows no processes of multiprocessing
 
     def _take_next(self) -> None:
         part, consequence = "the record of a step", "this step is not recorded"

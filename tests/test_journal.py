@@ -4,6 +4,8 @@ import gc
 import subprocess
 import sys
 import textwrap
+import threading
+import weakref
 
 import pytest
 import torch
@@ -219,6 +221,95 @@ def test_a_program_that_ends_loses_nothing(tmp_path):
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(file)], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr.strip()) == (1, "as when an error ends it")
     assert sum('"step"' in line for line in file.read_text().splitlines()) == 20
+
+
+def test_a_monitor_that_its_own_sink_refers_to_is_let_go(clock):
+    class Trainer:
+        def __init__(self) -> None:
+            self.model = nn.Linear(2, 1)
+            self.monitor = gw.Monitor(self.model, sinks=[gw.sinks.Callback(self.told)])
+
+        def told(self, report) -> None:
+            """What a trainer does with it."""
+
+    trainer = Trainer()
+    trainer.monitor.step()
+    gone = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_sink_that_looks_back_changes_no_order(clock):
+    class Curious(Patient):
+        monitor = None
+
+        def write(self, report) -> None:
+            super().write(report)
+            self.seen = len(self.monitor.history), len(self.monitor.alerts)
+
+    curious = Curious()
+    run = Run()
+    run.monitor._journal.sinks.insert(0, curious)
+    curious.monitor = run.monitor
+    run.steps(*[1.0] * (FIRST_STEPS + TOGETHER))
+    assert run.written == list(range(FIRST_STEPS + TOGETHER))
+    assert curious.seen == (FIRST_STEPS + TOGETHER, 0)
+
+
+def test_another_thread_may_look():
+    run, done = Run(), threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            len(run.monitor.history)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    run.steps(*[1.0] * 500)
+    done.set()
+    thread.join()
+    run.monitor.close()
+    assert run.written == list(range(500))
+    assert run.monitor.history.steps.tolist() == list(range(500))
+
+
+def test_what_a_sink_raises_leaves_nothing_behind(clock):
+    class Full(Patient):
+        def write(self, report) -> None:
+            if report.stats.step == FIRST_STEPS + 1:
+                raise OSError("disk full")
+            super().write(report)
+
+    run = Run(Full())
+    run.steps(*[1.0] * (FIRST_STEPS + 4))
+    run.monitor.probe()
+    with pytest.raises(OSError, match="disk full"):
+        run.monitor.close()
+    assert run.written == list(range(FIRST_STEPS + 4))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in run.model.modules())
+
+
+@posix
+def test_a_process_of_its_own_loses_nothing_either(tmp_path):
+    program = """
+        import multiprocessing, sys, torch, gradwatch as gw
+        def train(path):
+            model = torch.nn.Linear(2, 1)
+            monitor = gw.Monitor(model, sinks=[gw.sinks.JSONL(path)])
+            for p in model.parameters():
+                p.grad = torch.ones_like(p)
+            for _ in range(20):
+                monitor.step()
+            globals()["kept"] = monitor
+        train(sys.argv[1])
+        child = multiprocessing.get_context("fork").Process(target=train, args=(sys.argv[2],))
+        child.start()
+        child.join()
+    """
+    files = [tmp_path / "parent", tmp_path / "child"]
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), *map(str, files)], check=True)
+    assert [len(file.read_text().splitlines()) for file in files] == [20, 20]
 
 
 @posix

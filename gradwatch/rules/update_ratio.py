@@ -58,9 +58,8 @@ class UpdateRatio(LayerRule):
     grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
 
-    high: PerLayer = 0.5
-    # Twice what the first steps of healthy runs in docs/detection.md reach; half of the weights' size forgets what
-    # they were initialised to.
+    high: PerLayer = 0.6
+    # Half of the weights' size is what RMSprop and Adagrad may begin with; more forgets what they were initialised to.
     again: PerLayer = 0.15
     # The first steps of healthy networks of that kind in docs/detection.md stay below 0.1, or one of them is 0.12.
     low: PerLayer = 0.0

@@ -71,8 +71,8 @@ class VanishingInTime(LayerRule):
     fresh_gain: PerLayer = 0.5
     # As PyTorch makes them, a gate keeps sigmoid(0) = 0.5 of an LSTM's or GRU's state, and uniform weights of an RNN
     # have a spectral radius of 1 / sqrt(3) = 0.58.
-    nothing: float = 0.85
-    # Of squared error and cross entropy alike: what learns nothing stays above 0.9 in docs/detection.md, what the late
+    nothing: float = 0.9
+    # Of squared error and cross entropy alike: what learns nothing stays above it in docs/detection.md, what the late
     # time steps suffice for falls below 0.7 in a hundred steps.
     little: float = 0.7
     # Less than half of the squared error has gone: 0.7 is sqrt(0.5).
@@ -146,5 +146,5 @@ class VanishingInTime(LayerRule):
 FIRST = 3
 """Looks at the start of the run over which the largest gradient of the outputs is taken."""
 
-BEYOND = 1.25
+BEYOND = 1.1
 """What exceeds the first ones by more is no error that stayed what it was."""

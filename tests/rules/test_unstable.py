@@ -9,7 +9,7 @@ from gradwatch.rules import Unstable
 from tests.histories import INF, NAN, Step, history_of, layers, stats
 
 RULE = Unstable()
-CALM, LEAP = [1.0] * 9, 3 * RULE.factor
+CALM, LEAP = [1.0] * 9, 1.1 * RULE.largest_factor
 LEAPING = [*CALM, LEAP] * RULE.leaps + CALM
 TOLD = 10 * RULE.leaps
 """The first normal step after the last of the leaps."""
@@ -41,6 +41,8 @@ def test_leaps_by_large_steps_of_a_gradient_that_does_not_come_down() -> None:
     [
         [*CALM, LEAP] * (RULE.leaps - 1) + CALM * 20,  # a bad batch or two
         [*CALM, 0.9 * RULE.factor] * 10,  # noise
+        [*CALM, 0.9 * RULE.largest_factor] * 10,  # a batch with a rare class
+        [*CALM, LEAP, 0.1] * 10,  # as far below as above: small batches
         [10.0] * 5 + LEAPING,  # it has learned: the usual norm is a tenth of that of the start
         [*CALM, LEAP, *[1.0] * RULE.window] * RULE.leaps,  # rare
         [*CALM, *[LEAP] * 4] * RULE.leaps + CALM,  # rises that last
@@ -49,10 +51,36 @@ def test_leaps_by_large_steps_of_a_gradient_that_does_not_come_down() -> None:
         [*CALM, NAN] * 10,
         [1e308, 1e300] * 20,
     ],
-    ids=["few", "low", "came down", "rare", "lasting", "slow", "inf", "nan", "huge"],
+    ids=[
+        "few",
+        "low",
+        "none very large",
+        "on both sides",
+        "came down",
+        "rare",
+        "lasting",
+        "slow",
+        "inf",
+        "nan",
+        "huge",
+    ],
 )
 def test_other_leaps_are_no_fault(norms: list[float]) -> None:
     assert check(norms) == []
+
+
+@pytest.mark.parametrize("first", [[INF] * 3, [NAN], []], ids=["a scaler finds its scale", "NaN", "none"])
+def test_the_start_is_that_of_finite_steps(first: list[float]) -> None:
+    assert [alert.step - len(first) for alert in check([*first, *LEAPING])] == [TOLD]
+
+
+def test_where_the_start_was_not_seen_nothing_is_told() -> None:
+    history, rule = history_of([]), Unstable()
+    for number, norm in enumerate([100.0] * 30 + LEAPING):
+        history.append(stats(number, layers([norm, norm]), total_update=2 * RULE.largest))
+        if number >= 30:  # as after a state without this rule was loaded
+            rule._seen = history.count - 1
+            assert list(rule.check(history)) == []
 
 
 @pytest.mark.parametrize("update", [None, 0.0, 0.9 * RULE.update, 0.9 * RULE.largest, NAN])
