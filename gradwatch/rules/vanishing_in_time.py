@@ -24,7 +24,9 @@ class VanishingInTime(LayerRule):
     first only what forgets faster than that counts. Later it counts where nothing has been learned: a forecast from the
     last few values does well without the early ones. That shows in the loss's gradient with respect to the outputs,
     which falls with the training error. Of a layer that forgets faster than a fresh one it counts also where little has
-    been learned, as what the late time steps alone can tell; and one look tells it, where the first were no better.
+    been learned, as what the late time steps alone can tell; and one look tells it, where the first were no better. A
+    task that is mostly noise is told as well: nothing in a network says that there was no more to learn. Where the
+    loss's gradient has one size, as the mean absolute error's, only the first steps are judged.
 
     Args:
         first_ratio: limit of the largest gradient among the early time steps, relative to the largest of all, at the
