@@ -119,6 +119,11 @@ class Journal:
             for _ in range(0 if self._taking else len(self._sent)):
                 stack.callback(self._take_next)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, which has a lock of its own, and nothing that waits."""
+        kept = {key: value for key, value in vars(self).items() if key != "_lock"}
+        return {**kept, "_sent": deque(), "_owner": 0}
+
     def __del__(self) -> None:
         """Nothing is lost where nobody closes the monitor."""
         with suppress(Exception):

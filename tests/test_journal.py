@@ -1,5 +1,6 @@
 """When the Journal takes steps in: short ones together, the others at once, and in any case all of them."""
 
+import copy
 import gc
 import subprocess
 import sys
@@ -255,6 +256,16 @@ def test_a_sink_that_looks_back_changes_no_order(clock):
     run.steps(*[1.0] * (FIRST_STEPS + TOGETHER))
     assert run.written == list(range(FIRST_STEPS + TOGETHER))
     assert curious.seen == (FIRST_STEPS + TOGETHER, 0)
+
+
+def test_a_copy_of_a_model_that_holds_its_monitor_goes_on_by_itself(run):
+    run.steps(1.0, 1.0)
+    run.model.monitor = run.monitor
+    copied = copy.deepcopy(run.model)
+    copied.monitor.step()
+    assert len(run.written) == FIRST_STEPS
+    assert len(run.monitor.history) == FIRST_STEPS + 2
+    assert len(copied.monitor.history) == FIRST_STEPS + 1
 
 
 def test_another_thread_may_look():
