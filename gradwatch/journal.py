@@ -83,7 +83,7 @@ class Journal:
         self._last_clip: ClipRecord | None = None
         self._sent: deque[_Sent] = deque()
         self._sent_at, self._norm, self._at_once = 0.0, 0.0, False
-        self._owner = 0
+        self._owner = self._taken_by = 0
         self._belong_here()
 
     def send(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
@@ -105,18 +105,21 @@ class Journal:
     def catch_up(self) -> None:
         """Take in all that has arrived; nothing while a step is being taken in, by another thread or a sink's doing."""
         self._belong_here()
-        if self._lock.acquire(blocking=False):
-            try:
-                while not self._taking and self._sent and self._sent[0].arriving.copy.ready():
-                    self._take_next()
-            finally:
-                self._lock.release()
+        if self._lock.locked():
+            return
+        with self._lock:
+            self._taken_by = threading.get_ident()
+            while self._sent and self._sent[0].arriving.copy.ready():
+                self._take_next()
 
     def flush(self) -> None:
         """Take in every step, also those that are still on their way from the device, whatever one of them raises."""
         self._belong_here()
+        if self._lock.locked() and self._taken_by == threading.get_ident():
+            return  # a sink's doing, while a step is being taken in
         with self._lock, ExitStack() as stack:
-            for _ in range(0 if self._taking else len(self._sent)):
+            self._taken_by = threading.get_ident()
+            for _ in range(len(self._sent)):
                 stack.callback(self._take_next)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -173,22 +176,19 @@ class Journal:
         """What waits in a fork belongs to its parent; at the end of the process that it is in, a journal is flushed."""
         here = os.getpid()
         if here != self._owner:
-            self._owner = here
-            self._lock, self._taking = threading.RLock(), False
+            self._lock = threading.Lock()
             self._sent.clear()
             _open.add(self)
             if here not in _ends_with:
                 _ends_with.add(here)
                 util.Finalize(None, _flush_all, exitpriority=0)  # atexit knows no processes of multiprocessing
+            self._owner = here
 
     def _take_next(self) -> None:
         part, consequence = "the record of a step", "this step is not recorded"
-        self._taking = True
-        try:
-            self._faults.run(part, consequence, self._record, *self._sent.popleft(), otherwise=None)
-        finally:
-            self._taking = False
-            self._at_once = self._at_once and len(self._sent) > 0
+        sent = self._sent.popleft()
+        self._at_once = self._at_once and len(self._sent) > 0
+        self._faults.run(part, consequence, self._record, *sent, otherwise=None)
 
     def _record(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
         stats, clip = arriving.read()
