@@ -21,6 +21,7 @@ def measure(layers: int, steps: int, directory: Path) -> dict[str, float]:
     sizes = [0]
     for _ in range(steps):
         monitor.step()
+        monitor.flush()  # short steps wait for each other
         sizes.append(sum(file.stat().st_size for file in directory.iterdir()))
     monitor.close()
     written = sum(file.stat().st_size for file in directory.iterdir())  # with the last verdict
