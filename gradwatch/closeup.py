@@ -162,18 +162,19 @@ class Closeup:
 
     def take(self) -> CloseupStats:
         """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
-        saturated, norms, shares, last = self._saturated, self._norms, self._shares, self._last_output
+        saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
         stats = CloseupStats(*np.full((len(CloseupStats._fields), self._layers), np.nan))
         for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):
                 stats.saturated[row] = int(flat) / outputs
+        with contextlib.suppress(Exception):
+            stats.output_gradient[list(norms)] = last_output.norm()
         for row, calls in norms.items():
             with contextlib.suppress(Exception):
                 found = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])
                 stats.time_ratio[row], stats.time_gain[row] = found
-                stats.output_gradient[row] = last.norm()
         for row, given in shares.items():
             with contextlib.suppress(Exception):
                 seen = _most_different(torch.stack(given).tolist()) if given else [np.nan] * 3

@@ -92,6 +92,23 @@ def test_half_precision_and_many_elements() -> None:
     assert heard(net, lambda: net(x).square().sum().backward()) == pytest.approx(expected, rel=1e-2)
 
 
+@pytest.mark.parametrize("worst", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_gradient_that_is_not_finite_is_told_as_it_is(worst: float, dtype: torch.dtype) -> None:
+    net, weights = nn.Linear(5, 4).to(dtype), torch.arange(32.0).view(8, 4).to(dtype)
+    weights[3, 1] = worst
+    found = heard(net, lambda: (net(X.to(dtype)) * weights).sum().backward())
+    assert torch.equal(torch.tensor(found).isnan(), torch.tensor(worst).isnan())
+    assert found == worst or worst != worst
+
+
+def test_nothing_of_an_empty_batch_or_a_frozen_layer() -> None:
+    net = nn.Linear(5, 4)
+    assert torch.isnan(torch.tensor(heard(net, lambda: net(X[:0]).sum().backward())))
+    net.requires_grad_(False)
+    assert torch.isnan(torch.tensor(heard(net, lambda: net(X).sum())))
+
+
 class Leaves(nn.Module):
     """Hands a parameter on as it is, and gives its outputs one by one."""
 

@@ -68,10 +68,10 @@ class Unstable(StepRule):
     factor: float = 5.0
     # The total norm of a healthy run strays by a factor of 3.
     largest_factor: float = 20.0
-    # Small batches and rare classes make leaps of 6 to 20, single outliers more, but seldom three.
+    # Small batches and rare classes make smaller leaps; single outliers larger ones, but seldom three.
     steepness: float = 3.0
     below: float = 0.05
-    # Of the faulty runs of docs/detection.md most have no such step, of healthy runs with small batches 10 to 30% are.
+    # Of the faulty runs of docs/detection.md most have no such step; where batches are small there are many.
     update: float = 4.5e-3
     # Usual is 1e-3. Healthy networks with as many leaps mostly move by less than 4e-3, faulty ones by 5e-3 and more.
     largest: float = 0.015
