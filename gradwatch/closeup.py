@@ -66,8 +66,8 @@ class CloseupStats(NamedTuple):
     """float64 [L], of a linear layer that is given a sequence, share that differs from place to place within one."""
     given_nothing: FloatArray
     """float64 [L], share of the examples of which a layer is given nothing but zeros."""
-    output_gradient: FloatArray
-    """float64 [L], beside ``time_ratio`` the L2 norm of the gradient with respect to the last layer's output."""
+    output_gradient: float
+    """L2 norm of the gradient with respect to the last layer's output."""
 
 
 class Closeup:
@@ -90,8 +90,8 @@ class Closeup:
 
     ``output_gradient`` is the L2 norm of the loss's gradient with respect to the output of the layer nearest to the
     loss, see :class:`~gradwatch.last_output.LastOutput`: it tells how far the outputs are from where the loss wants
-    them. A gradient scaler's scale is not divided out. NaN of layers without ``time_ratio``, and of a loss whose
-    gradient has one size however far that is, as the mean absolute error's.
+    them. A gradient scaler's scale is not divided out. NaN for a loss whose gradient has one size however far that is,
+    as the mean absolute error's.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
     called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
@@ -151,7 +151,7 @@ class Closeup:
             if (module := reference()) is not None:
                 listen = partial(_listen, self._norms.setdefault(row, {}), order)
                 self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
-        for number, (reference, _) in enumerate([*self._recurrent, *self._given] if self._recurrent else ()):
+        for number, (reference, _) in enumerate([*self._recurrent, *self._given]):
             if (module := reference()) is not None:
                 hear = partial(self._last_output.listen, number)
                 self._handles.append(module.register_forward_hook(_Hook(hear)))
@@ -165,12 +165,14 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        stats = CloseupStats(*np.full((len(CloseupStats._fields), self._layers), np.nan))
+        output_gradient = np.nan
+        with contextlib.suppress(Exception):
+            output_gradient = last_output.norm()
+        of_layers = np.full((len(CloseupStats._fields) - 1, self._layers), np.nan)
+        stats = CloseupStats(*of_layers, output_gradient)  # type: ignore[call-arg]
         for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):
                 stats.saturated[row] = int(flat) / outputs
-        with contextlib.suppress(Exception):
-            stats.output_gradient[list(norms)] = last_output.norm()
         for row, calls in norms.items():
             with contextlib.suppress(Exception):
                 found = time_ratio([n for i in sorted(calls) for n in calls[i].tolist()])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch.patterns import check_whole_number
+from gradwatch.progress import Progress
 from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats
 
 EARLY = 20
@@ -45,6 +46,7 @@ class History:
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
         self.half = False
         """Whether gradients were computed in float16, as far as is known."""
+        self.progress = Progress()
         self._start, self._end = 0, 0
         self._allocate((), 0)
 
@@ -132,6 +134,8 @@ class History:
         self.latest = stats
         if stats.half is not None:
             self.half = stats.half
+        if stats.output_gradient is not None:
+            self.progress.look(stats, early=self.count <= EARLY)
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
 
@@ -172,6 +176,7 @@ class History:
             "skipped": self.skipped.copy(),
             "update_ratio": self.update_ratio.copy(),
             "half": self.half,
+            "progress": self.progress.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -186,6 +191,9 @@ class History:
         self.first = None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
         self.half = bool(state.get("half", False))
+        self.progress = Progress()
+        if "progress" in state:  # an older version knew nothing of it
+            self.progress.load_state_dict(state["progress"])
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:

@@ -88,8 +88,8 @@ class StepStats:
         time_ratio: float64 [L], of a recurrent layer the gradient that reaches the first quarter of the time steps,
             relative to the largest at any; NaN of others.
         time_gain: float64 [L], the same per time step between the two.
-        output_gradient: float64 [L], where there is a time_ratio, L2 norm of the gradient with respect to the output of
-            the layer nearest to the loss, over all examples: it falls with the training error; NaN of others.
+        output_gradient: L2 norm of the gradient with respect to the output of the layer nearest to the loss, over all
+            examples: it falls with the training error. NaN where that is not known.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
@@ -125,7 +125,7 @@ class StepStats:
     variation: FloatArray | None = None
     variation_within: FloatArray | None = None
     given_nothing: FloatArray | None = None
-    output_gradient: FloatArray | None = None
+    output_gradient: float | None = None
     half: bool | None = None
     trained: BoolArray | None = None
     not_zeroed: bool | None = None

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch import History, StepStats
+from gradwatch import Alert, History, StepStats
+from gradwatch.rules import Rule
 
 Step = Mapping[str, float | None]
 Run = list[Step]
@@ -34,6 +35,40 @@ def history_of(run: Iterable[Step | StepStats], window: int = 512) -> History:
     return history
 
 
+def told_by(rule: Rule, run: Iterable[StepStats]) -> list[Alert]:
+    """The alerts of ``rule``, asked after each step."""
+    history, found = History(), []
+    for step in run:
+        history.append(step)
+        found += rule.check(history)
+    return found
+
+
+LOOK = 25
+"""A step after the first ones."""
+
+
+def slow(
+    step: Step,
+    left: float,
+    start: Mapping[str, Any] | None = None,
+    later: Mapping[str, Any] | None = None,
+    first: Step | None = None,
+) -> list[StepStats]:
+    """Equal steps, of which a close look at LOOK tells that this share of the outputs' first error is left.
+
+    Args:
+        step: of each.
+        left: NaN where that is not known.
+        start: what close looks at the first steps tell besides.
+        later: what the one at LOOK tells besides.
+        first: the first step, where it is another one.
+    """
+    early = [stats(i, step if i else first or step, output_gradient=2.0, **(start or {})) for i in range(16)]
+    late = stats(LOOK, step, output_gradient=2.0 * left, **(later or {}))
+    return [*early, *(stats(i, step) for i in range(16, LOOK)), late]
+
+
 def layers(norms: Iterable[float | None]) -> Step:
     return {f"fc{i}": norm for i, norm in enumerate(norms)}
 
@@ -50,7 +85,6 @@ SEEN: dict[str, list[float]] = {
     "variation": [NAN, 0.0, 1e-14, 1e-4, 0.1, 1.0, INF],
     "variation_within": [NAN, 0.0, 1e-14, 1e-4, 0.1, 1.0, INF],
     "given_nothing": [NAN, 0.0, 0.5, 0.9, 1.0],
-    "output_gradient": [NAN, 0.0, 1e-300, 0.5, 0.6, 1.0, INF],
     "max_abs": [0.0, 5e-324, 1e-8, 1e-5, 1.0, 1e308],
     "zero_fraction": [0.0, 0.3, 1.0],
 }
@@ -61,6 +95,7 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     """What a close look at a step may tell, any part of it missing at random."""
     found: dict[str, Any] = {name: rng.choice(values, width) for name, values in SEEN.items()}
     found["total_update"] = float(rng.choice([NAN, 0.0, 1e-3, 0.4, 0.6, 5.0, INF]))
+    found["output_gradient"] = float(rng.choice([NAN, 0.0, 1e-300, 0.5, 0.6, 1.0, INF]))
     found["half"] = bool(rng.random() < 0.5)
     found["not_zeroed"] = bool(rng.random() < 0.5)
     found["trained"] = rng.random(width) < 0.5

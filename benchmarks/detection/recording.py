@@ -79,7 +79,7 @@ class Recording:
         variation: [C, L] likewise.
         variation_within: [C, L] likewise.
         given_nothing: [C, L] likewise.
-        output_gradient: [C, L] likewise.
+        output_gradient: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
         trained: [C, P] whether the parameter requires a gradient.

@@ -237,6 +237,11 @@ def is_shallow(stats: StepStats) -> bool:
     return int(np.count_nonzero(stats.has_grad)) < 2
 
 
+def goes_through_time(stats: StepStats) -> bool:
+    """Whether a layer is applied at one time step after the other: unrolled, it is a deep network."""
+    return stats.time_ratio is not None and not np.isnan(stats.time_ratio).all()
+
+
 def some_of(names: Sequence[str]) -> str:
     """A few names, and how many more there are.
 

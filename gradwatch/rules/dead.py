@@ -33,6 +33,7 @@ class Dead(LayerRule):
         recovery: steps in a row with a gradient before the episode is over.
         warmup: steps at the start that are not judged: branches initialised to zero come alive there.
         nothing: limit of the share of the examples that give a layer nothing, for ``patience`` looks in a row.
+        some: the same in a network that has learned nothing (:class:`~gradwatch.progress.Progress`).
 
     Raises:
         ValueError: when an argument is out of range.
@@ -57,8 +58,11 @@ class Dead(LayerRule):
     nothing: float = 0.8
     # In healthy networks of docs/detection.md every example gives every layer something, even where 95% is zero.
 
+    some: float = 0.25
+
     def __post_init__(self) -> None:
-        check_number("Dead: nothing", self.nothing, above=0, at_most=1)
+        for argument in ("nothing", "some"):
+            check_number(f"Dead: {argument}", getattr(self, argument), above=0, at_most=1)
         self._check_steps("isolated_patience", at_least=1)
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
@@ -101,7 +105,7 @@ class Dead(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._zero = self._remembered["zero"] = LayerState(steps=0)
-        self._starved = self._remembered["starved"] = LayerState(looks=0, share=0.0)
+        self._starved = self._remembered["starved"] = LayerState(looks=0, some_looks=0, share=0.0)
         self._cut_off = False
 
     def look(self, history: History) -> None:
@@ -111,11 +115,13 @@ class Dead(LayerRule):
         starved.align(stats.layers)
         if stats.given_nothing is None or stats.variation is None:
             return
-        row = first_starved(stats.given_nothing, stats.variation, self.nothing)
-        row, share = (0, 0.0) if row is None else (row, stats.given_nothing[row])
-        before = np.arange(len(stats.layers)) < row
-        starved["looks"] = np.where(before, starved["looks"] + 1, 0)
-        starved["share"] = np.where(before, share, 0.0)
+        for looks, limit in (("looks", self.nothing), ("some_looks", self.some)):
+            row = first_starved(stats.given_nothing, stats.variation, limit)
+            before = np.arange(len(stats.layers)) < (row or 0)
+            starved[looks] = np.where(before, starved[looks] + 1, 0)
+            starved["share"] = np.where(before, stats.given_nothing[row or 0], 0.0)
+        if history.progress.is_none(but=0.95):
+            starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
 
 
 SAME = 1e-7

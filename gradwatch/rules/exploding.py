@@ -9,10 +9,11 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
-from gradwatch.records import FloatArray, Severity, StepStats
-from gradwatch.rules.base import Judgement, LayerRule, is_shallow
+from gradwatch.records import FloatArray, Severity
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.baseline import Baseline
 from gradwatch.rules.state import LayerState, ModelState
+from gradwatch.rules.swelling import LARGE, LATE, RISE, Swelling
 
 
 @dataclass
@@ -25,13 +26,18 @@ class Exploding(LayerRule):
 
     Told at once is a large gradient that made a step as large as the weights, and after ``patience`` looks a signal
     that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:
-    those of weights are those of biases times the layer's input. Of a single layer only growth counts: there large
-    gradients and steps lead to large weights where the targets are large.
+    those of weights are those of biases times the layer's input. Less is enough where it is seen later on that little
+    or nothing has been learned since (:class:`~gradwatch.progress.Progress`): calm steps then are too small for what
+    there is to undo. Of a single layer only growth counts: there large gradients and steps lead to large weights where
+    the targets are large.
 
     Args:
         threshold: absolute limit of the norm.
         step_norm: limit of the total norm of a step that changed the weights by more than ``step_update``.
         step_update: limit of ``|step| / |weights|`` over all layers.
+        start_update: limit of ``|step| / |weights|`` over all layers of one of the first steps, in a run that began
+            with a large gradient and has learned nothing since.
+        first_norm: least ratio of the total norm of the first step to the usual one, for that.
         signal: limit of the last layer's input, where it grew by a tenth of that since the first one.
         calm_update: the absolute limit is for layers whose update ratio ``|step| / |weights|`` exceeds this, or is
             not known.
@@ -65,7 +71,11 @@ class Exploding(LayerRule):
     step_norm: float = 50.0
     # Between 13 and 140, which steps too large by their learning rate and by their gradient had in docs/detection.md.
     step_update: float = 0.5
-    signal: float = 1e4
+    start_update: float = 0.15
+    # A recurrent or deep network has forgotten by then what it was initialised to: UpdateRatio's ``again``.
+    first_norm: float = 40.0
+    # Between 25 to 34, of learning rates that are too high whatever the gradient, and 43 to 1e4.
+    signal: float = 1e3
     # Inputs of a layer have norms of 1 to 30 in healthy networks of any depth.
     calm_update: PerLayer = 0.3
     # Healthy training moves weights by about 1e-3 of their size a step; Adam's first ones small layers by 0.2.
@@ -81,17 +91,25 @@ class Exploding(LayerRule):
 
     def __post_init__(self) -> None:
         self._check_limit("threshold", above=0)
-        for argument in ("step_norm", "step_update", "signal", "above_all"):
+        for argument in ("step_norm", "step_update", "start_update", "first_norm", "signal", "above_all"):
             check_number(f"Exploding: {argument}", getattr(self, argument), above=0)
         self._check_limit("calm_update", at_least=0)
         self._check_limit("growth", above=1)
         self._check_window()
         super().__post_init__()
 
+    def look(self, history: History) -> None:
+        """How the inputs grow from layer to layer, and how large the steps are with which the run begins."""
+        self._swelling.look(history, self.signal, self.step_update)
+        if history.count <= EARLY:
+            self._start["update"] = np.fmax(self._start["update"], history.total_update[-1])
+
     def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        looked = history.latest.total_update is not None or history.latest.input_size is not None
-        return not looked and self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
+        stats = history.latest
+        assert stats is not None
+        if stats.total_update is not None or stats.input_size is not None or stats.output_gradient is not None:
+            return False
+        return self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest
@@ -107,7 +125,8 @@ class Exploding(LayerRule):
         bad, good = present & (norm > limit), present & (norm < limit / 2)
         severity = None if (bad & (norm > absolute)).any() else Severity.WARNING
         self._told = ""
-        for at_once in (self._threw_off(history), self._grew(stats) if history.count <= EARLY else None):
+        later = self._swells if history.count <= EARLY else self._set_back
+        for at_once in (self._threw_off(history), later(history)):
             if at_once is not None:
                 self._episodes.hasten(at_once.bad, self.patience - 1)
                 return at_once
@@ -142,27 +161,49 @@ class Exploding(LayerRule):
         self._told = f"made a step of {stats.total_update:.0%} of the weights' size"
         return Judgement(norm, np.full(len(norm), self.step_norm), bad, good=np.zeros(len(norm), bool))
 
-    def _grew(self, stats: StepStats) -> Judgement | None:
-        """A forward signal that grows from layer to layer, by what the gradients tell of each layer's input."""
-        if stats.input_size is None or (stats.total_update or 0.0) > self.step_update:  # the step is to blame
+    def _swells(self, history: History) -> Judgement | None:
+        """A forward signal that from the start grows beyond all measure."""
+        assert history.latest is not None
+        if history.latest.input_size is None or self._swelling["looks"] < self.patience:
             return None
-        rows = np.flatnonzero(np.isfinite(stats.input_size) & (stats.input_size > 0))
-        sizes = stats.input_size[rows]
-        # At one look a bias may happen to have next to no gradient, in one layer as before a normalisation always.
-        self._looks["grew"] = self._looks["grew"] + 1 if self._grows(sizes) else 0
-        if self._looks["grew"] < self.patience:
-            return None
-        bad = np.zeros(len(stats.layers), bool)
-        bad[rows] = sizes > np.sqrt(self.signal)
-        self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
-        return Judgement(stats.grad_norm, np.full(len(bad), self.signal), bad, good=np.zeros(len(bad), bool))
+        return self._by_inputs(history, self.signal)
 
-    def _grows(self, sizes: FloatArray) -> bool:
-        """Whether the layers' inputs grow beyond all measure, and not in one place."""
-        if len(sizes) < 3 or not sizes[-1] > self.signal or not sizes[-1] > self.signal / 10 * sizes[0]:
-            return False
-        rises = np.diff(np.log(sizes))
-        return bool(rises.max() <= 0.8 * rises.sum())
+    def _set_back(self, history: History) -> Judgement | None:
+        """What began too large, where it is found later that hardly anything was learned from there."""
+        stats, swelling, nothing = history.latest, self._swelling, history.progress.is_none
+        assert stats is not None
+        if stats.output_gradient is None:
+            return None
+        if swelling["large"] >= self.patience and len(swelling.sizes) and nothing(but=0.7):
+            return self._by_inputs(history, LARGE)
+        far = (stats.grad_norm > self.limit("threshold", stats.layers)).any()
+        if far and swelling.is_beyond(LATE, RISE) and nothing(but=0.9):  # calm steps do not get there, then
+            return self._by_inputs(history, LATE)
+        if self._start["update"] > self.start_update and nothing(but=0.85):
+            return self._by_first_norm(history, self.first_norm)
+        if goes_through_time(stats) and nothing(but=0.7):
+            return self._by_first_norm(history, self.first_norm / 2)
+        return None
+
+    def _by_inputs(self, history: History, size: float) -> Judgement:
+        stats, sizes = history.latest, self._swelling.sizes
+        assert stats is not None
+        self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
+        self._told += f"; {history.progress.left:.0%} of the first error is left" * (history.count > EARLY)
+        bad = self._swelling.layers_above(np.sqrt(size), stats)
+        return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool))
+
+    def _by_first_norm(self, history: History, factor: float) -> Judgement | None:
+        stats, first, total = history.latest, history.first, history.total_norm[-EARLY:]
+        assert stats is not None
+        limit = factor * np.median(total[np.isfinite(total)])
+        if first is None or not first.total_norm > limit:
+            return None
+        self._told = (
+            f"was {first.total_norm:.3g} over all layers at the first step, which moved the weights by "
+            f"{self._start['update']:.1%} of their size; {history.progress.left:.0%} of the first error is left"
+        )
+        return Judgement(stats.grad_norm, np.full(len(stats.layers), limit), stats.has_grad, good=~stats.has_grad)
 
     def describe(self, value: float, threshold: float) -> str:
         if self._told:
@@ -173,6 +214,7 @@ class Exploding(LayerRule):
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
         self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
-        self._looks = self._remembered["looks"] = ModelState(grew=0)
+        self._swelling = self._remembered["swelling"] = Swelling()
+        self._start = self._remembered["start"] = ModelState(update=0.0)
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.history import History
-from gradwatch.records import FloatArray, StepStats
+from gradwatch.history import EARLY, History
+from gradwatch.records import FloatArray
 from gradwatch.rules.state import ModelState
 
 BETWEEN = 6e-4
@@ -28,6 +28,13 @@ RISES = 3.0
 
 SLOW = 1e-3
 """Median update ratio of the layers below which the weights hardly move: 1% of their size in ten steps."""
+
+DIM = 5e-3
+"""Share up to which the last layer is given next to no difference at the start: with nothing learned later, too little.
+Of healthy networks that begin so none has more than NOTHING of its error left after a hundred steps."""
+
+NOTHING = 0.9
+"""Share of the outputs' first error above which nothing has been learned; the most of those is 0.83."""
 
 FEEBLE = 3e-4
 """Update ratio of the stillest layer up to which a network that cannot tell examples apart is not on its way out."""
@@ -53,19 +60,29 @@ class Signal(ModelState):
     A network whose weights and biases make every example look alike to its last layers has lost the signal before any
     gradient does: what is left to learn from is the mean. (Schoenholz et al., ICLR 2017, for examples; Noci et al.,
     NeurIPS 2022, for the tokens of a transformer without skip connections.) What training has brought about itself, as
-    a language model that learns the words' frequencies first, does not count.
+    a language model that learns the words' frequencies first, does not count. Of a network that has little of it at the
+    start it is asked again later whether anything has been learned.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            so_far=True, looks=0, first=np.nan, share=np.nan, looks_within=0, ratio=0.0, norm_ratio=0.0, alike=False
+            so_far=True,
+            looks=0,
+            first=np.nan,
+            share=np.nan,
+            start=0.0,
+            looks_within=0,
+            ratio=0.0,
+            norm_ratio=0.0,
+            alike=False,
+            late=False,
         )
 
     def look(self, history: History) -> None:
         """Take one close look in; nothing where there was none."""
         stats = history.latest
         assert stats is not None
-        self._look_at_examples(stats)
+        self._look_at_examples(history)
         if stats.input_size is None or stats.update_ratio is None:
             return
         known = stats.input_size[np.isfinite(stats.input_size)]
@@ -73,17 +90,28 @@ class Signal(ModelState):
         faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
         # By Adam a network may find its way out of that, if not at once.
         feeble = len(moved) > 0 and moved.min() < FEEBLE
-        alike = self["looks"] >= (LOOKS if feeble else LASTING)
+        alike = self["late"] or self["looks"] >= (LOOKS if feeble else LASTING)
         least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
         self["ratio"] = max(least, ALIKE * alike)
         self["norm_ratio"] = max(HIGHEST * faded, ALIKE * alike)
         self["alike"] = alike
 
-    def _look_at_examples(self, stats: StepStats) -> None:
+    def _look_again(self, nothing_learned: bool) -> None:
+        if nothing_learned or self["late"]:
+            self["alike"] = self["late"] = nothing_learned
+            self["ratio"] = self["norm_ratio"] = ALIKE * nothing_learned
+
+    def _look_at_examples(self, history: History) -> None:
+        stats = history.latest
+        assert stats is not None
         if stats.variation is None or stats.variation_within is None:
             return
         share, within = _last(stats.variation), _last(stats.variation_within)
         self["share"] = share
+        if history.count <= EARLY:
+            self["start"] = np.fmax(self["start"], share)
+        elif 0 < self["start"] < DIM:
+            self._look_again(nothing_learned=history.progress.is_none(but=NOTHING))
         alike = self["so_far"] and share < BETWEEN and not share > RISES * self["first"]
         self["so_far"] = alike
         self["first"] = np.fmin(self["first"], share) if alike else np.nan

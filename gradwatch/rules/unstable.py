@@ -35,7 +35,10 @@ class Unstable(StepRule):
         largest_factor: the same of the largest leap.
         steepness: least ratio of a leap to the step before it and to the step after it.
         below: limit of the share of steps that lie as far below the median as a leap is above it.
-        update: limit of ``|step| / |weights|`` over all layers, the last time that it was measured.
+        update: limit of ``|step| / |weights|`` over all layers, the last time that it was measured; half of it in a
+            network that has learned little since the first steps (:class:`~gradwatch.progress.Progress`).
+        of_all_layers: limit of the same times the number of layers, above which in such a network one leap less is
+            enough, and no large one is needed: the changes of layers multiply.
         largest: the same of the largest step so far that was measured.
         level: least ratio of that median to the one of the first steps.
         window: steps looked at, and without leaps before it is told again.
@@ -74,6 +77,8 @@ class Unstable(StepRule):
     # Of the faulty runs of docs/detection.md most have no such step; where batches are small there are many.
     update: float = 4.5e-3
     # Usual is 1e-3. Healthy networks with as many leaps mostly move by less than 4e-3, faulty ones by 5e-3 and more.
+    of_all_layers: float = 0.12
+    # Healthy networks of docs/detection.md that learn slowly have less than 0.1.
     largest: float = 0.015
     # Between 0.011, by which healthy stacked LSTMs of docs/detection.md leap as they wake up, and 0.018 of faulty ones.
     level: float = 0.4
@@ -86,7 +91,7 @@ class Unstable(StepRule):
         check_number("Unstable: below", self.below, at_least=0, at_most=1)
         for argument in ("factor", "largest_factor", "steepness"):
             check_number(f"Unstable: {argument}", getattr(self, argument), above=1)
-        for argument in ("update", "largest", "level"):
+        for argument in ("update", "of_all_layers", "largest", "level"):
             check_number(f"Unstable: {argument}", getattr(self, argument), at_least=0)
         super().__post_init__()
 
@@ -104,16 +109,20 @@ class Unstable(StepRule):
             finite = total[np.isfinite(total) & ~history.skipped]
             state["start"] = np.median(finite[:FIRST]) if len(finite) >= FIRST else np.nan
         fell = len(total) > 2 and np.isfinite(total[-1]) and total[-1] <= total[-2] / self.steepness
-        far = state["update"] > self.update and state["largest"] > self.largest
-        if not fell or not far or is_shallow(stats):
+        if not fell or not state["largest"] > self.largest or is_shallow(stats):
             return []
+        little = history.progress.is_none(but=LITTLE)
+        if not state["update"] > self.update / (1 + little):
+            return []
+        fast = little and state["update"] * np.count_nonzero(stats.has_grad) > self.of_all_layers
+        enough, largest = (max(self.leaps - 1, 1), self.factor) if fast else (self.leaps, self.largest_factor)
         recent = total[-self.window :]
         with np.errstate(over="ignore"):  # of the two largest floats
             usual = float(np.median(recent[np.isfinite(recent)]))
         leaps = recent[1:-1][self._leaps(history, usual)]
-        if len(leaps) < self.leaps or not usual >= self.level * state["start"]:
+        if len(leaps) < enough or not usual >= self.level * state["start"]:
             return []
-        if leaps.max() / self.largest_factor <= usual or np.mean(recent < usual / self.factor) > self.below:
+        if leaps.max() / largest <= usual or np.mean(recent < usual / self.factor) > self.below:
             return []
         told = state["at"] >= 0 and history.count - state["at"] <= self.window
         state["at"] = history.count
@@ -124,7 +133,7 @@ class Unstable(StepRule):
             f"by steps of {state['update']:.2g} of the weights' size the total gradient norm leaps: {len(leaps)} times "
             f"in {steps} steps beyond {self.factor:g} times its usual {usual:.3g}, which is not coming down"
         )
-        return [Alert(stats.step, self.name, None, Severity.ERROR, float(len(leaps)), float(self.leaps), message)]
+        return [Alert(stats.step, self.name, None, Severity.ERROR, float(len(leaps)), float(enough), message)]
 
     def _leaps(self, history: History, usual: float) -> BoolArray:
         """Which steps of the window, but the first and the last, are leaps."""
@@ -135,6 +144,9 @@ class Unstable(StepRule):
         leaps: BoolArray = steep & np.isfinite(at) & (at / self.factor > usual) & same[1:] & same[:-1]
         return leaps
 
+
+LITTLE = 0.7
+"""Share of the outputs' first error that is left where little has been learned."""
 
 FIRST = 5
 """Steps that are finite and not skipped, whose median norm is that of the start."""

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import EARLY, History
-from gradwatch.patterns import PerLayer
-from gradwatch.records import Severity, StepStats
-from gradwatch.rules.base import Judgement, LayerRule, is_shallow
+from gradwatch.patterns import PerLayer, check_number
+from gradwatch.records import FloatArray, Severity
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.state import ModelState
 
 
@@ -30,6 +30,9 @@ class UpdateRatio(LayerRule):
         again: the same for the second of the first steps that exceeds it, in a network of at least four layers, where
             the changes of all layers multiply, or with a recurrent layer that goes one way, whose change
             multiplies at each time step.
+        path: upper limit of what the first steps add up to, in a network that has learned little since
+            (:class:`~gradwatch.progress.Progress`).
+        lasting: upper limit of later steps in such a network.
         low: lower limit of each layer, 0 for none: a learning rate that warms up from zero is below any for a while.
         patience: measurements in a row before the alert.
         recovery: measurements in a row within the range before the episode is over.
@@ -63,6 +66,10 @@ class UpdateRatio(LayerRule):
     again: PerLayer = 0.15
     # The first steps of healthy networks of that kind in docs/detection.md stay below 0.1, or one of them is 0.12.
     low: PerLayer = 0.0
+    path: float = 0.8
+    # Of the healthy networks of docs/detection.md that learn slowly none has more than 0.66, of faulty ones 1 to 5.
+    lasting: float = 0.03
+    # Between 0.015 and 0.045 in those; the steps of large networks with BatchNorm may be 0.01.
     patience: int = 1
     recovery: int = 1
 
@@ -70,9 +77,16 @@ class UpdateRatio(LayerRule):
         self._check_limit("high", above=0)
         self._check_limit("again", above=0)
         self._check_limit("low", at_least=0)
+        for argument in ("path", "lasting"):
+            check_number(f"UpdateRatio: {argument}", getattr(self, argument), above=0)
         super().__post_init__()
         if not isinstance(self.high, Mapping) and not isinstance(self.low, Mapping) and self.low >= self.high:
             raise ValueError(f"UpdateRatio: low={self.low!r} must be below high={self.high!r}")
+
+    def look(self, history: History) -> None:
+        """How far the first steps have gone, all of them together."""
+        if history.count <= EARLY:
+            self._row["path"] += min(np.nan_to_num(history.total_update[-1]), ENDLESS)
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
@@ -91,18 +105,38 @@ class UpdateRatio(LayerRule):
         self._row["steps"] = self._row["steps"] + 1 if too_much.any() else 0
         grows = history.total_norm[-1] > 1.5 * history.total_norm[-4:][0]
         too_much &= not is_shallow(stats) or (self._row["steps"] >= 3 and grows)
+        self._told = ""
+        if history.count > EARLY and known.any() and not is_shallow(stats):
+            for_nothing = self._for_nothing(history, ratio)
+            if for_nothing is not None:
+                return for_nothing
         bad = known & (too_much | (ratio < low))
         return Judgement(ratio, np.where(ratio < low, low, high), bad, good=known & ~bad, known=known)
 
     def reset(self) -> None:
         super().reset()
-        self._row = self._remembered["row"] = ModelState(steps=0, large=0)
+        self._row = self._remembered["row"] = ModelState(steps=0, large=0, path=0.0)
+        self._told = ""
+
+    def _for_nothing(self, history: History, ratio: FloatArray) -> Judgement | None:
+        """Steps by which the weights went so far, or still go, that little could be learned."""
+        went, step = self._row["path"], float(history.total_update[-1])
+        if not history.progress.is_none(but=LITTLE) or not (went > self.path or self.lasting < step < np.inf):
+            return None
+        what, value, limit = "a step", step, self.lasting
+        if went > self.path:
+            what, value, limit = "the first steps together", went, self.path
+        self._told = f"{what} changed the weights by {value:.0%} of their size"
+        self._told += f", and {history.progress.left:.0%} of the first error is left"
+        bad = ratio >= np.nanmedian(ratio)  # those that move as most do
+        every = np.ones(len(ratio))
+        return Judgement(value * every, limit * every, bad, good=np.zeros(len(ratio), bool), known=~np.isnan(ratio))
 
     def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
         stats = history.latest
         assert stats is not None
-        is_deep = np.count_nonzero(stats.has_grad) >= DEEP or _goes_through_time(stats)
+        is_deep = np.count_nonzero(stats.has_grad) >= DEEP or goes_through_time(stats)
         if history.count > EARLY or stats.update_ratio is None or not is_deep:
             return False
         large = (stats.total_update or 0.0) > self.limit("again", stats.layers).max()
@@ -110,13 +144,14 @@ class UpdateRatio(LayerRule):
         return bool(large and self._row["large"] > 1)
 
     def describe(self, value: float, threshold: float) -> str:
-        return f"a step changed the weights by {value:.0%} of their size"
+        return self._told or f"a step changed the weights by {value:.0%} of their size"
 
 
-def _goes_through_time(stats: StepStats) -> bool:
-    """Whether a layer is applied at one time step after the other: unrolled, it is a deep network."""
-    return stats.time_ratio is not None and not np.isnan(stats.time_ratio).all()
-
+ENDLESS = 1e9
+"""A step that no sum of others comes near."""
 
 DEEP = 4
 """Layers from which the changes of all of them multiply (Bernstein et al., NeurIPS 2020)."""
+
+LITTLE = 0.8
+"""Share of the outputs' first error that is left where little has been learned."""

@@ -89,20 +89,15 @@ class VanishingInTime(LayerRule):
         super().__post_init__()
 
     def look(self, history: History) -> None:
-        """For how many looks each layer has forgotten, and how large the first gradients of the outputs were."""
-        stats, forgets, first = history.latest, self._forgets, self._first
+        """For how many looks each layer has forgotten."""
+        stats, forgets = history.latest, self._forgets
         assert stats is not None
         forgets.align(stats.layers)
-        first.align(stats.layers)
         if stats.time_ratio is not None:
             bad = self._forgets_at(stats, "ratio", "gain")
             forgets["looks"] = np.where(
                 bad, forgets["looks"] + 1, np.where(np.isnan(stats.time_ratio), forgets["looks"], 0)
             )
-        if history.count <= EARLY and stats.output_gradient is not None:
-            early = (first["looks"] < FIRST) & ~np.isnan(stats.output_gradient)
-            first["gradient"] = np.where(early, np.fmax(first["gradient"], stats.output_gradient), first["gradient"])
-            first["looks"] += early
 
     def is_calm(self, history: History) -> bool:
         assert history.latest is not None
@@ -117,15 +112,18 @@ class VanishingInTime(LayerRule):
         if history.count <= EARLY:
             bad, limit = self._forgets_at(stats, "first_ratio", "first_gain"), self.limit("first_ratio", stats.layers)
         else:
-            limit, little = self.limit("ratio", stats.layers), self._has_learned_less(stats, "fresh_gain", self.little)
-            bad = little | self._has_learned_less(stats, "gain", self.nothing)
-            self._episodes.hasten(little, np.fmin(self._forgets["looks"], self.patience) - 1)
+            limit, progress = self.limit("ratio", stats.layers), history.progress
+            forgets, faster = (self._forgets_at(stats, "ratio", gain) for gain in ("gain", "fresh_gain"))
+            faster &= progress.is_none(but=self.little)
+            still = forgets & progress.stands_still(but=self.little)  # seen at two looks
+            self._episodes.hasten(faster, np.fmin(self._forgets["looks"], self.patience) - 1)
+            self._episodes.hasten(still, self.patience - 1)
+            bad = faster | still | (forgets & progress.is_none(but=self.nothing))
         return Judgement(ratio, limit, bad, good=known & ~bad, known=known)
 
     def reset(self) -> None:
         super().reset()
         self._forgets = self._remembered["forgets"] = LayerState(looks=0)
-        self._first = self._remembered["outputs"] = LayerState(looks=0, gradient=np.nan)
 
     def _forgets_at(self, stats: StepStats, ratio: str, gain: str) -> BoolArray:
         """Which layers are below both limits, bool [L]."""
@@ -134,19 +132,5 @@ class VanishingInTime(LayerRule):
         low = stats.time_ratio < self.limit(ratio, stats.layers)
         return low & (stats.time_gain < self.limit(gain, stats.layers))
 
-    def _has_learned_less(self, stats: StepStats, gain: str, left: float) -> BoolArray:
-        """Which layers forget, while more than ``left`` of the first gradient of the outputs is left, bool [L]."""
-        if stats.output_gradient is None or stats.half:  # a gradient scaler's scale changes
-            return np.zeros(len(stats.layers), bool)
-        first, now = self._first["gradient"], stats.output_gradient
-        return self._forgets_at(stats, "ratio", gain) & (now > left * first) & (now < BEYOND * first)
-
     def describe(self, value: float, threshold: float) -> str:
         return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"
-
-
-FIRST = 3
-"""Looks at the start of the run over which the largest gradient of the outputs is taken."""
-
-BEYOND = 1.1
-"""What exceeds the first ones by more is no error that stayed what it was."""

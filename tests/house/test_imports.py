@@ -27,6 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"spine"},
             {"recurrence"},
             {"patterns"},
+            {"progress"},
             {"history"},
             {"verdict", "faults"},
             {"sharding", "amp", "optimizers"},

@@ -8,7 +8,7 @@ import pytest
 from gradwatch import Alert, History, Severity
 from gradwatch.rules import Exploding
 from gradwatch.rules.baseline import NOISE
-from tests.histories import INF, NAN, history_of, stats
+from tests.histories import INF, LOOK, NAN, history_of, slow, stats, told_by
 
 RULE = Exploding()
 THRESHOLD, GROWTH = float(RULE.threshold), float(RULE.growth)  # type: ignore[arg-type]
@@ -107,11 +107,11 @@ def test_a_step_that_threw_the_weights_off_is_told_at_once(norm: float, update: 
 @pytest.mark.parametrize(
     ("sizes", "layers"),
     [
-        ([10.0, 100.0, 1e3, 2e4], ["fc2", "fc3"]),
-        ([10.0, 10.0, 10.0, 2e4], []),  # one place: a bias before a normalisation
-        ([2e3, 4e3, 1e4, 2e4], []),  # large inputs, which do not grow
-        ([10.0, 100.0, 1e3, 9e3], []),
-        ([10.0, NAN, NAN, 2e4], []),
+        ([10.0, 30.0, 200.0, 2e3], ["fc2", "fc3"]),
+        ([10.0, 10.0, 10.0, 2e3], []),  # one place: a bias before a normalisation
+        ([200.0, 400.0, 1e3, 2e3], []),  # large inputs, which do not grow
+        ([9.0, 50.0, 100.0, 9e2], []),
+        ([10.0, NAN, NAN, 2e3], []),
     ],
 )
 @pytest.mark.parametrize("early", [True, False])
@@ -125,16 +125,71 @@ def test_a_signal_that_grows_from_layer_to_layer(sizes: list[float], layers: lis
         found += rule.check(history)
     assert [a.layer for a in found] == (layers if early else [])
     assert all(
-        a.message.endswith("comes from an input of norm 2e+04 of the last layer, 10 of the first") for a in found
+        a.message.endswith("comes from an input of norm 2e+03 of the last layer, 10 of the first") for a in found
     )
 
 
 def test_one_bias_without_a_gradient_for_once_is_no_growth() -> None:
     names, rule, history = ["fc0", "fc1", "fc2"], Exploding(), History()
-    for size in (30.0, 2e4, 30.0, 2e4):
+    for size in (30.0, 2e3, 30.0, 2e3):
         sizes = np.array([1.0, size**0.5, size])
         history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=sizes))
         assert rule.check(history) == []
+
+
+SIZES = np.array([5.0, 15.0, 30.0, 60.0])
+
+
+@pytest.mark.parametrize(
+    ("start", "later", "norm", "left", "told"),
+    [
+        (SIZES, SIZES, 1.0, 0.8, ["fc1", "fc2", "fc3"]),  # a loss that began too high, and what it left
+        (SIZES, SIZES, 1.0, 0.6, []),  # it learns
+        (SIZES, SIZES, 1.0, NAN, []),
+        (SIZES / 2, 4 * SIZES, 1.0, 1.0, []),  # it grew, as weights do
+        (SIZES / 2, 4 * SIZES, 2 * THRESHOLD, 0.95, ["fc0", "fc1", "fc2", "fc3"]),  # and is far from where it should be
+        (SIZES / 2, 4 * SIZES, 2 * THRESHOLD, 0.8, []),  # on its way
+        (SIZES / 2, SIZES, 2 * THRESHOLD, 0.95, []),  # a loss in large units
+    ],
+)
+def test_a_start_that_is_too_large_where_little_was_learned_since(
+    start: np.ndarray, later: np.ndarray, norm: float, left: float, told: list[str]
+) -> None:
+    step = dict.fromkeys([f"fc{i}" for i in range(4)], norm)
+    calm = {"update_ratio": np.full(4, 1e-4), "total_update": 1e-4}
+    run = slow(step, left, start={"input_size": start, **calm}, later={"input_size": later})
+    found = [a for a in told_by(Exploding(), run) if a.severity is Severity.ERROR]
+    assert [(a.step, a.layer) for a in found] == [(LOOK, name) for name in told]
+    end = f"of the last layer, {later[0]:.3g} of the first; {left:.0%} of the first error is left"
+    assert all(a.message.endswith(end) for a in found)
+
+
+@pytest.mark.parametrize(
+    ("first", "update", "recurrent", "left", "told"),
+    [
+        (50.0, 0.2, False, 0.9, True),  # the first step threw the weights off
+        (30.0, 0.2, False, 0.9, False),  # its gradient was like the others
+        (50.0, 0.1, False, 0.9, False),  # it was small
+        (50.0, 0.2, False, 0.8, False),  # something was learned since
+        (50.0, NAN, False, 0.9, False),
+        (25.0, 1e-3, True, 0.8, True),  # through time, where Adam's steps are small
+        (15.0, 1e-3, True, 0.8, False),
+        (25.0, 1e-3, True, 0.6, False),
+    ],
+)
+def test_a_first_gradient_far_above_the_others_where_little_was_learned_since(
+    first: float, update: float, recurrent: bool, left: float, told: bool
+) -> None:
+    through_time = {"time_ratio": np.array([1.0, NAN])} if recurrent else {}
+    run = slow(
+        {"a": 0.6, "b": 0.8},
+        left,
+        start={"total_update": update},
+        later=through_time,
+        first={"a": 0.6 * first, "b": 0.8 * first},
+    )
+    found = told_by(Exploding(), run)
+    assert [(a.step, a.severity) for a in found] == [(LOOK, Severity.ERROR)] * 2 * told
 
 
 def test_it_recovers_below_half_the_limit() -> None:

@@ -12,8 +12,8 @@ from gradwatch import Alert, Severity
 from gradwatch.rules import Dead, Vanishing
 from gradwatch.rules.base import StepRule
 from gradwatch.rules.dead import first_starved
-from gradwatch.rules.signal import BETWEEN, LASTING, LOOKS, RISES, Signal
-from tests.histories import INF, NAN, history_of, layers, stats
+from gradwatch.rules.signal import BETWEEN, DIM, LASTING, LOOKS, RISES, Signal
+from tests.histories import INF, LOOK, NAN, history_of, layers, slow, stats, told_by
 
 NORMS = [0.05, 0.1, 0.5, 1.0]
 
@@ -80,6 +80,29 @@ def test_what_moves_has_time_but_not_for_ever() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("start", "left", "told"),
+    [(0.9 * DIM, 0.95, True), (0.9 * DIM, 0.85, False), (1.1 * DIM, 0.95, False), (0.9 * DIM, NAN, False)],
+)
+def test_little_difference_at_the_start_counts_where_nothing_was_learned_since(
+    start: float, left: float, told: bool
+) -> None:
+    run = slow(layers(NORMS), left, start=seen(start, moved=1e-3), later=seen(start, moved=1e-3))
+    after = [stats(LOOK + i, layers(NORMS)) for i in range(1, 10)]
+    found = told_by(Vanishing(), [*run, *after])
+    expected = [(LOOK + Vanishing().patience - 1, name, Severity.ERROR) for name in ("fc0", "fc1")]
+    assert [(a.step, a.layer, a.severity) for a in found] == expected * told
+
+
+def test_it_is_over_when_something_is_learned() -> None:
+    run = slow(layers(NORMS), 0.95, start=seen(0.9 * DIM, moved=1e-3), later=seen(0.9 * DIM))
+    rest = [stats(LOOK + i, layers(NORMS)) for i in range(1, 5)]
+    learned = stats(LOOK + 5, layers(NORMS), output_gradient=1.0, **seen(0.9 * DIM))
+    after = [stats(LOOK + i, layers(NORMS)) for i in range(6, 12)]
+    found = told_by(Vanishing(), [*run, *rest, learned, *after])
+    assert [a.severity for a in found] == [Severity.ERROR] * 2 + [Severity.INFO] * 2
+
+
 def test_what_the_data_have_in_common_is_no_fault() -> None:
     """All states of an episode are nearly the same, and the last layer is given no less of the difference."""
     alike = {**seen(1e-4), "variation": np.array([1e-4, 1e-4, NAN, 0.9e-4])}
@@ -103,6 +126,16 @@ def test_a_layer_that_nearly_all_examples_give_nothing() -> None:
     ]
     assert found[0].message == "fc0: 97% of the examples give a layer behind it nothing but zeros"
     assert rule.open_layers == ("fc0", "fc1")
+
+
+@pytest.mark.parametrize(
+    ("nothing", "left", "told"), [(0.3, 0.99, True), (0.2, 0.99, False), (0.3, 0.9, False), (0.3, NAN, False)]
+)
+def test_fewer_examples_count_where_nothing_was_learned(nothing: float, left: float, told: bool) -> None:
+    look = seen(0.9, nothing=nothing)
+    found = told_by(Dead(), slow(layers(NORMS), left, start=look, later=look))
+    assert [(a.step, a.layer) for a in found] == [(LOOK, "fc0"), (LOOK, "fc1")] * told
+    assert all(a.message.endswith("30% of the examples give a layer behind it nothing but zeros") for a in found)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from gradwatch import Alert, Severity
 from gradwatch.rules import Unstable
-from tests.histories import INF, NAN, Step, history_of, layers, stats
+from tests.histories import INF, LOOK, NAN, Step, history_of, layers, slow, stats, told_by
 
 RULE = Unstable()
 CALM, LEAP = [1.0] * 9, 1.1 * RULE.largest_factor
@@ -88,6 +88,29 @@ def test_what_moves_little_may_leap(update: float | None) -> None:
     assert check(LEAPING, update) == []
 
 
+@pytest.mark.parametrize(
+    ("leaps", "update", "depth", "left", "told"),
+    [
+        ([LEAP] * RULE.leaps, 0.6 * RULE.update, 2, 0.8, True),  # smaller steps are enough
+        ([LEAP] * RULE.leaps, 0.4 * RULE.update, 2, 0.8, False),
+        ([LEAP] * RULE.leaps, 0.6 * RULE.update, 2, 0.6, False),  # it learns
+        ([LEAP] * RULE.leaps, 0.6 * RULE.update, 2, NAN, False),
+        ([6.0] * (RULE.leaps - 1), 0.01, 20, 0.8, True),  # in a deep network, a leap less, and none very large
+        ([6.0] * (RULE.leaps - 1), 0.01, 20, 0.6, False),
+        ([6.0] * (RULE.leaps - 1), 0.01, 10, 0.8, False),
+        ([6.0] * (RULE.leaps - 2), 0.01, 20, 0.8, False),
+    ],
+)
+def test_less_is_enough_where_little_was_learned(
+    leaps: list[float], update: float, depth: int, left: float, told: bool
+) -> None:
+    step = layers([1.0] * depth)
+    start = slow(step, left, start={"total_update": 2 * RULE.largest}, later={"total_update": update})
+    norms = [norm for leap in leaps for norm in [*CALM, leap]] + CALM
+    after = [stats(LOOK + i, layers([norm] * depth)) for i, norm in enumerate(norms, 1)]
+    assert [a.severity for a in told_by(Unstable(), [*start, *after])] == [Severity.ERROR] * told
+
+
 def test_the_size_of_the_steps_is_the_one_last_measured() -> None:
     rule, history = Unstable(), history_of([])
     for number, norm in enumerate(LEAPING):
@@ -120,6 +143,7 @@ def test_it_is_told_again_after_a_rest() -> None:
         ({"factor": 1.0}, ValueError, r"Unstable: factor"),
         ({"steepness": 0.5}, ValueError, r"Unstable: steepness"),
         ({"update": -1.0}, ValueError, r"Unstable: update"),
+        ({"of_all_layers": -1.0}, ValueError, r"Unstable: of_all_layers"),
         ({"level": "low"}, TypeError, r"Unstable: level"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch import Alert, History, Severity
 from gradwatch.rules import UpdateRatio
-from tests.histories import NAN, history_of, layers, stats
+from tests.histories import INF, LOOK, NAN, history_of, layers, slow, stats, told_by
 
 
 def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]:
@@ -67,6 +67,8 @@ def test_of_a_single_layer_it_must_last_while_the_gradient_grows(growth: float, 
         ({"high": 0}, ValueError, "UpdateRatio: high must be above 0, got 0"),
         ({"low": -1.0}, ValueError, "UpdateRatio: low must be at least 0, got -1.0"),
         ({"low": 0.5, "high": 0.5}, ValueError, "UpdateRatio: low=0.5 must be below high=0.5"),
+        ({"path": 0.0}, ValueError, "UpdateRatio: path must be above 0, got 0.0"),
+        ({"lasting": "long"}, TypeError, "UpdateRatio: lasting must be a number, got 'long'"),
         ({"high": "much"}, TypeError, "UpdateRatio: high must be a number, got 'much'"),
     ],
 )
@@ -106,6 +108,35 @@ def test_a_recurrent_layer_is_as_deep_as_it_has_time_steps(
         history.append(stats(step, layers([1.0, 1.0]), **seen))
         found += rule.check(history)
     assert [a.step for a in found if a.severity is Severity.ERROR] == steps
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "left", "message"),
+    [
+        (0.06, 1e-3, 0.85, "the first steps together changed the weights by 96% of their size, and 85% of the first"),
+        (0.06, 1e-3, 0.75, ""),  # it learns
+        (0.06, 1e-3, NAN, ""),
+        (0.04, 1e-3, 0.95, ""),
+        (1e-3, 0.04, 0.85, "a step changed the weights by 4% of their size, and 85% of the first"),
+        (1e-3, 0.04, 0.75, ""),
+        (1e-3, 0.02, 0.95, ""),
+        (NAN, 0.04, 0.95, "a step changed the weights by 4% of their size, and 95% of the first"),
+        (INF, 1e-3, 0.95, "the first steps together changed the weights by"),
+    ],
+)
+def test_large_steps_by_which_little_was_learned(first: float, later: float, left: float, message: str) -> None:
+    step = layers([1.0, 1.0])
+    run = slow(step, left, start={"total_update": first})
+    measured = stats(LOOK + 1, step, update_ratio=np.array([later / 2, later]), total_update=later)
+    found = told_by(UpdateRatio(), [*run, measured])
+    assert [(a.step, a.layer, a.severity) for a in found] == [(LOOK + 1, "fc1", Severity.ERROR)] * bool(message)
+    assert all(message in a.message for a in found)
+
+
+def test_of_a_single_layer_large_steps_are_no_sign() -> None:
+    run = slow({"fc": 1.0}, 0.95, start={"total_update": 0.2})
+    measured = stats(LOOK + 1, {"fc": 1.0}, update_ratio=np.array([0.2]), total_update=0.2)
+    assert told_by(UpdateRatio(), [*run, measured]) == []
 
 
 def test_later_it_stands_it_as_the_others() -> None:
