@@ -14,9 +14,9 @@ from gradwatch.rules.base import LayerRule
 FOLLOWS = {
     "nonfinite": ("not_zeroed", "exploding", "update_ratio", "unstable"),
     "overflow": ("not_zeroed", "exploding", "update_ratio", "unstable"),
-    "exploding": ("not_zeroed", "update_ratio", "unstable"),
-    "update_ratio": ("not_zeroed", "exploding", "unstable"),
-    "unstable": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
+    "exploding": ("not_zeroed", "overflow", "update_ratio", "unstable"),
+    "update_ratio": ("not_zeroed", "overflow", "exploding", "unstable"),
+    "unstable": ("not_zeroed", "overflow", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
     "stalled": ("vanishing", "saturated", "underflow", "dead", "skipped"),
     "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead"),
     "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow"),

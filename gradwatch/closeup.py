@@ -68,6 +68,8 @@ class CloseupStats(NamedTuple):
     """float64 [L], share of the examples of which a layer is given nothing but zeros."""
     output_gradient: float
     """L2 norm of the gradient with respect to the last layer's output."""
+    output_error: float
+    """Of a cross entropy, the error of its probabilities relative to the best constant prediction's."""
 
 
 class Closeup:
@@ -91,7 +93,8 @@ class Closeup:
     ``output_gradient`` is the L2 norm of the loss's gradient with respect to the output of the layer nearest to the
     loss, see :class:`~gradwatch.last_output.LastOutput`: it tells how far the outputs are from where the loss wants
     them. A gradient scaler's scale is not divided out. NaN for a loss whose gradient has one size however far that is,
-    as the mean absolute error's.
+    as the mean absolute error's. ``output_error`` is what it says of a cross entropy's probabilities, see
+    :func:`~gradwatch.output_error.output_error`.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
     called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
@@ -165,11 +168,11 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        output_gradient = np.nan
+        of_outputs = np.nan, np.nan
         with contextlib.suppress(Exception):
-            output_gradient = last_output.norm()
-        of_layers = np.full((len(CloseupStats._fields) - 1, self._layers), np.nan)
-        stats = CloseupStats(*of_layers, output_gradient)  # type: ignore[call-arg]
+            of_outputs = last_output.take()
+        of_layers = np.full((len(CloseupStats._fields) - 2, self._layers), np.nan)
+        stats = CloseupStats(*of_layers, *of_outputs)  # type: ignore[call-arg]
         for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):
                 stats.saturated[row] = int(flat) / outputs

@@ -134,7 +134,7 @@ class History:
         self.latest = stats
         if stats.half is not None:
             self.half = stats.half
-        if stats.output_gradient is not None:
+        if stats.output_gradient is not None or stats.output_error is not None:
             self.progress.look(stats, early=self.count <= EARLY)
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)

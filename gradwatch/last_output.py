@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gradwatch.output_error import output_error
+
 MOST = 1 << 20
 """Elements of which it is asked whether they have one size."""
 
@@ -28,47 +30,57 @@ class LastOutput:
         >>> for number, module in enumerate(net):
         ...     handle = module.register_forward_hook(partial(last.listen, number))
         >>> (net(torch.ones(3, 1)) * torch.tensor([3.0, 4.0])).sum().backward()
-        >>> round(last.norm() ** 2)  # 3 * (9 + 16)
-        75
+        >>> norm, error = last.take()
+        >>> round(norm**2), error  # 3 * (9 + 16), and no cross entropy
+        (75, nan)
     """
 
     def __init__(self) -> None:
         self._heard: dict[int, list[Tensor]] = {}
+        self._latest: Tensor | None = None
+        """The output of the layer called last, without its graph; the others are not kept from being freed."""
 
     def listen(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
         """As a forward hook of the module of this number; of several outputs the first counts."""
         value = output[0] if isinstance(output, tuple) else output
         value = value.data if isinstance(value, PackedSequence) else value
         if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf:
+            self._latest = value.detach()
             value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
 
     def _hear(self, number: int, gradient: Tensor) -> None:
         """As a hook of an output."""
         if torch.compiler.is_compiling() or (self._heard and number not in self._heard):
             return
+        output, self._latest = self._latest, None
         with contextlib.suppress(Exception), torch.no_grad():
             norm = torch.linalg.vector_norm(gradient, dtype=wide(gradient))
             size = gradient.detach().reshape(-1)[:MOST].abs()
             alike = torch.count_nonzero(size == size.max()) / torch.count_nonzero(size)
-            self._heard.setdefault(number, []).append(torch.stack([norm, alike.to(norm)]))
+            same = output is not None and output.shape == gradient.shape
+            error = output_error(output, gradient) if same else norm * torch.nan  # type: ignore[arg-type]
+            self._heard.setdefault(number, []).append(torch.stack([norm, alike.to(norm), error.to(norm)]))
 
-    def norm(self) -> float:
-        """L2 norm over all calls, from the device it is on; NaN where there was none, and where it tells nothing."""
-        return joint_norm([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
+    def take(self) -> tuple[float, float]:
+        """L2 norm over all calls and :func:`output_error`, from the device; NaN where there was none, or it is none."""
+        return joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
 
 
-def joint_norm(found: Sequence[Sequence[float]]) -> float:
-    """The L2 norm of several gradients, given of each its norm and how many of its elements have the largest size.
+def joined(found: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The L2 norm of several gradients, given of each its norm, how many of its elements have the largest size, and the
+    error; and the error of all, as far as it is known.
 
-    Where that is most of them, the gradient has one size however far the outputs are off, as the mean absolute error's.
+    Where most elements have one size, it is that however far the outputs are off, as the mean absolute error's.
 
-    >>> joint_norm([[3.0, 0.1], [4.0, 1.0]])
-    5.0
-    >>> joint_norm([[3.0, 1.0], [4.0, 0.6]])
-    nan
+    >>> joined([[3.0, 0.1, 0.5], [4.0, 1.0, np.nan]])
+    (5.0, 0.5)
+    >>> joined([[3.0, 1.0, np.nan], [4.0, 0.6, np.nan]])
+    (nan, nan)
     """
-    norms, alike = np.asarray(found, np.float64).reshape(-1, 2).T
-    return float(np.linalg.norm(norms)) if (alike <= ONE_SIZE).any() else float("nan")
+    norms, alike, errors = np.asarray(found, np.float64).reshape(-1, 3).T
+    norm = float(np.linalg.norm(norms)) if (alike <= ONE_SIZE).any() else float("nan")
+    errors = errors[np.isfinite(errors)]
+    return norm, float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
 
 
 ONE_SIZE = 0.5

@@ -1,4 +1,4 @@
-"""Progress: how much of the training error is left, by the gradient of the loss with respect to the outputs."""
+"""Progress: how much of the training error is left, by what the loss asks of the outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gradwatch.records import StepStats
 
 FIRST = 5
-"""Looks at the start of the run whose mean is what there was to learn: batches differ, and the first output is none."""
+"""Looks at the start of the run whose mean gradient is what there was to learn: batches differ."""
 
 BEYOND = 1.1
 """What exceeds the first ones by more is no error that stayed what it was."""
@@ -17,52 +17,87 @@ BEYOND = 1.1
 STAYS = 0.9
 """Share of the look before that is as much as before; close looks are a hundred steps apart."""
 
+SAME = 1e-3
+"""Relative difference of the first gradients up to which they are one number."""
+
+UNSURE = 0.95
+"""Least share that is left of an error that is known by the size of a gradient alone, before it counts as all."""
+
 
 class Progress:
-    """What close looks tell of the outputs' error, without labels: as little as a loss that has not fallen.
+    """What close looks tell of the outputs' error: as little as a loss that has not fallen.
 
-    A network that has not learned anything may yet: a language model needs a thousand steps, and a network that plays
-    against another one never shows it. So it is no finding of its own, and a rule asks for it beside another sign.
+    Of a cross entropy it is known as a share of the best constant prediction's, see
+    :func:`~gradwatch.output_error.output_error`. Of other losses it is the gradient's norm relative to that of the
+    first looks, which is the error of squares, and of some has nothing to do with it. So nearly all of it must be left,
+    at two looks; and where it is the same at all of the first ones, as that of a root of squares, it says nothing.
+
+    A network that has not learned anything may yet: many need a thousand steps, and one that plays against another
+    never shows it. So it is no finding of its own, and a rule asks for it beside another sign.
 
     Example:
         >>> import numpy as np
         >>> progress = Progress()
-        >>> for step, gradient in enumerate([0.2, 0.2, 0.2, 0.2, 0.2, 0.19, 0.18]):
-        ...     norm, there = np.ones(1), np.ones(1, bool)
-        ...     progress.look(StepStats(step, ("fc",), norm, there, 1.0, output_gradient=gradient), early=step < 5)
-        >>> round(progress.left, 2), progress.is_none(but=0.85), progress.stands_still(but=0.85)
+        >>> for step, error in enumerate([1.0, 1.0, 0.95, 0.9]):
+        ...     stats = StepStats(
+        ...         step, ("fc",), np.ones(1), np.ones(1, bool), 1.0, output_gradient=0.2, output_error=error
+        ...     )
+        ...     progress.look(stats, early=step < 2)
+        >>> progress.left, progress.is_none(but=0.85), progress.stands_still(but=0.85)
         (0.9, True, True)
     """
 
     def __init__(self) -> None:
         self._looks = 0
-        self._first = 0.0
+        self.first = 0.0
+        """Mean norm of the gradient at the first looks; 0 before there was one."""
+        self._range = (math.inf, 0.0)
         self.left = math.nan
-        """Of the last look, relative to the first ones; NaN where that is not known."""
+        """Of the last look; NaN where that is not known."""
         self._before = math.nan
+        self.of_classes = False
+        """Whether it is a cross entropy's."""
 
     def look(self, stats: StepStats, early: bool) -> None:
         """Take one step in; nothing where there was no close look, or a gradient scaler's scale may have changed."""
-        gradient = stats.output_gradient
-        if gradient is None or stats.half or not math.isfinite(gradient):
-            return
-        if not early:
-            self._before, self.left = self.left, gradient / self._first if self._first > 0 else math.nan
-        elif self._looks < FIRST:
-            self._first = (self._first * self._looks + gradient) / (self._looks + 1)
+        gradient, error = stats.output_gradient, stats.output_error
+        if early:
+            self._look_early(math.nan if gradient is None or stats.half else gradient)
+        elif error is not None and math.isfinite(error):
+            self._take(error, of_classes=True)
+        elif gradient is not None and math.isfinite(gradient) and not stats.half:
+            least, most = self._range
+            self._take(gradient / self.first if most > (1 + SAME) * least else math.nan, of_classes=False)
+
+    def _look_early(self, gradient: float) -> None:
+        if math.isfinite(gradient) and self._looks < FIRST:
+            self.first = (self.first * self._looks + gradient) / (self._looks + 1)
+            self._range = min(gradient, self._range[0]), max(gradient, self._range[1])
             self._looks += 1
 
+    def _take(self, left: float, of_classes: bool) -> None:
+        self._before, self.left = self.left if of_classes is self.of_classes else math.nan, left
+        self.of_classes = of_classes
+
     def is_none(self, but: float) -> bool:
-        """Whether at least the share ``but`` of the first error is left, and not much more than all of it."""
-        return but < self.left < BEYOND
+        """Whether at least the share ``but`` of the error is left: next to nothing has been learned."""
+        if self.of_classes:
+            return but < self.left < math.inf
+        return all(max(but, UNSURE) < left < BEYOND for left in (self._before, self.left))
 
     def stands_still(self, but: float) -> bool:
         """Whether that is so, and was at the look before, with hardly a difference between the two."""
         return self.is_none(but) and but < self._before and self.left > STAYS * self._before
 
     def state_dict(self) -> dict[str, Any]:
-        return {"looks": self._looks, "first": self._first, "left": self.left, "before": self._before}
+        names = ("_looks", "first", "_range", "left", "_before", "of_classes")
+        return {name.strip("_"): getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._looks, self._first = int(state["looks"]), float(state["first"])
-        self.left, self._before = float(state["left"]), float(state["before"])
+        self._looks, self.first = int(state["looks"]), float(state["first"])
+        self._range = (float(state["range"][0]), float(state["range"][1]))
+        self.left, self._before, self.of_classes = (
+            float(state["left"]),
+            float(state["before"]),
+            bool(state["of_classes"]),
+        )

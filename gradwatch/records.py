@@ -89,7 +89,9 @@ class StepStats:
             relative to the largest at any; NaN of others.
         time_gain: float64 [L], the same per time step between the two.
         output_gradient: L2 norm of the gradient with respect to the output of the layer nearest to the loss, over all
-            examples: it falls with the training error. NaN where that is not known.
+            examples: it falls with the training error of many losses. NaN where that is not known.
+        output_error: of a cross entropy of up to 32 classes, or a binary one, the root mean square error of the
+            probabilities, relative to that of the best constant prediction: 1 where nothing has been learned. Else NaN.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
@@ -126,6 +128,7 @@ class StepStats:
     variation_within: FloatArray | None = None
     given_nothing: FloatArray | None = None
     output_gradient: float | None = None
+    output_error: float | None = None
     half: bool | None = None
     trained: BoolArray | None = None
     not_zeroed: bool | None = None

@@ -54,8 +54,9 @@ def slow(
     start: Mapping[str, Any] | None = None,
     later: Mapping[str, Any] | None = None,
     first: Step | None = None,
+    before: float | None = None,
 ) -> list[StepStats]:
-    """Equal steps, of which a close look at LOOK tells that this share of the outputs' first error is left.
+    """Equal steps, of which a close look at LOOK tells that this share of the outputs' error is left.
 
     Args:
         step: of each.
@@ -63,10 +64,12 @@ def slow(
         start: what close looks at the first steps tell besides.
         later: what the one at LOOK tells besides.
         first: the first step, where it is another one.
+        before: the share that was left at the look before.
     """
-    early = [stats(i, step if i else first or step, output_gradient=2.0, **(start or {})) for i in range(16)]
-    late = stats(LOOK, step, output_gradient=2.0 * left, **(later or {}))
-    return [*early, *(stats(i, step) for i in range(16, LOOK)), late]
+    early = [stats(i, step if i else first or step, output_error=1.0, **(start or {})) for i in range(16)]
+    late = stats(LOOK, step, output_error=left, **(later or {}))
+    between = [stats(i, step, output_error=before if i == LOOK - 2 else None) for i in range(16, LOOK)]
+    return [*early, *between, late]
 
 
 def layers(norms: Iterable[float | None]) -> Step:
@@ -95,6 +98,7 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     """What a close look at a step may tell, any part of it missing at random."""
     found: dict[str, Any] = {name: rng.choice(values, width) for name, values in SEEN.items()}
     found["total_update"] = float(rng.choice([NAN, 0.0, 1e-3, 0.4, 0.6, 5.0, INF]))
+    found["output_error"] = float(rng.choice([NAN, 0.0, 1e-9, 0.5, 0.8, 0.95, 1.0, 1.2, INF]))
     found["output_gradient"] = float(rng.choice([NAN, 0.0, 1e-300, 0.5, 0.6, 1.0, INF]))
     found["half"] = bool(rng.random() < 0.5)
     found["not_zeroed"] = bool(rng.random() < 0.5)

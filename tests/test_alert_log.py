@@ -6,7 +6,8 @@ import numpy as np
 
 from gradwatch import Alert, History, Severity
 from gradwatch.alert_log import RELATED, AlertLog
-from gradwatch.rules import Dead, NonFinite
+from gradwatch.rules import Dead, NonFinite, default
+from tests.histories import history_of, stats
 
 
 def alert(rule: str, severity: Severity = Severity.WARNING, layer: str | None = "a") -> Alert:
@@ -86,6 +87,15 @@ def test_an_alert_names_the_one_that_it_may_come_of() -> None:
         "exploding",
         "",
     ]
+
+
+def test_what_is_not_finite_at_the_step_of_an_explosion_comes_of_it() -> None:
+    """One step has thrown the weights off, and the gradients after it are the first that are not finite."""
+    history = history_of([{"fc": 1e3, "out": 1.0}])
+    history.append(stats(1, {"fc": float("nan"), "out": 1.0}, total_update=9.0))
+    log = AlertLog()
+    found = log.take([(rule, list(rule.check(history))) for rule in default()])
+    assert [(a.rule, a.follows) for a in found] == [("exploding", ""), ("nonfinite", "exploding")]
 
 
 def test_neither_warnings_nor_what_is_long_ago_nor_a_recovery() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import isnan
 from typing import Any
 
 import pytest
@@ -15,14 +17,14 @@ from gradwatch.last_output import LastOutput
 from tests.tensors import normal
 
 
-def heard(model: nn.Module, step: Callable[[], Any]) -> float:
-    """What a LastOutput tells of one step, listening to every layer of ``model``."""
+def heard(model: nn.Module, step: Callable[[], Any], part: int = 0) -> float:
+    """The norm that a LastOutput tells of one step, or the error, listening to every layer of ``model``."""
     last, layers = LastOutput(), [m for m in model.modules() if isinstance(m, (nn.Linear, nn.LSTM, nn.RNNCell))]
     handles = [m.register_forward_hook(partial(last.listen, i)) for i, m in enumerate(layers)]
     step()
     for handle in handles:
         handle.remove()
-    return last.norm()
+    return last.take()[part]
 
 
 class Net(nn.Module):
@@ -60,6 +62,43 @@ STEPS: dict[str, Callable[[Net], Tensor]] = {
 def test_whoever_calls_the_last_layer_and_whatever_follows_it(name: str) -> None:
     net = Net()
     assert heard(net, lambda: STEPS[name](net).backward()) == pytest.approx(SOFTMAX_ERROR, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_error_of_its_probabilities(name: str) -> None:
+    net = Net()
+    p, y = torch.softmax(net(X).detach(), 1), F.one_hot(LABELS, 4).float()
+    expected = ((p - y).square().sum() / 8 / ((y - y.mean(0)).square().sum() / 7)).sqrt()
+    found = heard(net, lambda: STEPS[name](net).backward(), part=1)
+    if name == "one example after the other":  # of which none has a scatter
+        assert isnan(found)
+    else:
+        assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_error_over_several_backward_passes() -> None:
+    net = Net()
+
+    def step(*parts: int) -> None:
+        for i in parts:
+            F.cross_entropy(net(X[i::2]), LABELS[i::2]).backward()
+
+    each = [heard(net, partial(step, i), part=1) for i in (0, 1)]
+    both = heard(net, partial(step, 0, 1), part=1)
+    assert both == pytest.approx(((each[0] ** 2 + each[1] ** 2) / 2) ** 0.5)
+
+
+def test_outputs_are_not_kept_but_those_of_the_layer_called_last() -> None:
+    net, last = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), LastOutput()
+    for number, layer in enumerate(net):
+        layer.register_forward_hook(partial(last.listen, number))
+    middle = net[0](torch.ones(5, 2))
+    seen = weakref.ref(middle.untyped_storage())
+    y = net[1](middle * 1.0)
+    del middle
+    assert seen() is None
+    y.sum().backward()
+    assert last._latest is None
 
 
 def test_of_a_recurrent_layer_without_a_head() -> None:

@@ -80,6 +80,7 @@ class Recording:
         variation_within: [C, L] likewise.
         given_nothing: [C, L] likewise.
         output_gradient: [C] likewise.
+        output_error: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
         trained: [C, P] whether the parameter requires a gradient.
@@ -140,6 +141,7 @@ class Recording:
     variation_within: FloatArray
     given_nothing: FloatArray
     output_gradient: FloatArray
+    output_error: FloatArray
     half: IntArray
     not_zeroed: IntArray
     trained: BoolArray

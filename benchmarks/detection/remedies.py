@@ -70,6 +70,12 @@ def standardised(case: Case) -> Settings:
     return {name: value for name, value in known.items() if name in case.program.settings}
 
 
+def in_small_units(case: Case) -> Settings:
+    if "target_scale" not in case.program.settings:
+        raise NotApplicableError(f"{case.program.name} has targets of size 1")
+    return {"target_scale": 1.0}
+
+
 def with_skips(case: Case) -> Settings:
     if case.program.recipe is rnn:
         raise NotApplicableError(f"{case.program.name} has one layer, and nothing to lead around")
@@ -201,6 +207,8 @@ REMEDIES: tuple[tuple[str, Callable[[Case], Settings], Callable[[Task, Case], No
     (rf"^divide the learning rate by {NUMBER}", as_it_is, divide_lr),
     (rf"^clip at {NUMBER}", as_it_is, clip),
     (r"^standardise the inputs", standardised, nothing),
+    (r"^standardise the targets", in_small_units, nothing),
+    (r"^normalise the input of each branch", normalised, nothing),
     (r"^run autocast in bfloat16", in_bfloat16, nothing),
     (r"^take the loss of the logits", loss_of_logits, nothing),
     (r"1e-6", with_eps, nothing),

@@ -22,6 +22,7 @@ from gradwatch.diagnosis.saturation import Saturation
 from gradwatch.diagnosis.small_steps import SmallSteps
 from gradwatch.diagnosis.small_weights import SmallWeights
 from gradwatch.diagnosis.unscaled_inputs import UnscaledInputs
+from gradwatch.diagnosis.unscaled_targets import UnscaledTargets
 from gradwatch.diagnosis.vanishing_in_time import VanishingInTime
 from gradwatch.diagnosis.weight_decay import WeightDecay
 from gradwatch.diagnosis.zero_weights import ZeroWeights
@@ -51,6 +52,7 @@ __all__ = [
     "SmallSteps",
     "SmallWeights",
     "UnscaledInputs",
+    "UnscaledTargets",
     "VanishingInTime",
     "WeightDecay",
     "ZeroWeights",
@@ -73,6 +75,7 @@ def default() -> tuple[Cause, ...]:
         LossScale(),
         FirstNonFinite(),
         UnscaledInputs(),
+        UnscaledTargets(),
         FlatOutput(),
         ZeroWeights(),
         WeightDecay(),

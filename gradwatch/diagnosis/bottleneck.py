@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import Account, Entry, account
 from gradwatch.diagnosis.start import excess_of_weights
 from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import changes, place
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -46,6 +47,8 @@ class Bottleneck:
         whole = account(probe)
         sign = 1 if told(alerts, "exploding") else -1 if told(alerts, "vanishing") else 0
         if whole is None or whole.is_cut or sign * whole.log_gain <= self.severe:
+            return None
+        if sign > 0 and through_time(probe):  # a recurrent layer blows up what it is applied to again and again
             return None
         worst = max(whole.entries, key=lambda e: sign * e.excess)
         lost = worst.excess - _usual(worst, whole)

@@ -57,7 +57,8 @@ class LargeWeights:
         if probe is None or not probe.weights:
             return self._by_signal(history)
         off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e > CLEAR}
-        if math.fsum(off.values()) < self.min_log_gain:
+        little = history.progress.is_none(but=0.7)  # since then: it was enough to hold training up
+        if math.fsum(off.values()) < (self.min_log_gain / 2 if little else self.min_log_gain):
             return None
         given = inputs(history, probe)
         confidence = 0.5 if given is not None and given.are_unscaled else 0.9

@@ -12,7 +12,7 @@ from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, l
 from gradwatch.diagnosis.symptoms import UNSTABLE, layers_of, told
 from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
@@ -58,7 +58,8 @@ class LearningRate:
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         first, largest = first_update(history), largest_update(history)
         spikes, leaps = len(told(alerts, "spike")), told(alerts, "unstable")
-        too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or len(leaps) > 0
+        steps = [a for a in told(alerts, "update_ratio") if a.step > EARLY and a.value > a.threshold]
+        too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or bool(leaps or steps)
         if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite", "spike"):
             return None
         evidence, remedy, divisor = [], "", 10.0
@@ -67,12 +68,15 @@ class LearningRate:
             evidence.append(
                 f"the first step moved the weights by {first:.2g} of their size; {self.healthy_update:g} is healthy"
             )
-        if largest > max(first, self.throws):
+        if largest > np.fmax(first, self.throws):
             evidence.append(f"one step moved them by {largest:.2g} of their size")
         if leaps:
             evidence.append(f"by step {leaps[0].step} the gradient had leapt again and again, and had not come down")
         if spikes >= SEVERAL:
             evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it comes back")
+        if steps and not evidence:
+            moved = f"{steps[0].value:.2g} of the weights' size"
+            evidence.append(f"by step {steps[0].step} next to nothing was learned, with steps of {moved}")
         growth, shock = steady_growth(history), steps_of_shock(history)
         if growth > 1:
             divisor = 1 + growth
@@ -81,9 +85,9 @@ class LearningRate:
                 "inverse of the loss's largest curvature, and 2 is the limit"
             )
         elif shock:
-            steps = f"{shock} step{'s' * (shock > 1)}"
-            evidence.append(f"only the first {steps} moved so far: the schedule begins too high, and is fine later")
-            remedy = f"divide the learning rate of the first {steps} by {divisor:.3g}"
+            those = f"{shock} step{'s' * (shock > 1)}"
+            evidence.append(f"only the first {those} moved so far: the schedule begins too high, and is fine later")
+            remedy = f"divide the learning rate of the first {those} by {divisor:.3g}"
         others = _others(history, probe)
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)

@@ -25,6 +25,7 @@ class ResidualBranches:
     Args:
         min_share: least share of the total log gain that is worth a diagnosis.
         min_log_gain: least log squared gain of all blocks together.
+        usual: squared gain up to which a branch is as large as they are made, so that it is a normalisation that lacks.
         throws: ``|step| / |parameters|`` of a first step that explains it as well.
 
     Raises:
@@ -43,12 +44,15 @@ class ResidualBranches:
 
     min_share: float = 0.5
     min_log_gain: float = SEVERE
+    usual: float = 8.0
+    # Fresh branches without a normalisation pass 1 to 4 times what their skips do, too large ones 16 times and more.
     throws: float = 0.1
     # Ten times the largest first step of healthy networks in docs/detection.md: after it blocks are what it made them.
 
     def __post_init__(self) -> None:
         check_number("ResidualBranches: min_share", self.min_share, above=0, at_most=1)
         check_number("ResidualBranches: min_log_gain", self.min_log_gain, above=0)
+        check_number("ResidualBranches: usual", self.usual, above=0)
         check_number("ResidualBranches: throws", self.throws, above=0)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
@@ -63,6 +67,10 @@ class ResidualBranches:
         branch = max(block - 1, 1e-6)
         names = list(dict.fromkeys(s.layer for s in blocks if s.layer))
         factor = min(1.0, math.sqrt(1 / (len(blocks) * branch)))
+        scaled = f"multiply the output of each residual branch in {span(names)} by {factor:.2g}, so that all "
+        scaled += f"{len(blocks)} blocks together pass e"
+        normalised = "normalise the input of each branch (pre-norm)"
+        usual = branch <= self.usual and not first_update(history) > self.throws
         return Diagnosis(
             "residual_branches",
             confidence=0.6 if first_update(history) > self.throws else 0.9,
@@ -72,7 +80,6 @@ class ResidualBranches:
                 f"pass {branch:.3g} where the skip passes 1",
                 f"in all blocks together the gradient {changes(grown)}",
             ),
-            remedy=f"multiply the output of each residual branch in {span(names)} by {factor:.2g}, so that all "
-            f"{len(blocks)} blocks together pass e; or normalise the input of each branch (pre-norm)",
-            change="init_scale",
+            remedy=f"{normalised}; or {scaled}" if usual else f"{scaled}; or {normalised}",
+            change="norm" if usual else "init_scale",
         )

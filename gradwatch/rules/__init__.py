@@ -51,21 +51,21 @@ __all__ = [
 
 
 def default() -> tuple[Rule, ...]:
-    """Fresh rules with the default thresholds.
+    """Fresh rules with the default thresholds; of what two find at one step, the later one's may be a consequence.
 
     >>> print(*(rule.name for rule in default()[:8]))
-    no_gradient not_zeroed nonfinite overflow underflow exploding update_ratio stalled
+    no_gradient not_zeroed exploding update_ratio nonfinite overflow underflow stalled
     >>> print(*(rule.name for rule in default()[8:]))
     saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
         NotZeroed(),
+        Exploding(),
+        UpdateRatio(),
         NonFinite(),
         Overflow(),
         Underflow(),
-        Exploding(),
-        UpdateRatio(),
         Stalled(),
         Saturated(),
         Vanishing(),

@@ -13,7 +13,7 @@ from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.baseline import Baseline
 from gradwatch.rules.state import LayerState, ModelState
-from gradwatch.rules.swelling import LARGE, LATE, RISE, Swelling
+from gradwatch.rules.swelling import LARGE, Swelling
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Exploding(LayerRule):
     # A recurrent or deep network has forgotten by then what it was initialised to: UpdateRatio's ``again``.
     first_norm: float = 40.0
     # Between 25 to 34, of learning rates that are too high whatever the gradient, and 43 to 1e4.
-    signal: float = 1e3
+    signal: float = 3e3
     # Inputs of a layer have norms of 1 to 30 in healthy networks of any depth.
     calm_update: PerLayer = 0.3
     # Healthy training moves weights by about 1e-3 of their size a step; Adam's first ones small layers by 0.2.
@@ -107,7 +107,7 @@ class Exploding(LayerRule):
     def is_calm(self, history: History) -> bool:
         stats = history.latest
         assert stats is not None
-        if stats.total_update is not None or stats.input_size is not None or stats.output_gradient is not None:
+        if stats.total_update is not None or stats.input_size is not None or stats.output_error is not None:
             return False
         return self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
 
@@ -154,12 +154,18 @@ class Exploding(LayerRule):
             or not (stats.total_update or 0.0) > self.step_update
             or not before.size
             or not before[0] > self.step_norm
+            or self._began_calmly(history)
         ):
             return None
         norm = history.grad_norm[-2]
         bad = history.has_grad[-2] & (norm > 0.1 * before[0])
         self._told = f"made a step of {stats.total_update:.0%} of the weights' size"
         return Judgement(norm, np.full(len(norm), self.step_norm), bad, good=np.zeros(len(norm), bool))
+
+    def _began_calmly(self, history: History) -> bool:
+        """Whether the gradient was fine before the first step: then it is the steps that are too large."""
+        first = history.first
+        return first is not None and first.total_norm < self.step_norm / 2
 
     def _swells(self, history: History) -> Judgement | None:
         """A forward signal that from the start grows beyond all measure."""
@@ -172,13 +178,10 @@ class Exploding(LayerRule):
         """What began too large, where it is found later that hardly anything was learned from there."""
         stats, swelling, nothing = history.latest, self._swelling, history.progress.is_none
         assert stats is not None
-        if stats.output_gradient is None:
+        if stats.output_error is None:
             return None
         if swelling["large"] >= self.patience and len(swelling.sizes) and nothing(but=0.7):
             return self._by_inputs(history, LARGE)
-        far = (stats.grad_norm > self.limit("threshold", stats.layers)).any()
-        if far and swelling.is_beyond(LATE, RISE) and nothing(but=0.9):  # calm steps do not get there, then
-            return self._by_inputs(history, LATE)
         if self._start["update"] > self.start_update and nothing(but=0.85):
             return self._by_first_norm(history, self.first_norm)
         if goes_through_time(stats) and nothing(but=0.7):
@@ -189,7 +192,7 @@ class Exploding(LayerRule):
         stats, sizes = history.latest, self._swelling.sizes
         assert stats is not None
         self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
-        self._told += f"; {history.progress.left:.0%} of the first error is left" * (history.count > EARLY)
+        self._told += f"; {history.progress.left:.0%} of the outputs' error is left" * (history.count > EARLY)
         bad = self._swelling.layers_above(np.sqrt(size), stats)
         return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool))
 
@@ -201,7 +204,7 @@ class Exploding(LayerRule):
             return None
         self._told = (
             f"was {first.total_norm:.3g} over all layers at the first step, which moved the weights by "
-            f"{self._start['update']:.1%} of their size; {history.progress.left:.0%} of the first error is left"
+            f"{self._start['update']:.1%} of their size; {history.progress.left:.0%} of the outputs' error is left"
         )
         return Judgement(stats.grad_norm, np.full(len(stats.layers), limit), stats.has_grad, good=~stats.has_grad)
 

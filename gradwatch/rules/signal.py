@@ -33,11 +33,20 @@ DIM = 5e-3
 """Share up to which the last layer is given next to no difference at the start: with nothing learned later, too little.
 Of healthy networks that begin so none has more than NOTHING of its error left after a hundred steps."""
 
+STILL_DIM = 0.02
+"""The same later on, after as many steps as healthy networks find their way out in."""
+
 NOTHING = 0.9
 """Share of the outputs' first error above which nothing has been learned; the most of those is 0.83."""
 
 FEEBLE = 3e-4
 """Update ratio of the stillest layer up to which a network that cannot tell examples apart is not on its way out."""
+
+UNEVEN = 0.1
+"""Share of the most active layer's that this is at most: a learning rate that warms up moves all of them as little."""
+
+FAR = 0.02
+"""What the median layer's steps add up to by then; those of an Adam at 1e-3 to 0.03."""
 
 FADED = 0.2
 """Size of the last layer's input below which the signal has faded; of healthy networks it is above 0.3."""
@@ -76,6 +85,7 @@ class Signal(ModelState):
             norm_ratio=0.0,
             alike=False,
             late=False,
+            path=0.0,
         )
 
     def look(self, history: History) -> None:
@@ -88,9 +98,11 @@ class Signal(ModelState):
         known = stats.input_size[np.isfinite(stats.input_size)]
         moved = stats.update_ratio[np.isfinite(stats.update_ratio)]
         faded = len(known) > 0 and known[-1] < FADED and len(moved) > 0 and np.median(moved) < SLOW
-        # By Adam a network may find its way out of that, if not at once.
-        feeble = len(moved) > 0 and moved.min() < FEEBLE
-        alike = self["late"] or self["looks"] >= (LOOKS if feeble else LASTING)
+        # By Adam a network may find its way out of that, if not at once, nor while its steps are small in all layers.
+        feeble = len(moved) > 0 and moved.min() < min(FEEBLE, UNEVEN * moved.max())
+        self["path"] += min(np.median(moved), 1.0) if len(moved) else 0.0
+        lasts = self["looks"] >= LASTING and self["path"] > FAR
+        alike = self["late"] or lasts or (feeble and self["looks"] >= LOOKS)
         least = min(BOTH / max(known[-1], BOTH), HIGHEST) if faded else 0.0
         self["ratio"] = max(least, ALIKE * alike)
         self["norm_ratio"] = max(HIGHEST * faded, ALIKE * alike)
@@ -111,7 +123,7 @@ class Signal(ModelState):
         if history.count <= EARLY:
             self["start"] = np.fmax(self["start"], share)
         elif 0 < self["start"] < DIM:
-            self._look_again(nothing_learned=history.progress.is_none(but=NOTHING))
+            self._look_again(nothing_learned=share < STILL_DIM and history.progress.stands_still(but=NOTHING))
         alike = self["so_far"] and share < BETWEEN and not share > RISES * self["first"]
         self["so_far"] = alike
         self["first"] = np.fmin(self["first"], share) if alike else np.nan

@@ -8,14 +8,18 @@ from gradwatch.history import EARLY, History
 from gradwatch.records import BoolArray, FloatArray, StepStats
 from gradwatch.rules.state import ModelState
 
+ROUNDING = 1e6
+"""Ratio of a weight's gradient to its bias's from which the bias's is rounding: of a bias before a normalisation, or of
+a loss that is blind to it."""
+
 IN_ONE_PLACE = 0.8
 """Share of the whole rise, in decades, above which it is in one place."""
 
-LARGE = 50.0
+LARGE = 40.0
 """Of the last layer's input, what healthy networks exceed at the start only in one place, or where all are large."""
 
-LATE = 100.0
-"""The same later on, where healthy weights have grown."""
+ALL_LARGE = 200.0
+"""Of every layer's input: the data are in large units."""
 
 RISE = 10.0
 """Growth from the first layer's input to the last one's."""
@@ -29,7 +33,7 @@ class Swelling(ModelState):
     """
 
     def __init__(self) -> None:
-        super().__init__(looks=0, large=0)
+        super().__init__(began=True, looks=0, large=0)
         self.rows = np.zeros(0, np.int64)
         self.sizes: FloatArray = np.zeros(0)
 
@@ -39,13 +43,18 @@ class Swelling(ModelState):
         assert stats is not None
         if stats.input_size is None:
             return
-        self.rows = np.flatnonzero(np.isfinite(stats.input_size) & (stats.input_size > 0))
+        self.rows = np.flatnonzero((stats.input_size > 0) & (stats.input_size < ROUNDING))
         self.sizes = stats.input_size[self.rows]
         if history.count <= EARLY:
             # At one look a bias may happen to have next to no gradient, in one layer as before a normalisation always.
             small = not (stats.total_update or 0.0) > step_update
-            self["looks"] = self["looks"] + 1 if small and self.is_beyond(signal, signal / 10) else 0
-            self["large"] = self["large"] + 1 if small and self.is_beyond(LARGE, RISE) else 0
+            self["began"] &= small and self.is_large()
+            self["looks"] = self["looks"] + 1 if self["began"] and self.is_beyond(signal, signal / 10) else 0
+            self["large"] = self["large"] + 1 if self["began"] else 0
+
+    def is_large(self) -> bool:
+        """Whether the inputs grow so much that the loss begins far from where it should, or all of them are large."""
+        return self.is_beyond(LARGE, RISE) or (len(self.sizes) > 1 and self.sizes.min() > ALL_LARGE)
 
     def is_beyond(self, size: float, rise: float) -> bool:
         """Whether the last input exceeds ``size``, and the first one by the factor ``rise``, not in one place."""

@@ -3,11 +3,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import Bottleneck
-from gradwatch.profile import BackwardProfile, Segment
+from gradwatch.profile import BackwardProfile, Segment, TimeSteps
 from tests.diagnosis.profiles import PROFILES, activation, alert, begun, linear, weight
 
 LAYERS = [s for i in range(4) for s in (activation(f"a{i}", "Relu", 0.5), linear(f"a{i}", 2.0))]
@@ -34,6 +35,14 @@ def test_one_that_blows_up() -> None:
     found = explain(linear("loud", 2e6), rule="exploding")
     assert found is not None
     assert found.remedy.startswith("multiply the initial weights of loud by 0.001: ")
+
+
+def test_a_recurrent_layer_that_blows_up_is_no_single_place() -> None:
+    loud = linear("loud", 2e6)
+    for length, told in ((30, False), (4, True)):
+        steps = TimeSteps("loud", np.full(length - 1, 2.0), np.ones(length))
+        profile = BackwardProfile((*LAYERS, loud, *LAYERS), time_steps=(steps,))
+        assert (Bottleneck().explain(History(), profile, [alert("exploding")]) is not None) is told
 
 
 def test_one_that_a_step_has_blown_up() -> None:

@@ -10,6 +10,7 @@ from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import LargeWeights
 from gradwatch.profile import BackwardProfile, Segment
 from tests.diagnosis.profiles import PROFILES, alert, begun, chain
+from tests.histories import LOOK, slow
 
 
 def explain(profile: BackwardProfile | None, history: History | None = None) -> Diagnosis | None:
@@ -39,6 +40,15 @@ def test_nor_are_those_before_a_normalisation() -> None:
 
 def test_one_layer_twice_too_large_is_not_much() -> None:
     assert explain(chain(1, "Relu", 0.5, 8.0)) is None
+
+
+@pytest.mark.parametrize(("left", "told"), [(0.8, True), (0.6, False), (float("nan"), False)])
+def test_less_is_enough_where_it_has_held_training_up(left: float, told: bool) -> None:
+    profile = chain(3, "Relu", 0.5, 7.0)
+    history = begun(profile)
+    for step in slow({"fc0": 1.0}, left):
+        history.progress.look(step, early=step.step < LOOK)
+    assert (explain(profile, history) is not None) is told
 
 
 def test_large_inputs_are_the_better_explanation() -> None:

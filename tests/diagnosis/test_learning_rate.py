@@ -59,6 +59,15 @@ def test_an_unstable_run_needs_no_large_first_step() -> None:
     assert found.evidence == ("by step 0 the gradient had leapt again and again, and had not come down",)
 
 
+def test_steps_by_which_nothing_was_learned() -> None:
+    alerts = [alert("update_ratio", step=101, value=0.6)]
+    found = LearningRate().explain(begun(HEALTHY, [0.01]), HEALTHY, alerts)
+    assert found is not None
+    assert (found.confidence, found.remedy) == (0.6, "divide the learning rate by 10")
+    assert found.evidence == ("by step 101 next to nothing was learned, with steps of 0.6 of the weights' size",)
+    assert LearningRate().explain(begun(HEALTHY, [0.01]), HEALTHY, [replace(alerts[0], value=1e-9)]) is None
+
+
 def test_gradient_descent_beyond_the_curvature() -> None:
     """On a parabola of curvature 8 and at a rate of 0.3, a step multiplies the gradient by 1 - 2.4."""
     x, norms = 1.0, []

@@ -33,6 +33,15 @@ def test_branches_ten_times_too_large() -> None:
     assert (1 + factor**2 * 100) ** 6 == pytest.approx(math.e, rel=0.1)
 
 
+@pytest.mark.parametrize(("branch", "change"), [(2.0, "norm"), (7.9, "norm"), (8.1, "init_scale")])
+def test_branches_as_they_are_made_lack_a_normalisation(branch: float, change: str) -> None:
+    found = explain(branch, 8)
+    assert found is not None
+    assert found.change == change
+    first, second = found.remedy.split("; or ")
+    assert (first if change == "norm" else second) == "normalise the input of each branch (pre-norm)"
+
+
 @pytest.mark.parametrize(("branch", "blocks"), [(1.0, 6), (0.01, 100), (1 / 30, 30)])
 def test_blocks_that_together_pass_little_more_than_e(branch: float, blocks: int) -> None:
     assert explain(branch, blocks) is None
@@ -47,7 +56,7 @@ def test_what_has_no_branches_that_grow(name: str) -> None:
     assert ResidualBranches().explain(History(), PROFILES[name], [alert("exploding")]) is None
 
 
-@pytest.mark.parametrize(("argument", "value"), [("min_share", 0.0), ("min_log_gain", 0.0)])
+@pytest.mark.parametrize(("argument", "value"), [("min_share", 0.0), ("min_log_gain", 0.0), ("usual", 0.0)])
 def test_arguments_out_of_range(argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"ResidualBranches: {argument} must be above 0"):
         ResidualBranches(**{argument: value})

@@ -12,7 +12,7 @@ from gradwatch import Alert, Severity
 from gradwatch.rules import Dead, Vanishing
 from gradwatch.rules.base import StepRule
 from gradwatch.rules.dead import first_starved
-from gradwatch.rules.signal import BETWEEN, DIM, LASTING, LOOKS, RISES, Signal
+from gradwatch.rules.signal import BETWEEN, DIM, LASTING, LOOKS, RISES, STILL_DIM, Signal
 from tests.histories import INF, LOOK, NAN, history_of, layers, slow, stats, told_by
 
 NORMS = [0.05, 0.1, 0.5, 1.0]
@@ -62,10 +62,11 @@ def test_it_is_over_when_they_differ_again() -> None:
         [seen(0.5)] + [seen(1e-4)] * 15,  # what training did itself
         [seen(1e-4, moved=1e-3)] * (LASTING - 1) + [None] * 9,  # by Adam it may find a way out
         [seen(1e-5 * 1.15**i, moved=1e-3) for i in range(16)],  # and is on it
+        [{**seen(1e-4), "update_ratio": np.full(4, 1e-5 * i)} for i in range(16)],  # its learning rate warms up
         [seen(NAN)] * 16,
         [None] * 16,
     ],
-    ids=["enough", "rises", "falls", "moves", "moves and rises", "unknown", "nobody looked"],
+    ids=["enough", "rises", "falls", "moves", "moves and rises", "warms up", "unknown", "nobody looked"],
 )
 def test_what_is_no_fault(looks: list[dict[str, Any] | None]) -> None:
     assert check(Vanishing(), looks) == []
@@ -81,13 +82,20 @@ def test_what_moves_has_time_but_not_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "left", "told"),
-    [(0.9 * DIM, 0.95, True), (0.9 * DIM, 0.85, False), (1.1 * DIM, 0.95, False), (0.9 * DIM, NAN, False)],
+    ("start", "now", "before", "left", "told"),
+    [
+        (0.9 * DIM, 0.9 * STILL_DIM, 0.95, 0.95, True),
+        (0.9 * DIM, 1.1 * STILL_DIM, 0.95, 0.95, False),  # it has woken up
+        (0.9 * DIM, 0.9 * DIM, 0.95, 0.85, False),  # it learns
+        (0.9 * DIM, 0.9 * DIM, None, 0.95, False),  # it may yet
+        (1.1 * DIM, 0.9 * DIM, 0.95, 0.95, False),
+        (0.9 * DIM, 0.9 * DIM, 0.95, NAN, False),
+    ],
 )
 def test_little_difference_at_the_start_counts_where_nothing_was_learned_since(
-    start: float, left: float, told: bool
+    start: float, now: float, before: float | None, left: float, told: bool
 ) -> None:
-    run = slow(layers(NORMS), left, start=seen(start, moved=1e-3), later=seen(start, moved=1e-3))
+    run = slow(layers(NORMS), left, start=seen(start, moved=1e-3), later=seen(now, moved=1e-3), before=before)
     after = [stats(LOOK + i, layers(NORMS)) for i in range(1, 10)]
     found = told_by(Vanishing(), [*run, *after])
     expected = [(LOOK + Vanishing().patience - 1, name, Severity.ERROR) for name in ("fc0", "fc1")]
@@ -95,9 +103,9 @@ def test_little_difference_at_the_start_counts_where_nothing_was_learned_since(
 
 
 def test_it_is_over_when_something_is_learned() -> None:
-    run = slow(layers(NORMS), 0.95, start=seen(0.9 * DIM, moved=1e-3), later=seen(0.9 * DIM))
+    run = slow(layers(NORMS), 0.95, start=seen(0.9 * DIM, moved=1e-3), later=seen(0.9 * DIM), before=0.95)
     rest = [stats(LOOK + i, layers(NORMS)) for i in range(1, 5)]
-    learned = stats(LOOK + 5, layers(NORMS), output_gradient=1.0, **seen(0.9 * DIM))
+    learned = stats(LOOK + 5, layers(NORMS), output_error=0.5, **seen(0.9 * DIM))
     after = [stats(LOOK + i, layers(NORMS)) for i in range(6, 12)]
     found = told_by(Vanishing(), [*run, *rest, learned, *after])
     assert [a.severity for a in found] == [Severity.ERROR] * 2 + [Severity.INFO] * 2

@@ -28,6 +28,8 @@ def looked(*sizes: list[float], updates: tuple[float, ...] = (), start: int = 0)
         ([4.0, 4.0, 4.0, 60.0], False),  # in one place
         ([4.0, NAN, 15.0, 60.0], True),
         ([4.0, 0.0, 15.0, 60.0], True),
+        ([4.0, 1e7, 15.0, 60.0], True),  # a bias before a normalisation, whose gradient is rounding
+        ([4.0, 10.0, 15.0, 1e7], False),  # or the last, of a loss that is blind to it
         ([NAN, NAN, 4.0, 60.0], False),  # two are no row
         ([NAN, NAN, NAN, NAN], False),
         ([4.0, 10.0, 30.0, INF], False),  # unknown
@@ -38,8 +40,16 @@ def test_growth_from_layer_to_layer(sizes: list[float], beyond: bool) -> None:
 
 
 def test_looks_in_a_row_at_the_first_steps() -> None:
-    grows, not_so, far = [4.0, 10.0, 30.0, 60.0], [4.0, 10.0, 30.0, 40.0], [4.0, 50.0, 500.0, 5e3]
-    for sizes, large, looks in (((grows, grows, far), 3, 1), ((far, far, not_so), 0, 0), ((not_so, far), 1, 1)):
+    grows, not_so, far = [4.0, 10.0, 30.0, 60.0], [4.0, 10.0, 30.0, 35.0], [4.0, 50.0, 500.0, 5e3]
+    units, one = [300.0, 250.0, 400.0, 300.0], [300.0, 1e7, 1e7, 9.0]  # large data; biases before a normalisation
+    for sizes, large, looks in (
+        ((grows, grows, far), 3, 1),
+        ((far, far, not_so), 0, 0),
+        ((not_so, far), 0, 0),  # what the first steps have done
+        ((far, far, far), 3, 3),
+        ((units, units), 2, 0),
+        ((one, one), 0, 0),
+    ):
         swelling = looked(*sizes)
         assert (swelling["large"], swelling["looks"]) == (large, looks)
     assert looked(far, far, start=LOOK)["looks"] == 0
@@ -47,8 +57,8 @@ def test_looks_in_a_row_at_the_first_steps() -> None:
 
 def test_a_large_step_is_to_blame_itself() -> None:
     far = [4.0, 50.0, 500.0, 5e3]
-    assert looked(far, far, updates=(0.1, 0.6))["looks"] == 0
-    assert looked(far, far, updates=(0.6, NAN))["looks"] == 1
+    assert looked(far, far, far, updates=(0.1, 0.6, 0.1))["looks"] == 0
+    assert looked(far, far, updates=(0.1, NAN))["looks"] == 2
 
 
 def test_the_layers_above_a_size() -> None:

@@ -1,0 +1,82 @@
+"""How much of what there is to predict the outputs miss, by what the loss asks of them: its gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CLASSES = 32
+"""Up to which a share says something: of thousands the right one has little of the probability for long."""
+
+MOST = 1 << 20
+"""Elements that are looked at, from the first example on."""
+
+TOLERANCE = 1e-3
+"""Share of the gradient's square that may be otherwise: bfloat16 rounds to 2e-5 of it."""
+
+
+@torch.no_grad()
+def output_error(outputs: Tensor, gradient: Tensor) -> Tensor:
+    """0-dim, root mean square error of the predicted probabilities, relative to that of the best constant prediction.
+
+    The gradient of a cross entropy with respect to its logits is p - y times a number that is the same for all
+    examples: the softmax p is known from the outputs, so the classes y are known from the gradient, and whether it was
+    such a loss. 1 is what knowing how often each class occurs amounts to, and 0 is all there is to know. NaN for other
+    losses, for more than CLASSES classes, and for a batch of a single class. Nothing waits for the device.
+
+    Args:
+        outputs: logits [N, C], [N, C, ...] or [N, ..., C] of a cross entropy, also of one of their mean over all
+            places, or of any shape of a binary one.
+        gradient: of the loss with respect to them.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+        >>> torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+        >>> y, p = torch.eye(3)[:2], logits.detach().softmax(1)
+        >>> constant = torch.eye(3)[:2].mean(0)  # of two examples half their scatter is the constant's, so 2 - 1 count
+        >>> expected = ((p - y).square().sum() / (2 * (constant - y).square().sum())) ** 0.5
+        >>> round(float(output_error(logits, logits.grad) / expected), 4)
+        1.0
+    """
+    rows = max(1, MOST // max(1, outputs[:1].numel()))
+    z, g = outputs[:rows].float(), gradient[:rows].float()
+    found = torch.full((), torch.nan, device=z.device)
+    if not z.numel():
+        return found
+    last = z.ndim - 1
+    for dim in {1, last} if z.ndim > 1 else ():
+        if 2 <= z.shape[dim] <= CLASSES:
+            z_last, g_last = z.movedim(dim, -1), g.movedim(dim, -1)
+            found = torch.fmin(found, _of_classes(z_last.flatten(0, -2), g_last.flatten(0, -2)))
+            if z.ndim > 2:
+                places = list(range(1, last))
+                found = torch.fmin(found, _of_classes(z_last.mean(places), g_last.sum(places)))
+    columns = z.shape[-1] if z.ndim > 1 else 1
+    return torch.fmin(found, _of_labels(z.reshape(-1, columns), g.reshape(-1, columns)))
+
+
+def _of_classes(z: Tensor, g: Tensor) -> Tensor:
+    """Of a softmax: [N, C] each. An example that is masked, or told to the last bit, has no gradient."""
+    p, asked = z.softmax(1), g.amin(1) < 0
+    y = torch.zeros_like(p).scatter_(1, g.argmin(1, keepdim=True), 1.0)
+    wrong = torch.where(asked[:, None], p - y, 0.0)
+    told = asked | (p.amax(1) == 1)
+    number = told.sum()
+    often = torch.where(told[:, None], torch.where(asked[:, None], y, p), 0.0).sum(0) / number
+    return _relative(wrong, g, number, 1 - often.square().sum())
+
+
+def _of_labels(z: Tensor, g: Tensor) -> Tensor:
+    """Of sigmoids: [N, K] each, N examples of K labels."""
+    wrong = torch.where(g == 0, 0.0, z.sigmoid() - (g < 0).float())
+    often = torch.where(g == 0, (z > 0).float(), (g < 0).float()).mean(0)
+    number = torch.full((), float(len(z)), device=z.device)
+    return _relative(wrong, g, number, (often * (1 - often)).sum())
+
+
+def _relative(wrong: Tensor, g: Tensor, number: Tensor, scatter: Tensor) -> Tensor:
+    """NaN where ``g`` is no multiple of ``wrong``; of few examples the scatter is too small by 1 / number."""
+    factor = (g * wrong).sum() / wrong.square().sum()
+    rest = (g - factor * wrong).square().sum() / g.square().sum()
+    error = (wrong.square().sum() / number / (scatter * number / (number - 1))).sqrt()
+    return torch.where((factor > 0) & (rest < TOLERANCE) & torch.isfinite(error), error, torch.nan)
