@@ -57,6 +57,8 @@ class LastOutput:
             norm = torch.linalg.vector_norm(gradient, dtype=wide(gradient))
             size = gradient.detach().reshape(-1)[:MOST].abs()
             alike = torch.count_nonzero(size == size.max()) / torch.count_nonzero(size)
+            if gradient.requires_grad:  # of a derivative that the loss is made of
+                norm = norm * torch.nan
             same = output is not None and output.shape == gradient.shape
             error = output_error(output, gradient) if same else norm * torch.nan  # type: ignore[arg-type]
             self._heard.setdefault(number, []).append(torch.stack([norm, alike.to(norm), error.to(norm)]))

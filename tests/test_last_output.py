@@ -64,6 +64,18 @@ def test_whoever_calls_the_last_layer_and_whatever_follows_it(name: str) -> None
     assert heard(net, lambda: STEPS[name](net).backward()) == pytest.approx(SOFTMAX_ERROR, rel=1e-5)
 
 
+def test_nothing_of_a_loss_of_derivatives() -> None:
+    """As of a network that solves an equation: its outputs' gradient has no more to do with an error."""
+    net, x = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), normal(16, 2).requires_grad_()
+
+    def step() -> None:
+        y = net(x)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        ((slope - 1) ** 2).mean().backward()
+
+    assert isnan(heard(net, step))
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_the_error_of_its_probabilities(name: str) -> None:
     net = Net()
