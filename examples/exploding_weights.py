@@ -3,7 +3,7 @@
 Of a run of 300 steps:
 
     --- large_weights: loss nan, accuracy 9.9%
-    Verdict   nonfinite: 0, 2, 4, ... (7 of 7 layers); exploding: 0, 2, 4, ... (7 of 7 layers); ...
+    Verdict   exploding: 0, 2, 4, ... (7 of 7 layers); update_ratio: 0, 2, 4, ... (7 of 7 layers); ...
     Why       large weights (confidence 90%)
               learning rate (confidence 30%)
     Evidence  at the first step the weights of 0 ... 12 have a squared gain of 18.2 per layer; 2 would make up for

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from gradwatch.patterns import check_whole_number
-from gradwatch.progress import Progress
+from gradwatch.progress import EARLY, Progress
 from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats
 
-EARLY = 20
-"""Steps that count as the start of a run."""
+__all__ = ["EARLY", "History", "finite_median"]
 
 
 class History:
@@ -135,7 +134,7 @@ class History:
         if stats.half is not None:
             self.half = stats.half
         if stats.output_gradient is not None or stats.output_error is not None:
-            self.progress.look(stats, early=self.count <= EARLY)
+            self.progress.look(stats, self.count)
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gradwatch.compiling import has_compiled_backward
 from gradwatch.output_error import output_error
 
 MOST = 1 << 20
@@ -44,7 +45,7 @@ class LastOutput:
         """As a forward hook of the module of this number; of several outputs the first counts."""
         value = output[0] if isinstance(output, tuple) else output
         value = value.data if isinstance(value, PackedSequence) else value
-        if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf:
+        if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf and not has_compiled_backward():
             self._latest = value.detach()
             value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
 

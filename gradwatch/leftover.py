@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import weakref
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradwatch.closeup import spread
+from gradwatch.compiling import has_compiled_backward
 from gradwatch.sampled import thinned
 
 FEW = 4
@@ -40,7 +39,7 @@ class Leftover:
 
     def arm(self, parameters: Sequence[Tensor]) -> None:
         """Listen to a few of ``parameters`` whose gradient is dense; nothing where there is none, or it is done."""
-        if not self._heard and not _compiles_backward():
+        if not self._heard and not has_compiled_backward():
             self._heard = [_Heard(p) for p in spread([p for p in parameters if _has_dense(p)], FEW)]
 
     def take(self) -> bool | None:
@@ -99,12 +98,6 @@ class _Heard:
 
 def _has_dense(p: Tensor) -> bool:
     return p.is_leaf and p.requires_grad and p.grad is not None and p.grad.layout is torch.strided
-
-
-def _compiles_backward() -> bool:
-    """Whether compiled autograd has been at work in this process: with a hook in it its graph would be made anew."""
-    dynamo: Any = sys.modules.get("torch._dynamo.utils")
-    return dynamo is not None and dynamo.counters["compiled_autograd"]["captures"] > 0
 
 
 def _listen(listener: weakref.ref[_Heard], arrived: Tensor) -> None:

@@ -8,14 +8,20 @@ from typing import Any
 
 from gradwatch.records import StepStats
 
+EARLY = 20
+"""Steps that count as the start of a run."""
+
 FIRST = 5
 """Looks at the start of the run whose mean gradient is what there was to learn: batches differ."""
 
 BEYOND = 1.1
 """What exceeds the first ones by more is no error that stayed what it was."""
 
+APART = 100
+"""Steps between two looks that count, and before the first that does: networks need some to learn anything."""
+
 STAYS = 0.9
-"""Share of the look before that is as much as before; close looks are a hundred steps apart."""
+"""Share of the look before that is as much as before."""
 
 SAME = 1e-3
 """Relative difference of the first gradients up to which they are one number."""
@@ -42,7 +48,7 @@ class Progress:
         ...     stats = StepStats(
         ...         step, ("fc",), np.ones(1), np.ones(1, bool), 1.0, output_gradient=0.2, output_error=error
         ...     )
-        ...     progress.look(stats, early=step < 2)
+        ...     progress.look(stats, count=100 * step)
         >>> progress.left, progress.is_none(but=0.85), progress.stands_still(but=0.85)
         (0.9, True, True)
     """
@@ -55,19 +61,28 @@ class Progress:
         self.left = math.nan
         """Of the last look; NaN where that is not known."""
         self._before = math.nan
+        self._due = APART
         self.of_classes = False
         """Whether it is a cross entropy's."""
 
-    def look(self, stats: StepStats, early: bool) -> None:
-        """Take one step in; nothing where there was no close look, or a gradient scaler's scale may have changed."""
-        gradient, error = stats.output_gradient, stats.output_error
-        if early:
-            self._look_early(math.nan if gradient is None or stats.half else gradient)
-        elif error is not None and math.isfinite(error):
+    def look(self, stats: StepStats, count: int) -> None:
+        """Take in the step that is the ``count``-th; nothing where there was no close look.
+
+        Nor is the gradient taken where a gradient scaler's scale may have changed.
+        """
+        gradient = math.nan if stats.output_gradient is None or stats.half else stats.output_gradient
+        error = math.nan if stats.output_error is None else stats.output_error
+        if count <= EARLY:
+            self._look_early(gradient)
+        elif count < self._due:
+            return
+        elif math.isfinite(error):
             self._take(error, of_classes=True)
-        elif gradient is not None and math.isfinite(gradient) and not stats.half:
+            self._due = count + APART
+        elif math.isfinite(gradient):
             least, most = self._range
             self._take(gradient / self.first if most > (1 + SAME) * least else math.nan, of_classes=False)
+            self._due = count + APART
 
     def _look_early(self, gradient: float) -> None:
         if math.isfinite(gradient) and self._looks < FIRST:
@@ -90,11 +105,12 @@ class Progress:
         return self.is_none(but) and but < self._before and self.left > STAYS * self._before
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("_looks", "first", "_range", "left", "_before", "of_classes")
+        names = ("_looks", "first", "_range", "left", "_before", "of_classes", "_due")
         return {name.strip("_"): getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._looks, self.first = int(state["looks"]), float(state["first"])
+        self._due = int(state["due"])
         self._range = (float(state["range"][0]), float(state["range"][1]))
         self.left, self._before, self.of_classes = (
             float(state["left"]),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch import Alert, History, StepStats
+from gradwatch.progress import APART
 from gradwatch.rules import Rule
 
 Step = Mapping[str, float | None]
@@ -44,8 +45,8 @@ def told_by(rule: Rule, run: Iterable[StepStats]) -> list[Alert]:
     return found
 
 
-LOOK = 25
-"""A step after the first ones."""
+LOOK = 220
+"""A step at which two looks after the first ones count."""
 
 
 def slow(
@@ -68,7 +69,7 @@ def slow(
     """
     early = [stats(i, step if i else first or step, output_error=1.0, **(start or {})) for i in range(16)]
     late = stats(LOOK, step, output_error=left, **(later or {}))
-    between = [stats(i, step, output_error=before if i == LOOK - 2 else None) for i in range(16, LOOK)]
+    between = [stats(i, step, output_error=before if i == LOOK - APART - 5 else None) for i in range(16, LOOK)]
     return [*early, *between, late]
 
 

@@ -17,7 +17,7 @@ STEPS = 60
 SAYS = {
     "plain_pytorch.py": "Verdict   healthy: 60 steps, 3 layers, no alert",
     "vanishing_sigmoids.py": "Verdict   vanishing: 0, 2, 4, ... (10 of 11 layers)",
-    "exploding_weights.py": "(7 of 7 layers); exploding: ",
+    "exploding_weights.py": "exploding: 0, 2, 4, ... (7 of 7 layers); ",
     "rnn_through_time.py": "Verdict   vanishing: encoder (1 of 3 layers)",
     "custom_rule.py": "dominant: ",
     "clipping.py": "so it acts as a smaller learning rate and not against spikes",

@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch import History, StepStats
 from gradwatch.history import EARLY
-from gradwatch.progress import BEYOND, FIRST, SAME, STAYS, UNSURE, Progress
+from gradwatch.progress import APART, BEYOND, FIRST, SAME, STAYS, UNSURE, Progress
 from tests.histories import INF, LOOK, NAN, history_of, slow, stats
 
 BEGIN = [0.9, 1.1, 1.0, 0.95, 1.05]
@@ -18,7 +18,7 @@ def of_classes(*errors: float | None) -> Progress:
     """After looks that tell the error of a cross entropy."""
     progress = Progress()
     for number, error in enumerate([1.0, 1.0, *errors]):
-        progress.look(stats(number, {"fc": 1.0}, output_error=error), early=number < 2)
+        progress.look(stats(number, {"fc": 1.0}, output_error=error), count=number if number < 2 else 100 * number)
     return progress
 
 
@@ -27,7 +27,7 @@ def by_gradient(early: list[float | None], later: list[float | None], half: bool
     progress = Progress()
     for number, gradient in enumerate([*early, *later]):
         step = stats(number, {"fc": 1.0}, output_gradient=gradient, output_error=NAN, half=half)
-        progress.look(step, early=number < len(early))
+        progress.look(step, count=number if number < len(early) else 100 * (number + 1))
     return progress
 
 
@@ -94,7 +94,7 @@ def test_of_a_loss_that_is_not_known_nearly_all_must_be_left_twice(left: float, 
 
 def test_two_kinds_of_looks_are_no_standstill() -> None:
     progress = by_gradient([*BEGIN], [1.0, 1.0])
-    progress.look(stats(9, {"fc": 1.0}, output_error=1.0), early=False)
+    progress.look(stats(9, {"fc": 1.0}, output_error=1.0), count=2000)
     assert progress.is_none(but=0.8)
     assert not progress.stands_still(but=0.8)
 
@@ -104,7 +104,7 @@ def test_a_history_keeps_it_through_a_checkpoint() -> None:
     assert history.progress.left == 0.75
     continued = History()
     continued.load_state_dict(history.state_dict())
-    for step in (LOOK + 1, LOOK + 2):
+    for step in range(LOOK + 1, LOOK + 2 + APART):
         for one in (history, continued):
             one.append(stats(step, {"fc": 1.0}, output_error=0.7))
     assert continued.progress.state_dict() == history.progress.state_dict()
@@ -122,4 +122,10 @@ def test_a_checkpoint_of_an_older_version_knows_nothing_of_it() -> None:
 def test_the_first_looks_are_those_of_the_first_steps() -> None:
     run: list[StepStats] = [stats(i, {"fc": 1.0}, output_error=0.3) for i in range(EARLY)]
     assert math.isnan(history_of(run).progress.left)
-    assert history_of([*run, stats(EARLY, {"fc": 1.0}, output_error=0.8)]).progress.left == 0.8
+
+
+def test_looks_that_count_are_a_hundred_steps_apart() -> None:
+    errors = {50: 0.9, 110: 0.8, 130: 0.7, 220: 0.75, 300: 0.5}
+    run = [stats(i, {"fc": 1.0}, output_error=errors.get(i)) for i in range(301)]
+    assert [history_of(run[: i + 1]).progress.left for i in (110, 130, 220, 300)] == [0.8, 0.8, 0.75, 0.75]
+    assert history_of(run).progress.stands_still(but=0.7)

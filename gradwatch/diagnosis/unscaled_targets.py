@@ -32,8 +32,8 @@ class UnscaledTargets:
     Example:
         >>> from dataclasses import replace
         >>> history = History.from_grad_norms(fc1=[900.0] * 30, fc2=[900.0] * 30)
-        >>> for step, error in ((1, 390.0), (2, 410.0), (40, 392.0)):
-        ...     history.progress.look(replace(history.latest, step=step, output_gradient=error), early=step < 20)
+        >>> for step, error in ((1, 390.0), (2, 410.0), (100, 392.0)):
+        ...     history.progress.look(replace(history.latest, step=step, output_gradient=error), count=step)
         >>> found = UnscaledTargets().explain(history, None, [Alert(40, "exploding", "fc2", 2, 900.0, 100.0, "")])
         >>> print(found.evidence[0])
         the gradient at the outputs had a norm of 400 at the first steps, and 98% of that is left

@@ -75,7 +75,7 @@ class Exploding(LayerRule):
     # A recurrent or deep network has forgotten by then what it was initialised to: UpdateRatio's ``again``.
     first_norm: float = 40.0
     # Between 25 to 34, of learning rates that are too high whatever the gradient, and 43 to 1e4.
-    signal: float = 3e3
+    signal: float = 1e4
     # Inputs of a layer have norms of 1 to 30 in healthy networks of any depth.
     calm_update: PerLayer = 0.3
     # Healthy training moves weights by about 1e-3 of their size a step; Adam's first ones small layers by 0.2.

@@ -10,7 +10,7 @@ from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import LargeWeights
 from gradwatch.profile import BackwardProfile, Segment
 from tests.diagnosis.profiles import PROFILES, alert, begun, chain
-from tests.histories import LOOK, slow
+from tests.histories import slow
 
 
 def explain(profile: BackwardProfile | None, history: History | None = None) -> Diagnosis | None:
@@ -47,7 +47,7 @@ def test_less_is_enough_where_it_has_held_training_up(left: float, told: bool) -
     profile = chain(3, "Relu", 0.5, 7.0)
     history = begun(profile)
     for step in slow({"fc0": 1.0}, left):
-        history.progress.look(step, early=step.step < LOOK)
+        history.progress.look(step, count=step.step + 1)
     assert (explain(profile, history) is not None) is told
 
 

@@ -17,7 +17,7 @@ def explain(error: float, left: float, rule: str = "exploding", sizes: Any = (8.
     history: History = begun(PROFILE, input_size=np.array(sizes))
     for number, share in enumerate([0.9, 1.1, 1.0, left]):
         step = stats(number, {"fc": 1.0}, output_gradient=share * error, output_error=NAN)
-        history.progress.look(step, early=number < 3)
+        history.progress.look(step, count=number if number < 3 else 100)
     return UnscaledTargets().explain(history, PROFILE, [alert(rule)])
 
 
@@ -55,7 +55,7 @@ def test_classes_have_no_units() -> None:
     history = begun(PROFILE, input_size=np.array([8.0, 8.0, 8.0]))
     for number, gradient in enumerate([90.0, 110.0, 100.0]):
         step = stats(number, {"fc": 1.0}, output_gradient=gradient, output_error=1.0)
-        history.progress.look(step, early=number < 2)
+        history.progress.look(step, count=number if number < 2 else 100)
     assert UnscaledTargets().explain(history, PROFILE, [alert("exploding")]) is None
 
 

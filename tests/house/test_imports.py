@@ -29,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"patterns"},
             {"progress"},
             {"history"},
-            {"verdict", "faults"},
+            {"verdict", "faults", "compiling"},
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},

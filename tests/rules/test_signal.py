@@ -104,9 +104,9 @@ def test_little_difference_at_the_start_counts_where_nothing_was_learned_since(
 
 def test_it_is_over_when_something_is_learned() -> None:
     run = slow(layers(NORMS), 0.95, start=seen(0.9 * DIM, moved=1e-3), later=seen(0.9 * DIM), before=0.95)
-    rest = [stats(LOOK + i, layers(NORMS)) for i in range(1, 5)]
-    learned = stats(LOOK + 5, layers(NORMS), output_error=0.5, **seen(0.9 * DIM))
-    after = [stats(LOOK + i, layers(NORMS)) for i in range(6, 12)]
+    rest = [stats(LOOK + i, layers(NORMS)) for i in range(1, 101)]
+    learned = stats(LOOK + 101, layers(NORMS), output_error=0.5, **seen(0.9 * DIM))
+    after = [stats(LOOK + i, layers(NORMS)) for i in range(102, 110)]
     found = told_by(Vanishing(), [*run, *rest, learned, *after])
     assert [a.severity for a in found] == [Severity.ERROR] * 2 + [Severity.INFO] * 2
 

@@ -51,11 +51,11 @@ def test_what_is_left_at_early_time_steps_and_per_time_step(
 
 
 def test_one_later_look_is_enough_where_the_first_ones_were_no_better() -> None:
-    faster, fresh, nothing = (1e-9, 0.45), (1e-9, 0.55), [None] * 25
-    assert [a.step for a in check(VanishingInTime(), faster, *nothing, faster)] == [26]
+    faster, fresh, nothing = (1e-9, 0.45), (1e-9, 0.55), [None] * 100
+    assert [a.step for a in check(VanishingInTime(), faster, *nothing, faster)] == [101]
     assert check(VanishingInTime(), faster, (0.5, 0.9), *nothing, faster) == []
     assert check(VanishingInTime(), (0.5, 0.9), *nothing, faster) == []
-    assert [a.step for a in check(VanishingInTime(), fresh, *nothing, fresh, None, fresh)] == [28]
+    assert [a.step for a in check(VanishingInTime(), fresh, *nothing, fresh, None, fresh)] == [103]
 
 
 def test_a_fresh_layer_may_be_slow_to_learn_from_the_late_time_steps() -> None:
@@ -100,8 +100,8 @@ def test_an_error_that_stands_still_is_told_of_what_began_faster_than_a_fresh_la
     looks: list[tuple[float, float, float]], steps: list[int]
 ) -> None:
     for first, told in (((1e-9, 0.4), steps), ((1e-9, 0.5), [])):
-        found = check(VanishingInTime(), first, (0.1, 0.9), *[None] * 98, *looks)
-        assert [a.step - 100 for a in found if a.severity is Severity.ERROR] == told
+        found = check(VanishingInTime(), first, (0.1, 0.9), *[None] * 98, looks[0], *[None] * 99, looks[1])
+        assert [a.step // 100 - 1 for a in found if a.severity is Severity.ERROR] == told
 
 
 def test_its_words_and_its_recovery() -> None:
