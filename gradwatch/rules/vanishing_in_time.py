@@ -23,10 +23,10 @@ class VanishingInTime(LayerRule):
     freshly made forgets too, and learns to remember within a few hundred steps where something calls for it; so at
     first only what forgets faster than that counts. Later it counts where nothing has been learned: a forecast from the
     last few values does well without the early ones. That is told by what the loss asks of the outputs
-    (:class:`~gradwatch.progress.Progress`). Of a layer that forgets faster than a fresh one it counts also where little
-    has been learned, as what the late time steps alone can tell, and one look tells it, where the first were no better;
-    so it does of one that began like that, where the error stands still. A classification that is mostly noise is told
-    as well: nothing in a network says that there was no more to learn.
+    (:class:`~gradwatch.progress.Progress`). Where little has been learned, as what the late time steps alone can tell,
+    it counts of a layer that forgets faster than a fresh one, at one look where the first were no better, and of any
+    that forgets while the error stands still. A classification that is mostly noise is told as well: nothing in a
+    network says that there was no more to learn.
 
     Args:
         first_ratio: limit of the largest gradient among the early time steps, relative to the largest of all, at the
@@ -35,7 +35,6 @@ class VanishingInTime(LayerRule):
         ratio: as ``first_ratio`` later on.
         gain: as ``first_gain`` later on, where nothing has been learned.
         fresh_gain: what a fresh layer has, the limit where little has been learned.
-        fast_gain: as ``fresh_gain``, at the first steps.
         nothing: limit of the share of the outputs' error that is left, above which nothing has been learned.
         little: the same for little.
         patience: looks in a row before the alert.
@@ -73,7 +72,6 @@ class VanishingInTime(LayerRule):
     fresh_gain: PerLayer = 0.5
     # As PyTorch makes them, a gate keeps sigmoid(0) = 0.5 of an LSTM's or GRU's state, and uniform weights of an RNN
     # have a spectral radius of 1 / sqrt(3) = 0.58.
-    fast_gain: float = 0.45
     nothing: float = 0.9
     # Of squared error and cross entropy alike: what learns nothing stays above it in docs/detection.md, what the late
     # time steps suffice for falls below 0.7 in a hundred steps.
@@ -83,7 +81,7 @@ class VanishingInTime(LayerRule):
     recovery: int = 2
 
     def __post_init__(self) -> None:
-        for argument in ("first_ratio", "first_gain", "ratio", "gain", "fresh_gain", "fast_gain"):
+        for argument in ("first_ratio", "first_gain", "ratio", "gain", "fresh_gain"):
             self._check_limit(argument, above=0, at_most=1)
         for argument in ("nothing", "little"):
             check_number(f"VanishingInTime: {argument}", getattr(self, argument), above=0)
@@ -94,8 +92,6 @@ class VanishingInTime(LayerRule):
         stats, forgets = history.latest, self._forgets
         assert stats is not None
         forgets.align(stats.layers)
-        if history.count <= EARLY:
-            forgets["fast"] |= self._forgets_at(stats, "ratio", "fast_gain")
         if stats.time_ratio is not None:
             bad = self._forgets_at(stats, "ratio", "gain")
             forgets["looks"] = np.where(
@@ -118,7 +114,7 @@ class VanishingInTime(LayerRule):
             limit, progress = self.limit("ratio", stats.layers), history.progress
             forgets, faster = (self._forgets_at(stats, "ratio", gain) for gain in ("gain", "fresh_gain"))
             faster &= progress.is_none(but=self.little)
-            still = forgets & self._forgets["fast"] & progress.stands_still(but=self.little)  # seen at two looks
+            still = forgets & progress.stands_still(but=self.little)  # seen at two looks
             self._episodes.hasten(faster, np.fmin(self._forgets["looks"], self.patience) - 1)
             self._episodes.hasten(still, self.patience - 1)
             bad = faster | still | (forgets & progress.is_none(but=self.nothing))
@@ -126,7 +122,7 @@ class VanishingInTime(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._forgets = self._remembered["forgets"] = LayerState(looks=0, fast=False)
+        self._forgets = self._remembered["forgets"] = LayerState(looks=0)
 
     def _forgets_at(self, stats: StepStats, ratio: str, gain: str) -> BoolArray:
         """Which layers are below both limits, bool [L]."""
