@@ -33,7 +33,7 @@ DIM = 5e-3
 """Share up to which the last layer is given next to no difference at the start: with nothing learned later, too little.
 Of healthy networks that begin so none has more than NOTHING of its error left after a hundred steps."""
 
-STILL_DIM = 0.02
+STILL_DIM = 0.1
 """The same later on, after as many steps as healthy networks find their way out in."""
 
 NOTHING = 0.9

@@ -48,9 +48,9 @@ class Swelling(ModelState):
         if history.count <= EARLY:
             # At one look a bias may happen to have next to no gradient, in one layer as before a normalisation always.
             small = not (stats.total_update or 0.0) > step_update
-            self["began"] &= small and self.is_large()
-            self["looks"] = self["looks"] + 1 if self["began"] and self.is_beyond(signal, signal / 10) else 0
-            self["large"] = self["large"] + 1 if self["began"] else 0
+            self["began"] &= small and self.is_beyond(signal, signal / 10)
+            self["looks"] = self["looks"] + 1 if self["began"] else 0
+            self["large"] = self["large"] + 1 if small and self.is_large() else 0
 
     def is_large(self) -> bool:
         """Whether the inputs grow so much that the loss begins far from where it should, or all of them are large."""

@@ -43,9 +43,10 @@ def test_looks_in_a_row_at_the_first_steps() -> None:
     grows, not_so, far = [4.0, 10.0, 30.0, 60.0], [4.0, 10.0, 30.0, 35.0], [4.0, 50.0, 500.0, 5e3]
     units, one = [300.0, 250.0, 400.0, 300.0], [300.0, 1e7, 1e7, 9.0]  # large data; biases before a normalisation
     for sizes, large, looks in (
-        ((grows, grows, far), 3, 1),
+        ((grows, grows, far), 3, 0),
         ((far, far, not_so), 0, 0),
-        ((not_so, far), 0, 0),  # what the first steps have done
+        ((not_so, far), 1, 0),  # what the first steps have done
+        ((far, grows, far), 3, 0),
         ((far, far, far), 3, 3),
         ((units, units), 2, 0),
         ((one, one), 0, 0),
