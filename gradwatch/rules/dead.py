@@ -25,7 +25,7 @@ class Dead(LayerRule):
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
-    sampled ones.
+    sampled ones. Where nothing has been learned a quarter of the examples is enough.
 
     Args:
         patience: steps in a row before the alert, for layers that are cut off from the output.
@@ -59,6 +59,7 @@ class Dead(LayerRule):
     # In healthy networks of docs/detection.md every example gives every layer something, even where 95% is zero.
 
     some: float = 0.25
+    # Of the networks there that have learned little, healthy ones give nothing to 3% of the examples at most.
 
     def __post_init__(self) -> None:
         for argument in ("nothing", "some"):

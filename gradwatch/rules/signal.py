@@ -31,13 +31,13 @@ SLOW = 1e-3
 
 DIM = 5e-3
 """Share up to which the last layer is given next to no difference at the start: with nothing learned later, too little.
-Of healthy networks that begin so none has more than NOTHING of its error left after a hundred steps."""
+Of the healthy networks of docs/detection.md that begin so none has more than NOTHING left after a hundred steps."""
 
 STILL_DIM = 0.1
 """The same later on, after as many steps as healthy networks find their way out in."""
 
 NOTHING = 0.9
-"""Share of the outputs' first error above which nothing has been learned; the most of those is 0.83."""
+"""Share of the outputs' error above which nothing has been learned; of those the most is 0.83."""
 
 FEEBLE = 3e-4
 """Update ratio of the stillest layer up to which a network that cannot tell examples apart is not on its way out."""

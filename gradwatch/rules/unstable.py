@@ -146,7 +146,7 @@ class Unstable(StepRule):
 
 
 LITTLE = 0.7
-"""Share of the outputs' first error that is left where little has been learned."""
+"""Share of the outputs' error that is left where little has been learned."""
 
 FIRST = 5
 """Steps that are finite and not skipped, whose median norm is that of the start."""

@@ -154,4 +154,4 @@ DEEP = 4
 """Layers from which the changes of all of them multiply (Bernstein et al., NeurIPS 2020)."""
 
 LITTLE = 0.87
-"""Share of the outputs' first error that is left where little has been learned."""
+"""Share of the outputs' error that is left where little has been learned."""
