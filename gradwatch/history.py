@@ -158,6 +158,7 @@ class History:
         then.count = count
         i = then._end - 1
         row = (self._grad_norm[i], self._has_grad[i], float(self._total_norm[i]))
+        then.progress = Progress()  # what was known of it then is not
         then.latest = StepStats(int(self._steps[i]), self._layers, *row, skipped=bool(self._skipped[i]))
         return then
 

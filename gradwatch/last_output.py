@@ -39,14 +39,15 @@ class LastOutput:
     def __init__(self) -> None:
         self._heard: dict[int, list[Tensor]] = {}
         self._latest: Tensor | None = None
-        """The output of the layer called last, without its graph; the others are not kept from being freed."""
+        """The output of the layer called last, without its graph, unless it is large; else none is kept from being
+        freed."""
 
     def listen(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
         """As a forward hook of the module of this number; of several outputs the first counts."""
         value = output[0] if isinstance(output, tuple) else output
         value = value.data if isinstance(value, PackedSequence) else value
         if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf and not has_compiled_backward():
-            self._latest = value.detach()
+            self._latest = value.detach() if value.numel() <= MOST and value.is_floating_point() else None
             value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
 
     def _hear(self, number: int, gradient: Tensor) -> None:
@@ -60,8 +61,9 @@ class LastOutput:
             alike = torch.count_nonzero(size == size.max()) / torch.count_nonzero(size)
             if gradient.requires_grad:  # of a derivative that the loss is made of
                 norm = norm * torch.nan
-            same = output is not None and output.shape == gradient.shape
-            error = output_error(output, gradient) if same else norm * torch.nan  # type: ignore[arg-type]
+            error = norm * torch.nan
+            if output is not None and output.ndim and output.shape == gradient.shape:
+                error = output_error(output, gradient)
             self._heard.setdefault(number, []).append(torch.stack([norm, alike.to(norm), error.to(norm)]))
 
     def take(self) -> tuple[float, float]:

@@ -14,6 +14,9 @@ MOST = 1 << 20
 TOLERANCE = 1e-3
 """Share of the gradient's square that may be otherwise: bfloat16 rounds to 2e-5 of it."""
 
+ONE_SIZE = 0.05
+"""Spread of the errors' sizes, relative to their mean, up to which they have one."""
+
 
 @torch.no_grad()
 def output_error(outputs: Tensor, gradient: Tensor) -> Tensor:
@@ -69,6 +72,8 @@ def _of_classes(z: Tensor, g: Tensor) -> Tensor:
 def _of_labels(z: Tensor, g: Tensor) -> Tensor:
     """Of sigmoids: [N, K] each, N examples of K labels."""
     wrong = torch.where(g == 0, 0.0, z.sigmoid() - (g < 0).float())
+    size = wrong.abs()  # where it is one, the gradient is a sign, as that of an absolute error
+    wrong = torch.where(size.std() > ONE_SIZE * size.mean(), wrong, torch.nan)
     often = torch.where(g == 0, (z > 0).float(), (g < 0).float()).mean(0)
     number = torch.full((), float(len(z)), device=z.device)
     return _relative(wrong, g, number, (often * (1 - often)).sum())

@@ -74,6 +74,7 @@ class Progress:
         error = math.nan if stats.output_error is None else stats.output_error
         if count <= EARLY:
             self._look_early(gradient)
+            self.of_classes |= math.isfinite(error)
         elif count < self._due:
             return
         elif math.isfinite(error):

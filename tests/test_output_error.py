@@ -103,6 +103,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "one class": lambda z: functional.cross_entropy(z, torch.zeros(N, dtype=torch.long)),
     "sum": lambda z: z.sum(),
     "minus a sum": lambda z: -z.sum(),
+    "absolute, of small outputs": lambda z: functional.l1_loss(z / 1e3, 1e-3 * normal(N, C, seed=1)),
     "critic": lambda z: z[: N // 2].mean() - z[N // 2 :].mean(),
     "nothing": lambda z: 0.0 * z.sum(),
     "NaN": lambda z: float("nan") * z.sum(),

@@ -59,6 +59,7 @@ class LearningRate:
         first, largest = first_update(history), largest_update(history)
         spikes, leaps = len(told(alerts, "spike")), told(alerts, "unstable")
         steps = [a for a in told(alerts, "update_ratio") if a.step > EARLY and a.value > a.threshold]
+        steps = steps if history.progress.is_none(but=LITTLE) else []
         too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or bool(leaps or steps)
         if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite", "spike"):
             return None
@@ -75,8 +76,8 @@ class LearningRate:
         if spikes >= SEVERAL:
             evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it comes back")
         if steps and not evidence:
-            moved = f"{steps[0].value:.2g} of the weights' size"
-            evidence.append(f"by step {steps[0].step} next to nothing was learned, with steps of {moved}")
+            too_far = f"{steps[0].value:.2g} of the weights' size, where {steps[0].threshold:.2g} is the limit"
+            evidence.append(f"by step {steps[0].step} hardly anything was learned, and steps were {too_far}")
         growth, shock = steady_growth(history), steps_of_shock(history)
         if growth > 1:
             divisor = 1 + growth
@@ -100,6 +101,9 @@ class LearningRate:
             change="lr",
         )
 
+
+LITTLE = 0.8
+"""Share of the outputs' error that is left where hardly anything was learned."""
 
 SEVERAL = 2
 """Spikes that are no accident of one batch."""

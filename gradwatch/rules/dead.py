@@ -116,11 +116,12 @@ class Dead(LayerRule):
         starved.align(stats.layers)
         if stats.given_nothing is None or stats.variation is None:
             return
-        for looks, limit in (("looks", self.nothing), ("some_looks", self.some)):
+        starved["share"][:] = 0.0
+        for looks, limit in (("some_looks", self.some), ("looks", self.nothing)):
             row = first_starved(stats.given_nothing, stats.variation, limit)
             before = np.arange(len(stats.layers)) < (row or 0)
             starved[looks] = np.where(before, starved[looks] + 1, 0)
-            starved["share"] = np.where(before, stats.given_nothing[row or 0], 0.0)
+            starved["share"][before] = stats.given_nothing[row] if row else 0.0
         if history.progress.is_none(but=0.95):
             starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
 

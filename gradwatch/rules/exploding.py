@@ -175,38 +175,44 @@ class Exploding(LayerRule):
         return self._by_inputs(history, self.signal)
 
     def _set_back(self, history: History) -> Judgement | None:
-        """What began too large, where it is found later that hardly anything was learned from there."""
-        stats, swelling, nothing = history.latest, self._swelling, history.progress.is_none
+        """What began too large, where it is found later that hardly anything was learned from there; once in a run."""
+        stats, swelling, nothing, found = history.latest, self._swelling, history.progress.is_none, None
         assert stats is not None
-        if stats.output_error is None:
+        if stats.output_error is None or self._start["told"] or is_shallow(stats):
             return None
-        if swelling["large"] >= self.patience and len(swelling.sizes) and nothing(but=0.7):
-            return self._by_inputs(history, LARGE)
-        if self._start["update"] > self.start_update and nothing(but=0.85):
-            return self._by_first_norm(history, self.first_norm)
-        if goes_through_time(stats) and nothing(but=0.7):
-            return self._by_first_norm(history, self.first_norm / 2)
-        return None
+        if stats.input_size is not None and swelling["large"] >= self.patience and nothing(but=0.7):
+            found = self._by_inputs(history, LARGE)
+        if found is None and goes_through_time(stats) and nothing(but=0.7):
+            found = self._by_first_norm(history, self.first_norm / 2)
+        if found is None and self._start["update"] > self.start_update and nothing(but=0.85):
+            found = self._by_first_norm(history, self.first_norm)
+        self._start["told"] = found is not None
+        return found
 
-    def _by_inputs(self, history: History, size: float) -> Judgement:
+    def _by_inputs(self, history: History, size: float) -> Judgement | None:
         stats, sizes = history.latest, self._swelling.sizes
         assert stats is not None
+        bad = self._swelling.layers_above(np.sqrt(size), stats)
+        if not bad.any():
+            return None
         self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
         self._told += f"; {history.progress.left:.0%} of the outputs' error is left" * (history.count > EARLY)
-        bad = self._swelling.layers_above(np.sqrt(size), stats)
         return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool))
 
     def _by_first_norm(self, history: History, factor: float) -> Judgement | None:
         stats, first, total = history.latest, history.first, history.total_norm[-EARLY:]
         assert stats is not None
-        limit = factor * np.median(total[np.isfinite(total)])
-        if first is None or not first.total_norm > limit:
+        total = total[np.isfinite(total)]
+        if first is None or not len(total) or not first.total_norm > factor * np.median(total):
             return None
-        self._told = (
-            f"was {first.total_norm:.3g} over all layers at the first step, which moved the weights by "
-            f"{self._start['update']:.1%} of their size; {history.progress.left:.0%} of the outputs' error is left"
+        moved = self._start["update"]
+        self._told = f"was {first.total_norm / np.median(total):.3g} times the usual one at the first step"
+        self._told += f", and one of the first steps moved the weights by {moved:.1%} of their size" * (moved > 0)
+        self._told += f"; {history.progress.left:.0%} of the outputs' error is left"
+        every = np.ones(len(stats.layers))
+        return Judgement(
+            first.total_norm * every, factor * np.median(total) * every, stats.has_grad, good=~stats.has_grad
         )
-        return Judgement(stats.grad_norm, np.full(len(stats.layers), limit), stats.has_grad, good=~stats.has_grad)
 
     def describe(self, value: float, threshold: float) -> str:
         if self._told:
@@ -218,6 +224,6 @@ class Exploding(LayerRule):
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
         self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
         self._swelling = self._remembered["swelling"] = Swelling()
-        self._start = self._remembered["start"] = ModelState(update=0.0)
+        self._start = self._remembered["start"] = ModelState(update=0.0, told=False)
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array

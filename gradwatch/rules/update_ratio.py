@@ -128,9 +128,8 @@ class UpdateRatio(LayerRule):
             what, value, limit = "the first steps together", went, self.path
         self._told = f"{what} changed the weights by {value:.0%} of their size"
         self._told += f", and {history.progress.left:.0%} of the outputs' error is left"
-        bad = ratio >= np.nanmedian(ratio)  # those that move as most do
-        every = np.ones(len(ratio))
-        return Judgement(value * every, limit * every, bad, good=np.zeros(len(ratio), bool), known=~np.isnan(ratio))
+        known, every = ~np.isnan(ratio), np.ones(len(ratio))
+        return Judgement(value * every, limit * every, known, good=~known, known=known)
 
     def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""

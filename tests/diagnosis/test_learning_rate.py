@@ -60,12 +60,16 @@ def test_an_unstable_run_needs_no_large_first_step() -> None:
 
 
 def test_steps_by_which_nothing_was_learned() -> None:
-    alerts = [alert("update_ratio", step=101, value=0.6)]
-    found = LearningRate().explain(begun(HEALTHY, [0.01]), HEALTHY, alerts)
+    alerts, history = [alert("update_ratio", step=101, value=0.6)], begun(HEALTHY, [0.01])
+    assert LearningRate().explain(history, HEALTHY, alerts) is None  # for all that is known
+    history.progress.look(stats(101, layers([1.0]), output_error=0.9), count=102)
+    found = LearningRate().explain(history, HEALTHY, alerts)
     assert found is not None
     assert (found.confidence, found.remedy) == (0.6, "divide the learning rate by 10")
-    assert found.evidence == ("by step 101 next to nothing was learned, with steps of 0.6 of the weights' size",)
-    assert LearningRate().explain(begun(HEALTHY, [0.01]), HEALTHY, [replace(alerts[0], value=1e-9)]) is None
+    assert found.evidence == (
+        "by step 101 hardly anything was learned, and steps were 0.6 of the weights' size, where 0.5 is the limit",
+    )
+    assert LearningRate().explain(history, HEALTHY, [replace(alerts[0], value=1e-9)]) is None
 
 
 def test_gradient_descent_beyond_the_curvature() -> None:

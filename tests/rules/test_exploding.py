@@ -198,6 +198,19 @@ def test_a_first_gradient_far_above_the_others_where_little_was_learned_since(
     assert [(a.step, a.severity) for a in found] == [(LOOK, Severity.ERROR)] * 2 * told
 
 
+def test_what_it_has_cost_is_told_once_and_of_several_layers() -> None:
+    sizes = {"input_size": SIZES}
+    for names, told in (["fc0", "fc1", "fc2", "fc3"], 4), (["fc"], 0):
+        step = dict.fromkeys(names, 1.0)
+        seen = sizes if told else {"input_size": SIZES[-1:]}
+        run = slow(
+            step, 1.0, start={**seen, "total_update": 0.2}, later=seen, before=1.0, first=dict.fromkeys(names, 90.0)
+        )
+        again = [stats(LOOK + i, step, output_error=1.0 if i == 100 else None, **seen) for i in range(1, 120)]
+        found = [a for a in told_by(Exploding(), [*run, *again]) if a.severity is Severity.ERROR]
+        assert len(found) == told
+
+
 def test_it_recovers_below_half_the_limit() -> None:
     column = [1.0] * 3 + [2 * THRESHOLD] * 5 + [0.7 * THRESHOLD] * 50 + [0.4 * THRESHOLD] * 50
     found = check(column, rule := Exploding(growth=1e9))

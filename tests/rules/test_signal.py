@@ -146,6 +146,12 @@ def test_fewer_examples_count_where_nothing_was_learned(nothing: float, left: fl
     assert all(a.message.endswith("30% of the examples give a layer behind it nothing but zeros") for a in found)
 
 
+def test_its_words_are_of_the_share_that_counts() -> None:
+    look = {**seen(0.9), "given_nothing": np.array([0.0, 0.3, NAN, 0.9])}
+    found = told_by(Dead(), [stats(step, layers(NORMS), **look) for step in range(16)])
+    assert {a.message.partition(": ")[2][:3] for a in found} == {"90%"}
+
+
 @pytest.mark.parametrize(
     "looks",
     [
