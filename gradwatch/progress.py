@@ -26,6 +26,9 @@ STAYS = 0.9
 SAME = 1e-3
 """Relative difference of the first gradients up to which they are one number."""
 
+LITTLE = 0.7
+"""Share of the error that is left where little has been learned: less than half of the squared error has gone."""
+
 UNSURE = 0.95
 """Least share that is left of an error that is known by the size of a gradient alone, before it counts as all."""
 

@@ -14,6 +14,7 @@ from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
+from gradwatch.progress import LITTLE
 from gradwatch.records import Alert, Diagnosis
 
 
@@ -57,7 +58,7 @@ class LargeWeights:
         if probe is None or not probe.weights:
             return self._by_signal(history)
         off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e > CLEAR}
-        little = history.progress.is_none(but=0.7)  # since then: it was enough to hold training up
+        little = history.progress.is_none(but=LITTLE)  # since then: it was enough to hold training up
         if math.fsum(off.values()) < (self.min_log_gain / 2 if little else self.min_log_gain):
             return None
         given = inputs(history, probe)

@@ -122,9 +122,12 @@ class Dead(LayerRule):
             before = np.arange(len(stats.layers)) < (row or 0)
             starved[looks] = np.where(before, starved[looks] + 1, 0)
             starved["share"][before] = stats.given_nothing[row] if row else 0.0
-        if history.progress.is_none(but=0.95):
+        if history.progress.is_none(but=NOTHING):
             starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
 
+
+NOTHING = 0.95
+"""Share of the outputs' error that is left where nothing has been learned."""
 
 SAME = 1e-7
 """Share that differs from example to example up to which there is no difference."""

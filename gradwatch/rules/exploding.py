@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
+from gradwatch.progress import LITTLE
 from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.baseline import Baseline
@@ -37,7 +38,8 @@ class Exploding(LayerRule):
         step_update: limit of ``|step| / |weights|`` over all layers.
         start_update: limit of ``|step| / |weights|`` over all layers of one of the first steps, in a run that began
             with a large gradient and has learned nothing since.
-        first_norm: least ratio of the total norm of the first step to the usual one, for that.
+        first_norm: least ratio of the total norm of the first step to the usual one, for that; half of it where a
+            layer goes through time and little has been learned, whatever the size of the steps.
         signal: limit of the last layer's input, where it grew by a tenth of that since the first one.
         calm_update: the absolute limit is for layers whose update ratio ``|step| / |weights|`` exceeds this, or is
             not known.
@@ -180,11 +182,11 @@ class Exploding(LayerRule):
         assert stats is not None
         if stats.output_error is None or self._start["told"] or is_shallow(stats):
             return None
-        if stats.input_size is not None and swelling["large"] >= self.patience and nothing(but=0.7):
+        if stats.input_size is not None and swelling["large"] >= self.patience and nothing(but=LITTLE):
             found = self._by_inputs(history, LARGE)
-        if found is None and goes_through_time(stats) and nothing(but=0.7):
+        if found is None and goes_through_time(stats) and nothing(but=LITTLE):
             found = self._by_first_norm(history, self.first_norm / 2)
-        if found is None and self._start["update"] > self.start_update and nothing(but=0.85):
+        if found is None and self._start["update"] > self.start_update and nothing(but=NEXT_TO_NOTHING):
             found = self._by_first_norm(history, self.first_norm)
         self._start["told"] = found is not None
         return found
@@ -203,16 +205,15 @@ class Exploding(LayerRule):
         stats, first, total = history.latest, history.first, history.total_norm[-EARLY:]
         assert stats is not None
         total = total[np.isfinite(total)]
-        if first is None or not len(total) or not first.total_norm > factor * np.median(total):
+        usual = np.median(total) if len(total) else np.nan
+        if first is None or not first.total_norm > factor * usual:
             return None
         moved = self._start["update"]
-        self._told = f"was {first.total_norm / np.median(total):.3g} times the usual one at the first step"
+        self._told = f"was {first.total_norm / usual:.3g} times the usual one at the first step"
         self._told += f", and one of the first steps moved the weights by {moved:.1%} of their size" * (moved > 0)
         self._told += f"; {history.progress.left:.0%} of the outputs' error is left"
         every = np.ones(len(stats.layers))
-        return Judgement(
-            first.total_norm * every, factor * np.median(total) * every, stats.has_grad, good=~stats.has_grad
-        )
+        return Judgement(first.total_norm * every, factor * usual * every, stats.has_grad, good=~stats.has_grad)
 
     def describe(self, value: float, threshold: float) -> str:
         if self._told:
@@ -227,3 +228,7 @@ class Exploding(LayerRule):
         self._start = self._remembered["start"] = ModelState(update=0.0, told=False)
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array
+
+
+NEXT_TO_NOTHING = 0.85
+"""Share of the outputs' error that is left of a run that a first step has thrown off."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
+from gradwatch.progress import LITTLE
 from gradwatch.records import Alert, BoolArray, Severity
 from gradwatch.rules.base import StepRule, is_shallow
 from gradwatch.rules.state import ModelState
@@ -144,9 +145,6 @@ class Unstable(StepRule):
         leaps: BoolArray = steep & np.isfinite(at) & (at / self.factor > usual) & same[1:] & same[:-1]
         return leaps
 
-
-LITTLE = 0.7
-"""Share of the outputs' error that is left where little has been learned."""
 
 FIRST = 5
 """Steps that are finite and not skipped, whose median norm is that of the start."""
