@@ -71,7 +71,7 @@ class DeadUnits:
         if layers_of_zeros(probe) or is_cut_at_the_output(history, probe):
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
-        layers = layers_of(dead) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
+        layers = _in_order(layers_of(dead), history) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
         evidence = [*_silent(history), *_passing(flat)]
         if dead and not evidence and not any(a.value > 0 for a in dead):
             return None  # what was zero is zero no more
@@ -109,7 +109,13 @@ class DeadUnits:
         confidence = min(confidence, 0.3) if probe is None else confidence
         if not dead:
             confidence = round(confidence * min(1.0, share), 2)
+        layers = layers[::-1] if dead else layers  # the one nearest the output cuts off all before it
         return Diagnosis("dead_units", confidence, layers, tuple(evidence), remedy, change)
+
+
+def _in_order(names: Sequence[str], history: History) -> tuple[str, ...]:
+    """Input first; they may have died at different steps."""
+    return tuple(name for name in history.layers if name in names)
 
 
 def _silent(history: History) -> list[str]:

@@ -73,7 +73,7 @@ class LargeWeights:
         return Diagnosis(
             "large_weights",
             confidence=0.5,
-            layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known),
+            layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known)[::-1],
             evidence=(
                 f"at the first step the layers' inputs grow from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the "
                 "output",

@@ -44,7 +44,7 @@ def wrong_size(cause: str, confidence: float, excess: Mapping[str, float], refer
     return Diagnosis(
         cause,
         confidence,
-        layers=tuple(excess),
+        layers=tuple(excess)[:: -1 if whole > 0 else 1],  # what grows is largest at the output
         evidence=(
             f"at the first step the weights of {span(list(excess))} have a squared gain of {gain:.3g} per layer; "
             f"{reference:.2g} would make up for the activations",

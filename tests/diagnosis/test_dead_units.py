@@ -39,7 +39,7 @@ def test_born_dead_of_their_biases() -> None:
         "dead_units",
         "init_scale",
         0.9,
-        ("fc0", "fc1"),
+        ("fc1", "fc0"),
     )
     assert found.evidence[:2] == (
         "2 of 3 layers receive a gradient of exactly zero, the last of them is fc1",
@@ -47,6 +47,15 @@ def test_born_dead_of_their_biases() -> None:
     )
     assert "have a size of 5" in found.evidence[2]
     assert found.remedy == "set the initial biases of fc0 ... head to 0"
+
+
+def test_the_worst_hit_comes_first_whichever_died_first() -> None:
+    history = History()
+    history.append(first_step(profile_of(64)))
+    deaths = [alert("dead", name, step=step, value=0.0) for step, name in enumerate(("fc1", "fc0"))]
+    found = DeadUnits().explain(history, profile_of(64), deaths)
+    assert found is not None
+    assert found.layers == ("fc1", "fc0")
 
 
 def test_born_dead_of_being_narrow() -> None:

@@ -21,7 +21,7 @@ def test_three_times_he() -> None:
     found = explain(chain(6, "Relu", 0.5, 18.0))
     assert found is not None
     assert (found.cause, found.change, found.confidence) == ("large_weights", "init_scale", 0.9)
-    assert found.layers == tuple(f"fc{i}" for i in range(6))
+    assert found.layers == tuple(f"fc{i}" for i in reversed(range(6)))
     assert "have a squared gain of 18 per layer; 2 would make up for the activations" in found.evidence[0]
     assert f"the signal grows {9**3:.2g}-fold over 6 layers" in found.evidence[1]
     assert found.remedy.startswith("multiply the initial weights of fc0 ... fc5 by 0.333: ")
@@ -63,6 +63,7 @@ def test_without_a_probed_step_the_growing_signal_tells() -> None:
     found = explain(None, begun(profile, input_size=np.array([1.0, 10.0, 100.0])))
     assert found is not None
     assert (found.confidence, found.remedy) == (0.5, "multiply the initial weights of every layer by 0.1")
+    assert found.layers[0] == profile.weights[-1].name.removesuffix(".weight")
     assert explain(None, begun(profile, input_size=np.array([1.0, 2.0, 4.0]))) is None
     assert math.isclose(found.confidence, 0.5)
 
