@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
-from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import changes, with_skips
 from gradwatch.history import History
@@ -56,7 +56,8 @@ class PlainDepth:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
-        sign = 1 if told(alerts, "exploding") else -1 if told(alerts, "vanishing") else 0
+        vanishing = told(alerts, "vanishing")
+        sign = 1 if told(alerts, "exploding") else -1 if vanishing else 0
         if probe is None or whole is None or sign * whole.log_gain <= SEVERE / 2:
             return None
         if whole.is_cut and told(alerts, "dead"):
@@ -68,6 +69,7 @@ class PlainDepth:
         if whole.is_cut:  # beyond it no segment was seen
             weights = list(probe.weights)
             names, depth = [w.name.rpartition(".")[0] for w in weights], len(weights)
+        arrives = layers_of(vanishing)[:1]  # behind all of them: it is no layer that the gradient passes
         if depth < self.min_depth or any(s.kind == "residual" for s in deep):
             return None
         ratio = math.fsum(1 / w.fan_in for w in weights if w.fan_in)
@@ -83,7 +85,7 @@ class PlainDepth:
         return Diagnosis(
             "plain_depth",
             confidence=0.95 if ratio > self.max_ratio else 0.4,
-            layers=tuple(dict.fromkeys(filter(None, names))),
+            layers=tuple(dict.fromkeys(filter(None, [*arrives, *names]))),
             evidence=tuple(evidence),
             remedy=with_skips(names, depth),
             change="residual",
