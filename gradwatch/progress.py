@@ -29,8 +29,8 @@ SAME = 1e-3
 LITTLE = 0.7
 """Share of the error that is left where little has been learned: less than half of the squared error has gone."""
 
-UNSURE = 0.95
-"""Least share that is left of an error that is known by the size of a gradient alone, before it counts as all."""
+NOTHING = 0.95
+"""The same where nothing has been. What is known by the size of a gradient alone is relied on where so much is left."""
 
 
 class Progress:
@@ -102,7 +102,7 @@ class Progress:
         """Whether at least the share ``but`` of the error is left: next to nothing has been learned."""
         if self.of_classes:
             return but < self.left < math.inf
-        return all(max(but, UNSURE) < left < BEYOND for left in (self._before, self.left))
+        return all(max(but, NOTHING) < left < BEYOND for left in (self._before, self.left))
 
     def stands_still(self, but: float) -> bool:
         """Whether that is so, and was at the look before, with hardly a difference between the two."""

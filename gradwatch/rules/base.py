@@ -11,6 +11,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
+from gradwatch.progress import NOTHING
 from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
 from gradwatch.rules.episodes import Episodes
 from gradwatch.rules.state import LayerState, ModelState
@@ -137,6 +138,13 @@ class LayerRule(StepRule):
     def judge(self, history: History) -> Judgement:
         """Judge the latest step of ``history``."""
 
+    def worsened_by(self, history: History) -> str:
+        """What makes an ERROR of what is found as a WARNING, as the end of its message; "" for nothing.
+
+        It is asked at each step of an episode, so that one that is open is told again, as an ERROR.
+        """
+        return ""
+
     def is_calm(self, history: History) -> bool:
         """Whether a quick look tells that :meth:`judge` would find nothing bad in the latest step.
 
@@ -204,16 +212,20 @@ class LayerRule(StepRule):
         opened, closed = self._episodes.update(
             stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
         )
+        of_opened, more = self.severity if found.severity is None else found.severity, ""
+        if of_opened is Severity.WARNING and (more := self.worsened_by(history)):
+            of_opened, warned = Severity.ERROR, self._episodes["warned"] & self._episodes["open"] & found.bad
+            opened = np.union1d(opened, np.flatnonzero(warned))
+        self._episodes["warned"][opened] = of_opened is Severity.WARNING
         alerts = []
-        of_opened = self.severity if found.severity is None else found.severity
         for indices, severity in ((opened, of_opened), (closed, Severity.INFO)):
             if len(indices) and (severity > Severity.INFO or self.reports_recovery):
                 groups = [indices] if self.grouped else indices.reshape(-1, 1)
-                alerts += [self._alert(stats.step, stats.layers, found, group, severity) for group in groups]
+                alerts += [self._alert(stats.step, stats.layers, found, group, severity, more) for group in groups]
         return alerts
 
     def _alert(
-        self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity
+        self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity, more: str
     ) -> Alert:
         indices = list(group)
         with np.errstate(all="ignore"):
@@ -224,12 +236,18 @@ class LayerRule(StepRule):
             steps = step - int(self._episodes["opened_at"][worst])
             text = f"recovered from {self.name} after {steps} steps, {self.quantity} now {value:.3g}"
         else:
-            text = self.describe(value, threshold)
+            text = self.describe(value, threshold) + more
         named = some_of([layers[worst], *(layers[i] for i in indices[::-1] if i != worst)])
         layer = layers[worst] if len(indices) == 1 else None
         every = () if len(indices) == 1 else tuple(layers[i] for i in indices)
         when = step if found.step is None else int(found.step[worst])
         return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}", layers=every)
+
+
+def nothing_learned(history: History) -> str:
+    """That it is so, as the end of a message; "" where something was, or that is not known."""
+    progress = history.progress
+    return f"; {progress.left:.0%} of the outputs' error is left" if progress.is_none(but=NOTHING) else ""
 
 
 def is_shallow(stats: StepStats) -> bool:

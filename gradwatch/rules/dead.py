@@ -9,8 +9,9 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_number
+from gradwatch.progress import NOTHING
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, nothing_learned
 from gradwatch.rules.state import LayerState
 
 
@@ -96,6 +97,14 @@ class Dead(LayerRule):
         severity = Severity.ERROR if self._cut_off else None
         return Judgement(stats.grad_norm, np.zeros(len(zero)), bad & ~waits, good=alive, known=known, severity=severity)
 
+    def worsened_by(self, history: History) -> str:
+        """Where no layer has a gradient, and that is not since there is nothing left to learn."""
+        assert history.latest is not None
+        if history.latest.total_norm > 0:
+            return ""
+        never = history.count == len(history) and not history.grad_norm.any()
+        return ", and no layer ever had one" if never else nothing_learned(history)
+
     def describe(self, value: float, threshold: float) -> str:
         if value > 0:
             return f"{self._starved['share'].max():.0%} of the examples give a layer behind it nothing but zeros"
@@ -125,9 +134,6 @@ class Dead(LayerRule):
         if history.progress.is_none(but=NOTHING):
             starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
 
-
-NOTHING = 0.95
-"""Share of the outputs' error that is left where nothing has been learned."""
 
 SAME = 1e-7
 """Share that differs from example to example up to which there is no difference."""

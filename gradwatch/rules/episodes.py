@@ -25,7 +25,7 @@ class Episodes(LayerState):
     """
 
     def __init__(self) -> None:
-        super().__init__(bad_steps=0, good_steps=0, absent_steps=0, open=False, opened_at=0)
+        super().__init__(bad_steps=0, good_steps=0, absent_steps=0, open=False, opened_at=0, warned=False)
         self.quiet = True
         """Whether no layer is in an episode, or on the way to one."""
 

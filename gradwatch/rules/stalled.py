@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, nothing_learned
 from gradwatch.rules.state import ModelState
 
 
@@ -83,6 +83,9 @@ class Stalled(LayerRule):
         if value == 0:
             return "no step so far has changed the weights at all"
         return f"no step so far has changed the weights by more than {value:.3g} of their size"
+
+    def worsened_by(self, history: History) -> str:
+        return nothing_learned(history)
 
     def reset(self) -> None:
         super().reset()

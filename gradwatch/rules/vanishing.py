@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import BoolArray, FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, nothing_learned
 from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
 
@@ -131,6 +131,9 @@ class Vanishing(LayerRule):
         if self._signal["alike"]:
             stayed += f"; of what the last layer is given {self._signal.share:.1g} differs from example to example"
         return stayed
+
+    def worsened_by(self, history: History) -> str:
+        return nothing_learned(history)
 
     def reset(self) -> None:
         super().reset()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from gradwatch import History, Severity
 from gradwatch.rules import Dead
-from tests.histories import history_of, layers
+from tests.histories import history_of, layers, slow, told_by
 
 RULE = Dead()
 CUT_OFF = RULE.patience + RULE.warmup
@@ -31,8 +33,25 @@ def test_a_dead_layer_among_living_ones_is_a_warning_after_more_patience() -> No
 
 
 def test_where_all_are_zero_nothing_is_cut_off() -> None:
-    found = Dead().check(history_of([layers([0.0, 0.0])] * (ISOLATED + 20)))
+    found = Dead().check(history_of([layers([1.0, 1.0])] + [layers([0.0, 0.0])] * (ISOLATED + 20)))
     assert [(a.step, a.severity) for a in found] == [(ISOLATED - 1, Severity.WARNING)] * 2
+
+
+def test_where_no_layer_ever_had_a_gradient_nothing_will_train() -> None:
+    found = Dead().check(history_of([layers([0.0, None, 0.0])] * (ISOLATED + 20)))
+    assert [(a.step, a.layer, a.severity) for a in found] == [
+        (ISOLATED - 1, "fc0", Severity.ERROR),
+        (ISOLATED - 1, "fc2", Severity.ERROR),
+    ]
+    assert found[0].message.endswith("was exactly zero for 50 steps, and no layer ever had one")
+
+
+@pytest.mark.parametrize(("left", "becomes"), [(1.0, [Severity.WARNING, Severity.ERROR]), (0.5, [Severity.WARNING])])
+def test_all_are_zero_and_nothing_has_been_learned(left: float, becomes: list[Severity]) -> None:
+    found = told_by(Dead(), slow(layers([0.0, 0.0]), left, first=layers([1.0, 1.0])))
+    assert [a.severity for a in found if a.layer == "fc1"] == becomes
+    isolated = told_by(Dead(), slow(layers([1.0, 0.0, 1.0]), left))
+    assert [a.severity for a in isolated] == [Severity.WARNING]
 
 
 def test_layers_without_a_gradient_cut_nothing_off() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from gradwatch import Alert, Severity
 from gradwatch.rules import Saturated
-from tests.histories import NAN, history_of, layers, stats
+from tests.histories import LOOK, NAN, history_of, layers, slow, stats, told_by
 
 
 def check(rule: Saturated, *shares: list[float] | None, before: int = 0) -> list[Alert]:
@@ -30,6 +31,14 @@ def test_more_than_half_from_the_start_is_an_error() -> None:
 def test_later_it_is_a_warning() -> None:
     (alert,) = check(Saturated(), *[[0.9, 0.3, NAN]] * 10, before=100)
     assert alert.severity is Severity.WARNING
+
+
+@pytest.mark.parametrize(("left", "severity"), [(0.99, Severity.ERROR), (0.9, Severity.WARNING)])
+def test_later_it_is_an_error_where_nothing_was_learned(left: float, severity: Severity) -> None:
+    run = slow(layers([1.0, 1.0, 1.0]), left)
+    run += [replace(run[-1], step=LOOK + 1 + i, saturated=np.array([0.9, 0.3, NAN])) for i in range(5)]
+    (alert,) = told_by(Saturated(), run)
+    assert alert.severity is severity
 
 
 def test_what_an_earlier_look_has_found_fine_is_a_warning() -> None:

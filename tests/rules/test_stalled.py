@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 import gradwatch as gw
 from gradwatch import Severity, StepStats
 from gradwatch.rules import Stalled
-from tests.histories import NAN, history_of, layers, stats
+from tests.histories import LOOK, NAN, history_of, layers, slow, stats
 
 RULE = Stalled()
 
@@ -42,6 +44,16 @@ def check(steps: list[StepStats]) -> list[gw.Alert]:
 )
 def test_what_no_step_has_moved(updates: dict[int, float], expected: list[tuple[int, Severity]]) -> None:
     assert [(a.step, a.severity) for a in check(run(updates))] == expected
+
+
+@pytest.mark.parametrize(("left", "raised"), [(0.99, True), (0.9, False), (NAN, False)])
+def test_a_warning_becomes_an_error_where_nothing_was_learned(left: float, raised: bool) -> None:
+    still = {"total_update": 1e-7}
+    steps = slow(layers([1.0, None]), left, start=still, later=still)
+    steps[120] = replace(steps[120], total_update=1e-7)
+    found = check(steps)
+    assert [(a.step, a.severity) for a in found] == [(120, Severity.WARNING), (LOOK, Severity.ERROR)][: 1 + raised]
+    assert found[-1].message.endswith("1e-07 of their size" + "; 99% of the outputs' error is left" * raised)
 
 
 def test_without_a_gradient_there_is_nothing_to_move() -> None:

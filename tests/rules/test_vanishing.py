@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from gradwatch import History, Severity
 from gradwatch.rules import Vanishing
-from tests.histories import INF, NAN, history_of, layers, stats
+from tests.histories import INF, LOOK, NAN, history_of, layers, slow, stats, told_by
 
 RULE = Vanishing()
 LONG = RULE.patience + RULE.warmup
@@ -160,6 +161,17 @@ def test_a_layer_must_be_small_by_norm_and_by_root_mean_square(
 def test_what_falls_in_one_place_is_a_warning(norms: list[float], severity: Severity) -> None:
     found = Vanishing().check(history_of([layers(norms)] * LONG))
     assert {a.severity for a in found} == {severity}
+
+
+@pytest.mark.parametrize("left", [0.99, 0.9])
+def test_a_warning_is_told_again_where_nothing_was_learned(left: float) -> None:
+    """Once, as an ERROR."""
+    steps = slow(layers([1e-6, 1e-6, 1e-6, 1.0]), left)
+    steps += [replace(steps[-1], step=LOOK + 1 + i) for i in range(20)]
+    found = [a for a in told_by(Vanishing(), steps) if a.layer == "fc0"]
+    expected = [(LONG - 1, Severity.WARNING), (LOOK, Severity.ERROR)]
+    assert [(a.step, a.severity) for a in found] == expected[: 1 + (left > 0.95)]
+    assert found[0].message + "; 99% of the outputs' error is left" * (len(found) > 1) == found[-1].message
 
 
 def test_what_was_fine_before_is_a_warning() -> None:
