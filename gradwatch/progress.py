@@ -98,6 +98,11 @@ class Progress:
         self._before, self.left = self.left if of_classes is self.of_classes else math.nan, left
         self.of_classes = of_classes
 
+    @property
+    def units(self) -> float:
+        """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are."""
+        return self._range[0] if self._looks else 0.0
+
     def is_none(self, but: float) -> bool:
         """Whether at least the share ``but`` of the error is left: next to nothing has been learned."""
         if self.of_classes:

@@ -214,7 +214,9 @@ class LayerRule(StepRule):
         )
         of_opened, more = self.severity if found.severity is None else found.severity, ""
         if of_opened is Severity.WARNING and (more := self.worsened_by(history)):
-            of_opened, warned = Severity.ERROR, self._episodes["warned"] & self._episodes["open"] & found.bad
+            of_opened = Severity.ERROR
+        if of_opened is Severity.ERROR:
+            warned = self._episodes["warned"] & self._episodes["open"] & found.bad
             opened = np.union1d(opened, np.flatnonzero(warned))
         self._episodes["warned"][opened] = of_opened is Severity.WARNING
         alerts = []

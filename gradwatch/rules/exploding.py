@@ -11,7 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.progress import LITTLE
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, nothing_learned
 from gradwatch.rules.baseline import Baseline
 from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.rules.swelling import LARGE, Swelling
@@ -125,7 +125,8 @@ class Exploding(LayerRule):
         self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
         limit = np.fmin(absolute, grown)
         bad, good = present & (norm > limit), present & (norm < limit / 2)
-        severity = None if (bad & (norm > absolute)).any() else Severity.WARNING
+        certain = absolute * max(history.progress.units, 1.0)
+        severity = None if (bad & (norm > certain)).any() else Severity.WARNING
         self._told = ""
         later = self._swells if history.count <= EARLY else self._set_back
         for at_once in (self._threw_off(history), later(history)):
@@ -214,6 +215,9 @@ class Exploding(LayerRule):
         self._told += f"; {history.progress.left:.0%} of the outputs' error is left"
         every = np.ones(len(stats.layers))
         return Judgement(first.total_norm * every, factor * usual * every, stats.has_grad, good=~stats.has_grad)
+
+    def worsened_by(self, history: History) -> str:
+        return nothing_learned(history)
 
     def describe(self, value: float, threshold: float) -> str:
         if self._told:
