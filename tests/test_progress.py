@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch import History, StepStats
 from gradwatch.history import EARLY
-from gradwatch.progress import APART, BEYOND, FIRST, SAME, STAYS, UNSURE, Progress
+from gradwatch.progress import APART, BEYOND, FIRST, NOTHING, SAME, STAYS, Progress
 from tests.histories import INF, LOOK, NAN, history_of, slow, stats
 
 BEGIN = [0.9, 1.1, 1.0, 0.95, 1.05]
@@ -84,7 +84,8 @@ def test_nothing_learned_and_a_standstill(later: list[float | None], is_none: bo
 
 
 @pytest.mark.parametrize(
-    ("left", "is_none"), [(UNSURE + 0.01, True), (UNSURE - 0.01, False), (BEYOND - 0.01, True), (BEYOND + 0.01, False)]
+    ("left", "is_none"),
+    [(NOTHING + 0.01, True), (NOTHING - 0.01, False), (BEYOND - 0.01, True), (BEYOND + 0.01, False)],
 )
 def test_of_a_loss_that_is_not_known_nearly_all_must_be_left_twice(left: float, is_none: bool) -> None:
     assert by_gradient([*BEGIN], [left, 1.0]).is_none(but=0.7) is is_none

@@ -30,8 +30,8 @@ class UpdateRatio(LayerRule):
         again: the same for the second of the first steps that exceeds it, in a network of at least four layers, where
             the changes of all layers multiply, or with a recurrent layer that goes one way, whose change
             multiplies at each time step.
-        path: upper limit of what the first steps add up to, in a network that has learned little since
-            (:class:`~gradwatch.progress.Progress`).
+        path: upper limit of what the first steps add up to, in a network that has learned little since and stands
+            still (:class:`~gradwatch.progress.Progress`).
         lasting: upper limit of later steps in such a network.
         low: lower limit of each layer, 0 for none: a learning rate that warms up from zero is below any for a while.
         patience: measurements in a row before the alert.
@@ -121,7 +121,7 @@ class UpdateRatio(LayerRule):
     def _for_nothing(self, history: History, ratio: FloatArray) -> Judgement | None:
         """Steps by which the weights went so far, or still go, that little could be learned."""
         went, step = self._row["path"], float(history.total_update[-1])
-        if not history.progress.is_none(but=LITTLE) or not (went > self.path or self.lasting < step < np.inf):
+        if not history.progress.stands_still(but=LITTLE) or not (went > self.path or self.lasting < step < np.inf):
             return None
         what, value, limit = "a step", step, self.lasting
         if went > self.path:

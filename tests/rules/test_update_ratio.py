@@ -126,13 +126,21 @@ def test_a_recurrent_layer_is_as_deep_as_it_has_time_steps(
 )
 def test_large_steps_by_which_little_was_learned(first: float, later: float, left: float, message: str) -> None:
     step = layers([1.0, 1.0])
-    run = slow(step, left, start={"total_update": first})
+    run = slow(step, left, start={"total_update": first}, before=left)
     measured = stats(LOOK + 1, step, update_ratio=np.array([later / 2, later]), total_update=later)
     found = told_by(UpdateRatio(), [*run, measured])
     assert [(a.step, a.layers, a.severity) for a in found] == [(LOOK + 1, ("fc0", "fc1"), Severity.ERROR)] * bool(
         message
     )
     assert all(message in a.message for a in found)
+
+
+def test_one_look_does_not_tell_what_stands_still() -> None:
+    step = layers([1.0, 1.0])
+    measured = stats(LOOK + 1, step, update_ratio=np.array([0.05, 0.05]), total_update=0.05)
+    for before, found in ((0.9, 1), (1.0, 1), (1.05, 0), (None, 0)):
+        run = slow(step, 0.91, start={"total_update": 0.06}, before=before)
+        assert len(told_by(UpdateRatio(), [*run, measured])) == found
 
 
 def test_of_a_single_layer_large_steps_are_no_sign() -> None:
