@@ -42,7 +42,7 @@ class Spike(LayerRule):
     Example:
         >>> for alert in Spike().check(History.from_grad_norms(fc=[1.0] * 30 + [50.0] + [1.0] * 5)):
         ...     print(alert.step, alert.message)
-        30 fc: gradient norm 50 in one step, normal is up to 10
+        30 fc: gradient norm 50 in one step, normal is up to 15
 
     Source: Leys et al., J. Exp. Soc. Psychol. 49, 2013, for the median absolute deviation as the measure of spread.
     """
@@ -52,8 +52,9 @@ class Spike(LayerRule):
     grouped: ClassVar[bool] = True
     reports_recovery: ClassVar[bool] = False
 
-    factor: PerLayer = 10.0
-    # Norms of healthy runs stay within a factor of 3 of their recent median; 10 leaves room for small batches.
+    factor: PerLayer = 15.0
+    # Norms of healthy runs stay within a factor of 3 of their recent median; 15 leaves room for the few examples of an
+    # epoch's last batch, of which those that are still wrong may be one.
     z: PerLayer = 6.0
     # Six robust standard deviations of the log norm: one false alarm in 1e9 steps if it were normal.
     steepness: PerLayer = 5.0
