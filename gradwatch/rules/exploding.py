@@ -22,8 +22,10 @@ class Exploding(LayerRule):
     """A layer's gradient norm stays above an absolute limit, or far above its own baseline.
 
     The absolute limit does not hold for a layer whose weights were measured to move little, up to ten times the norm at
-    which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Growth alone
-    is a WARNING, since a network that leaves a plateau grows too. One high step is a :class:`~gradwatch.rules.Spike`.
+    which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Up to
+    ``threshold`` times the outputs' gradient at the first steps it is a WARNING, since a squared error of targets in
+    large units has such gradients. So is growth alone, since a network that leaves a plateau grows too. Both are an
+    ERROR once it is seen that nothing has been learned. One high step is a :class:`~gradwatch.rules.Spike`.
 
     Told at once is a large gradient that made a step as large as the weights, and after ``patience`` looks a signal
     that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:

@@ -31,6 +31,23 @@ def test_above_the_absolute_limit_for_patience_steps() -> None:
     )
 
 
+@pytest.mark.parametrize("units", [0.1, 50.0])
+def test_gradients_in_units_of_the_loss_are_a_warning(units: float) -> None:
+    """Until they are as many times as large as the outputs', or nothing has been learned."""
+    large, larger = {"fc": 5e3, "out": 1.0}, {"fc": 1e3 * 60.0, "out": 1.0}
+    early = [stats(i, large, output_gradient=units * (1 + 0.1 * i)) for i in range(10)]
+    found = told_by(Exploding(), [*early, stats(10, larger)])
+    certain, looked = (1, Severity.ERROR), (1, Severity.WARNING)
+    assert [(a.step, a.severity) for a in found] == ([certain] if units < 1 else [looked, (10, Severity.ERROR)])
+
+
+def test_they_are_an_error_where_nothing_was_learned() -> None:
+    steps = slow({"fc": 5e3, "out": 1.0}, 0.99, start={"output_gradient": 50.0})
+    found = told_by(Exploding(), steps)
+    assert [(a.step, a.severity) for a in found] == [(1, Severity.WARNING), (LOOK, Severity.ERROR)]
+    assert found[1].message.endswith("stayed above 1e+03 for 2 steps; 99% of the outputs' error is left")
+
+
 def test_one_high_step_is_not_an_explosion() -> None:
     for height in (2 * THRESHOLD, 1e30, NAN, INF):
         assert check([1.0] * READY + [height] + [1.0] * 30) == []
