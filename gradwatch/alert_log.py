@@ -21,7 +21,7 @@ FOLLOWS = {
     "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead"),
     "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow"),
     "saturated": ("not_zeroed", "exploding", "update_ratio"),
-    "vanishing_in_time": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
+    "vanishing_in_time": ("not_zeroed", "exploding", "update_ratio", "saturated", "dead"),
 }
 """What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
 inf."""
@@ -40,7 +40,7 @@ class AlertLog:
         self.alerts: list[Alert] = []
         """Oldest first."""
         self.counts: Counter[str] = Counter()
-        """Number of alerts of each rule, recoveries not counted."""
+        """Number of alerts of each rule; neither recoveries nor what was a WARNING before are counted."""
         self.worst: dict[str, Severity] = {}
         """The worst severity that each rule has reported."""
         self._repeated: set[tuple[str, str | None, Severity]] = set()
@@ -96,15 +96,26 @@ class AlertLog:
     def _related(self, alert: Alert) -> Alert:
         if alert.severity is Severity.INFO:
             return alert
+        if (told := self._told(alert)) is not None:
+            return dataclasses.replace(alert, follows=told.follows)
         earlier = [
             rule for rule in FOLLOWS.get(alert.rule, ()) if self._last_error.get(rule, -RELATED) > alert.step - RELATED
         ]
         return dataclasses.replace(alert, follows=max(earlier, key=self._last_error.__getitem__)) if earlier else alert
 
+    def _told(self, alert: Alert) -> Alert | None:
+        """The WARNING that opened the episode which ``alert`` makes an ERROR, where it does."""
+        names = set(alert.layers or (alert.layer,))
+        same = (a for a in reversed(self.alerts) if a.rule == alert.rule and names & set(a.layers or (a.layer,)))
+        last = next(same, None) if alert.severity is Severity.ERROR else None
+        return last if last is not None and last.severity is Severity.WARNING else None
+
     def _add(self, alert: Alert) -> Alert:
+        told = self._told(alert)
         self.alerts.append(alert)
-        if alert.severity > Severity.INFO:
+        if alert.severity > Severity.INFO and told is None:
             self.counts[alert.rule] += 1
+        if alert.severity > Severity.INFO:
             self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
         if alert.severity is Severity.ERROR:
             self._last_error[alert.rule] = alert.step

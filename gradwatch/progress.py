@@ -65,6 +65,8 @@ class Progress:
         """Of the last look; NaN where that is not known."""
         self._before = math.nan
         self._due = APART
+        self.looked_at = -1
+        """The step of the last look that counts; -1 before there was one."""
         self.of_classes = False
         """Whether it is a cross entropy's."""
 
@@ -82,11 +84,11 @@ class Progress:
             return
         elif math.isfinite(error):
             self._take(error, of_classes=True)
-            self._due = count + APART
+            self._due, self.looked_at = count + APART, stats.step
         elif math.isfinite(gradient):
             least, most = self._range
             self._take(gradient / self.first if most > (1 + SAME) * least else math.nan, of_classes=False)
-            self._due = count + APART
+            self._due, self.looked_at = count + APART, stats.step
 
     def _look_early(self, gradient: float) -> None:
         if math.isfinite(gradient) and self._looks < FIRST:
@@ -114,12 +116,12 @@ class Progress:
         return self.is_none(but) and but < self._before and self.left > STAYS * self._before
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("_looks", "first", "_range", "left", "_before", "of_classes", "_due")
+        names = ("_looks", "first", "_range", "left", "_before", "of_classes", "_due", "looked_at")
         return {name.strip("_"): getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._looks, self.first = int(state["looks"]), float(state["first"])
-        self._due = int(state["due"])
+        self._due, self.looked_at = int(state["due"]), int(state.get("looked_at", -1))
         self._range = (float(state["range"][0]), float(state["range"][1]))
         self.left, self._before, self.of_classes = (
             float(state["left"]),

@@ -233,8 +233,8 @@ class Diagnosis:
     Args:
         cause: the cause's plain name, as ``"small_weights"``.
         confidence: between 0 and 1.
-        layers: names of the layers concerned, the worst hit first: of a gradient that fades the one nearest the input,
-            of a signal that grows or a gradient that is cut off the one nearest the output.
+        layers: names of the layers concerned, the worst hit first: of weights that are too large or units that are dead
+            the one nearest the output, else the one nearest the input.
         evidence: sentences with the measured numbers in them.
         remedy: what to change, precise enough to apply.
         change: the kind of change that this is, one of CHANGES; "" where the remedy only says what to look at.

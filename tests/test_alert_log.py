@@ -49,6 +49,16 @@ def test_counts_and_worst_leave_recoveries_out() -> None:
     assert (dict(log.counts), log.worst) == ({"dead": 2}, {"dead": Severity.ERROR})
 
 
+def test_a_warning_that_becomes_an_error_is_one_and_comes_of_what_it_came_of() -> None:
+    log = AlertLog()
+    log.take([(OWN, [alert("exploding", Severity.ERROR)]), (DEAD, [alert("dead"), alert("dead", layer="b")])])
+    log.take([(OWN, [Alert(2, "saturated", "a", Severity.ERROR, 1.0, 2.0, "")])])
+    (raised,) = log.take([(DEAD, [alert("dead", Severity.ERROR)])])
+    assert (raised.follows, log.counts["dead"], log.worst["dead"]) == ("exploding", 2, Severity.ERROR)
+    (other,) = log.take([(DEAD, [alert("dead", Severity.ERROR, layer="c")])])
+    assert (other.follows, log.counts["dead"]) == ("saturated", 3)
+
+
 def test_what_is_going_on() -> None:
     log, rule = AlertLog(), NonFinite()
     rule.check(History.from_grad_norms(a=[1.0, float("nan")], b=[1.0, 1.0]))

@@ -17,7 +17,7 @@ from gradwatch.diagnosis.zero_weights import layers_of_zeros
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile, Segment
-from gradwatch.records import Alert, Diagnosis
+from gradwatch.records import Alert, Diagnosis, Severity
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ class DeadUnits:
         confidence = min(confidence, 0.3) if probe is None else confidence
         if not dead:
             confidence = round(confidence * min(1.0, share), 2)
-        layers = layers[::-1] if dead else layers  # the one nearest the output cuts off all before it
+        if dead:  # of those that are cut off, the one nearest the output cuts off all before it
+            cut_off = layers_of([a for a in dead if a.severity is Severity.ERROR])
+            layers = tuple(sorted(layers, key=lambda name: name in cut_off)[::-1])
         return Diagnosis("dead_units", confidence, layers, tuple(evidence), remedy, change)
 
 

@@ -69,7 +69,8 @@ class PlainDepth:
         if whole.is_cut:  # beyond it no segment was seen
             weights = list(probe.weights)
             names, depth = [w.name.rpartition(".")[0] for w in weights], len(weights)
-        arrives = layers_of(vanishing)[:1]  # behind all of them: it is no layer that the gradient passes
+        # Behind all of them is one that the gradient does not pass.
+        arrives = layers_of(vanishing)[:1] if sign < 0 else ()
         if depth < self.min_depth or any(s.kind == "residual" for s in deep):
             return None
         ratio = math.fsum(1 / w.fan_in for w in weights if w.fan_in)

@@ -13,7 +13,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
 from gradwatch.progress import NOTHING
 from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
-from gradwatch.rules.episodes import Episodes
+from gradwatch.rules.episodes import NONE, Episodes
 from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.verdict import SHOWN
 
@@ -31,7 +31,11 @@ class Judgement:
     known: BoolArray | None = None
     """bool [L], the layers that could be judged; by default those with a finite gradient."""
     severity: Severity | None = None
-    """Of the alerts of this step, where it is not the rule's."""
+    """Of the episodes that open at this step, where it is not the rule's."""
+    certain: BoolArray | None = None
+    """bool [L], the layers whose open WARNING has become an ERROR; it is told again."""
+    worsens: bool = False
+    """Whether an open WARNING becomes one once it is seen that nothing was learned since it was told."""
 
 
 class StepRule(ABC):
@@ -138,13 +142,6 @@ class LayerRule(StepRule):
     def judge(self, history: History) -> Judgement:
         """Judge the latest step of ``history``."""
 
-    def worsened_by(self, history: History) -> str:
-        """What makes an ERROR of what is found as a WARNING, as the end of its message; "" for nothing.
-
-        It is asked at each step of an episode, so that one that is open is told again, as an ERROR.
-        """
-        return ""
-
     def is_calm(self, history: History) -> bool:
         """Whether a quick look tells that :meth:`judge` would find nothing bad in the latest step.
 
@@ -212,19 +209,31 @@ class LayerRule(StepRule):
         opened, closed = self._episodes.update(
             stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
         )
-        of_opened, more = self.severity if found.severity is None else found.severity, ""
-        if of_opened is Severity.WARNING and (more := self.worsened_by(history)):
-            of_opened = Severity.ERROR
-        if of_opened is Severity.ERROR:
-            warned = self._episodes["warned"] & self._episodes["open"] & found.bad
-            opened = np.union1d(opened, np.flatnonzero(warned))
+        raised, left = self._raised(found, history)
+        of_opened = self.severity if found.severity is None else found.severity
         self._episodes["warned"][opened] = of_opened is Severity.WARNING
         alerts = []
-        for indices, severity in ((opened, of_opened), (closed, Severity.INFO)):
+        for indices, severity, more in (
+            (opened, of_opened, ""),
+            (raised, Severity.ERROR, left),
+            (closed, Severity.INFO, ""),
+        ):
             if len(indices) and (severity > Severity.INFO or self.reports_recovery):
                 groups = [indices] if self.grouped else indices.reshape(-1, 1)
                 alerts += [self._alert(stats.step, stats.layers, found, group, severity, more) for group in groups]
         return alerts
+
+    def _raised(self, found: Judgement, history: History) -> tuple[IntArray, str]:
+        """The layers whose open WARNING has become an ERROR, and why, as the end of its message."""
+        episodes, progress = self._episodes, history.progress
+        warned = episodes["warned"] & episodes["open"] & found.bad
+        if not warned.any():
+            return NONE, ""
+        nothing = found.worsens and bool(progress.is_none(but=NOTHING))
+        fatal = nothing & (episodes["opened_at"] < progress.looked_at)
+        raised = warned & (fatal if found.certain is None else fatal | found.certain)
+        episodes["warned"] &= ~raised
+        return np.flatnonzero(raised), f"; {progress.left:.0%} of the outputs' error is left" * nothing
 
     def _alert(
         self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity, more: str
@@ -244,12 +253,6 @@ class LayerRule(StepRule):
         every = () if len(indices) == 1 else tuple(layers[i] for i in indices)
         when = step if found.step is None else int(found.step[worst])
         return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}", layers=every)
-
-
-def nothing_learned(history: History) -> str:
-    """That it is so, as the end of a message; "" where something was, or that is not known."""
-    progress = history.progress
-    return f"; {progress.left:.0%} of the outputs' error is left" if progress.is_none(but=NOTHING) else ""
 
 
 def is_shallow(stats: StepStats) -> bool:

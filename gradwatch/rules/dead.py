@@ -11,8 +11,8 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, nothing_learned
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.state import LayerState, ModelState
 
 
 @dataclass
@@ -21,8 +21,9 @@ class Dead(LayerRule):
 
     Where the layer and all before it are dead and one after it is not, nothing before that one learns any more: ERROR,
     within a few steps. A dead layer among living ones may be an expert that is never chosen or a detached branch: a
-    WARNING to look, after more patience. A layer without a gradient (frozen, not used) is not dead, and where all
-    layers are zero there is nothing to learn from, as with a hinge loss whose margins are kept.
+    WARNING to look, after more patience. So it is where all layers are zero, since a hinge loss whose margins are kept
+    leaves nothing to learn from; it is an ERROR where none ever had a gradient, or nothing was learned. A layer without
+    a gradient (frozen, not used) is not dead.
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
@@ -94,34 +95,38 @@ class Dead(LayerRule):
         self._cut_off = bool((opens & cut_off).any())
         waits = opens & ~cut_off & self._cut_off  # the alerts of one step are of one kind
         known = stats.has_grad & np.isfinite(stats.grad_norm) & ~waits
-        severity = Severity.ERROR if self._cut_off else None
-        return Judgement(stats.grad_norm, np.zeros(len(zero)), bad & ~waits, good=alive, known=known, severity=severity)
-
-    def worsened_by(self, history: History) -> str:
-        """Where no layer has a gradient, and that is not since there is nothing left to learn."""
-        assert history.latest is not None
-        if history.latest.total_norm > 0:
-            return ""
-        never = history.count == len(history) and not history.grad_norm.any()
-        return ", and no layer ever had one" if never else nothing_learned(history)
+        severity = Severity.ERROR if self._cut_off or not self._run["alive"] else None
+        return Judgement(
+            stats.grad_norm,
+            np.zeros(len(zero)),
+            bad & ~waits,
+            good=alive,
+            known=known,
+            severity=severity,
+            worsens=bool(stats.total_norm == 0),
+        )
 
     def describe(self, value: float, threshold: float) -> str:
         if value > 0:
             return f"{self._starved['share'].max():.0%} of the examples give a layer behind it nothing but zeros"
         if self._cut_off:
             return f"gradient was exactly zero for {self.patience} steps, and so was that of every layer before it"
-        return f"gradient was exactly zero for {self.isolated_patience} steps"
+        never = ", and no layer ever had one" * (not self._run["alive"])
+        return f"gradient was exactly zero for {self.isolated_patience} steps{never}"
 
     def reset(self) -> None:
         super().reset()
         self._zero = self._remembered["zero"] = LayerState(steps=0)
         self._starved = self._remembered["starved"] = LayerState(looks=0, some_looks=0, share=0.0)
+        self._run = self._remembered["run"] = ModelState(alive=False)
         self._cut_off = False
 
     def look(self, history: History) -> None:
         """What a close look tells: the layers before one that is given nothing, where it stays so from there."""
         stats, starved = history.latest, self._starved
         assert stats is not None
+        if not self._run["alive"]:
+            self._run["alive"] = stats.total_norm != 0
         starved.align(stats.layers)
         if stats.given_nothing is None or stats.variation is None:
             return

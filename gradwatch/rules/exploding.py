@@ -11,7 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.progress import LITTLE
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, nothing_learned
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.baseline import Baseline
 from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.rules.swelling import LARGE, Swelling
@@ -127,15 +127,18 @@ class Exploding(LayerRule):
         self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
         limit = np.fmin(absolute, grown)
         bad, good = present & (norm > limit), present & (norm < limit / 2)
-        certain = absolute * max(history.progress.units, 1.0)
-        severity = None if (bad & (norm > certain)).any() else Severity.WARNING
+        certain = bad & (norm > absolute * max(history.progress.units, 1.0))
+        self._certain.align(stats.layers)
+        self._certain["steps"] = np.where(certain, self._certain["steps"] + 1, 0)
+        severity = None if certain.any() else Severity.WARNING
         self._told = ""
         later = self._swells if history.count <= EARLY else self._set_back
         for at_once in (self._threw_off(history), later(history)):
             if at_once is not None:
                 self._episodes.hasten(at_once.bad, self.patience - 1)
                 return at_once
-        return Judgement(norm, limit, bad, good, severity=severity)
+        raised = self._certain["steps"] >= self.patience
+        return Judgement(norm, limit, bad, good, severity=severity, certain=raised, worsens=True)
 
     def _absolute(self, history: History) -> FloatArray:
         """float64 [L], the absolute limit; of a layer that moved calmly ten times the norm at which it did."""
@@ -218,9 +221,6 @@ class Exploding(LayerRule):
         every = np.ones(len(stats.layers))
         return Judgement(first.total_norm * every, factor * usual * every, stats.has_grad, good=~stats.has_grad)
 
-    def worsened_by(self, history: History) -> str:
-        return nothing_learned(history)
-
     def describe(self, value: float, threshold: float) -> str:
         if self._told:
             return f"gradient norm {value:.3g} {self._told}"
@@ -229,6 +229,7 @@ class Exploding(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
+        self._certain = self._remembered["certain"] = LayerState(steps=0)
         self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
         self._swelling = self._remembered["swelling"] = Swelling()
         self._start = self._remembered["start"] = ModelState(update=0.0, told=False)

@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule, nothing_learned
+from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import ModelState
 
 
@@ -77,15 +77,13 @@ class Stalled(LayerRule):
         bad = known & (most <= self.low) & (history.count > self.warmup)
         value, limit = np.full(len(bad), most), np.full(len(bad), self.low)
         severity = Severity.ERROR if most < ROUNDING else None
-        return Judgement(value, limit, bad, good=known & (most > self.low), known=known, severity=severity)
+        good = known & (most > self.low)
+        return Judgement(value, limit, bad, good, known=known, severity=severity, worsens=True)
 
     def describe(self, value: float, threshold: float) -> str:
         if value == 0:
             return "no step so far has changed the weights at all"
         return f"no step so far has changed the weights by more than {value:.3g} of their size"
-
-    def worsened_by(self, history: History) -> str:
-        return nothing_learned(history)
 
     def reset(self) -> None:
         super().reset()

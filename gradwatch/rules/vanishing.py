@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import BoolArray, FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, nothing_learned
+from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
 
@@ -121,7 +121,8 @@ class Vanishing(LayerRule):
         severity = None if certain else self._severity(usual / _root(history), present, bad, back)
         self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
-        return Judgement(norm, np.where(tiny, np.fmax(limit, absolute), limit), bad, good, severity=severity)
+        limit = np.where(tiny, np.fmax(limit, absolute), limit)
+        return Judgement(norm, limit, bad, good, severity=severity, worsens=True)
 
     def describe(self, value: float, threshold: float) -> str:
         stayed = f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"
@@ -131,9 +132,6 @@ class Vanishing(LayerRule):
         if self._signal["alike"]:
             stayed += f"; of what the last layer is given {self._signal.share:.1g} differs from example to example"
         return stayed
-
-    def worsened_by(self, history: History) -> str:
-        return nothing_learned(history)
 
     def reset(self) -> None:
         super().reset()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradwatch import Diagnosis, History
+from gradwatch import Diagnosis, History, Severity
 from gradwatch.diagnosis import DeadUnits
 from gradwatch.profile import BackwardProfile, Weight
 from tests.diagnosis.profiles import DEAD, PROFILES, activation, alert, chain, first_step, linear
@@ -56,6 +56,10 @@ def test_the_worst_hit_comes_first_whichever_died_first() -> None:
     found = DeadUnits().explain(history, profile_of(64), deaths)
     assert found is not None
     assert found.layers == ("fc1", "fc0")
+    isolated = [alert("dead", "fc0", value=0.0), alert("dead", "fc1", value=0.0, severity=Severity.WARNING)]
+    found = DeadUnits().explain(history, profile_of(64), isolated)
+    assert found is not None
+    assert found.layers == ("fc0", "fc1")
 
 
 def test_born_dead_of_being_narrow() -> None:

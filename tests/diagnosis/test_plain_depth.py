@@ -40,7 +40,11 @@ def test_where_the_gradient_ends_the_weights_beyond_count() -> None:
 
 
 def test_growth_counts_as_well() -> None:
-    assert explain(chain(12, "Relu", 0.5, 4.0), rule="exploding") is not None
+    found = PlainDepth().explain(
+        History(), chain(12, "Relu", 0.5, 4.0), [alert("exploding"), alert("vanishing", "fc5")]
+    )
+    assert found is not None
+    assert found.layers[0] == "fc1"
     assert explain(chain(12, "Relu", 0.5, 4.0), rule="vanishing") is None
 
 

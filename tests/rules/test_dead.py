@@ -46,12 +46,19 @@ def test_where_no_layer_ever_had_a_gradient_nothing_will_train() -> None:
     assert found[0].message.endswith("was exactly zero for 50 steps, and no layer ever had one")
 
 
+def test_a_layer_that_is_cut_off_makes_no_error_of_one_that_is_not() -> None:
+    run = [layers([1.0, 1.0, 0.0, 1.0])] * (ISOLATED + 5) + [layers([0.0, 1.0, 0.0, 1.0])] * 10
+    found = [(a.layer, a.severity) for a in Dead().check(history_of(run))]
+    assert found == [("fc2", Severity.WARNING), ("fc0", Severity.ERROR)]
+
+
 @pytest.mark.parametrize(("left", "becomes"), [(1.0, [Severity.WARNING, Severity.ERROR]), (0.5, [Severity.WARNING])])
 def test_all_are_zero_and_nothing_has_been_learned(left: float, becomes: list[Severity]) -> None:
     found = told_by(Dead(), slow(layers([0.0, 0.0]), left, first=layers([1.0, 1.0])))
     assert [a.severity for a in found if a.layer == "fc1"] == becomes
-    isolated = told_by(Dead(), slow(layers([1.0, 0.0, 1.0]), left))
-    assert [a.severity for a in isolated] == [Severity.WARNING]
+    for other in (1.0, float("nan")):
+        isolated = told_by(Dead(), slow(layers([1.0, 0.0, other]), left))
+        assert [a.severity for a in isolated] == [Severity.WARNING]
 
 
 def test_layers_without_a_gradient_cut_nothing_off() -> None:

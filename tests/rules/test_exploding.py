@@ -36,9 +36,10 @@ def test_gradients_in_units_of_the_loss_are_a_warning(units: float) -> None:
     """Until they are as many times as large as the outputs', or nothing has been learned."""
     large, larger = {"fc": 5e3, "out": 1.0}, {"fc": 1e3 * 60.0, "out": 1.0}
     early = [stats(i, large, output_gradient=units * (1 + 0.1 * i)) for i in range(10)]
-    found = told_by(Exploding(), [*early, stats(10, larger)])
-    certain, looked = (1, Severity.ERROR), (1, Severity.WARNING)
-    assert [(a.step, a.severity) for a in found] == ([certain] if units < 1 else [looked, (10, Severity.ERROR)])
+    later = [stats(i, step) for i, step in enumerate([larger, large, larger, larger, larger], 10)]
+    found = told_by(Exploding(), [*early, *later])
+    expected = [(1, Severity.ERROR)] if units < 1 else [(1, Severity.WARNING), (13, Severity.ERROR)]
+    assert [(a.step, a.severity) for a in found] == expected
 
 
 def test_they_are_an_error_where_nothing_was_learned() -> None:

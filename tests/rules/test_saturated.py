@@ -35,10 +35,13 @@ def test_later_it_is_a_warning() -> None:
 
 @pytest.mark.parametrize(("left", "severity"), [(0.99, Severity.ERROR), (0.9, Severity.WARNING)])
 def test_later_it_is_an_error_where_nothing_was_learned(left: float, severity: Severity) -> None:
+    """Since it was told, that is: gates may close as soon as a network has left its plateau."""
     run = slow(layers([1.0, 1.0, 1.0]), left)
-    run += [replace(run[-1], step=LOOK + 1 + i, saturated=np.array([0.9, 0.3, NAN])) for i in range(5)]
-    (alert,) = told_by(Saturated(), run)
-    assert alert.severity is severity
+    seen = {"saturated": np.array([0.9, 0.3, NAN])}
+    run += [replace(run[-1], step=LOOK + 1 + i, output_error=left if i == 120 else None, **seen) for i in range(122)]
+    warning, *raised = told_by(Saturated(), run)
+    assert (warning.step, warning.severity) == (LOOK + Saturated.patience, Severity.WARNING)
+    assert [(a.step, a.severity) for a in raised] == [(LOOK + 121, severity)] * (severity is Severity.ERROR)
 
 
 def test_what_an_earlier_look_has_found_fine_is_a_warning() -> None:

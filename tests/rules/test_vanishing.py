@@ -174,6 +174,13 @@ def test_a_warning_is_told_again_where_nothing_was_learned(left: float) -> None:
     assert found[0].message + "; 99% of the outputs' error is left" * (len(found) > 1) == found[-1].message
 
 
+def test_other_layers_make_no_error_of_a_warning() -> None:
+    """The share of one fall strays round its limit, as norms do."""
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.3, (400, 4)))
+    found = Vanishing().check(history_of([layers(n) for n in np.array([1e-6, 2e-6, 1e-5, 1.0]) * noise]))
+    assert {a.severity for a in found} == {Severity.WARNING}
+
+
 def test_what_was_fine_before_is_a_warning() -> None:
     fine, lost = layers([1.0, 1.0, 1.0, 1.0]), layers([1e-6, 1e-4, 1e-2, 1.0])
     for steps, severity in ((10, Severity.ERROR), (30, Severity.WARNING)):
