@@ -22,7 +22,7 @@ from gradwatch.layers import LayerTable
 
 STUCK = Path(__file__).with_name("stuck_layers.json")
 
-SEEDS = (0,)
+SEEDS = (0, 1, 2, 3, 4)
 
 LEARNS = 0.3
 """Least q of a twin that learns by one layer alone."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
+from gradwatch.progress import NOTHING
 from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.state import ModelState
@@ -30,8 +31,8 @@ class UpdateRatio(LayerRule):
         again: the same for the second of the first steps that exceeds it, in a network of at least four layers, where
             the changes of all layers multiply, or with a recurrent layer that goes one way, whose change
             multiplies at each time step.
-        path: upper limit of what the first steps add up to, in a network that has learned little since and stands
-            still (:class:`~gradwatch.progress.Progress`).
+        path: upper limit of what the first steps add up to, in a network that has learned nothing since, or little and
+            stands still (:class:`~gradwatch.progress.Progress`).
         lasting: upper limit of later steps in such a network.
         low: lower limit of each layer, 0 for none: a learning rate that warms up from zero is below any for a while.
         patience: measurements in a row before the alert.
@@ -120,14 +121,16 @@ class UpdateRatio(LayerRule):
 
     def _for_nothing(self, history: History, ratio: FloatArray) -> Judgement | None:
         """Steps by which the weights went so far, or still go, that little could be learned."""
-        went, step = self._row["path"], float(history.total_update[-1])
-        if not history.progress.stands_still(but=LITTLE) or not (went > self.path or self.lasting < step < np.inf):
+        went, step, progress = self._row["path"], float(history.total_update[-1]), history.progress
+        if not (progress.is_none(but=NOTHING) or progress.stands_still(but=LITTLE)):
+            return None
+        if not (went > self.path or self.lasting < step < np.inf):
             return None
         what, value, limit = "a step", step, self.lasting
         if went > self.path:
             what, value, limit = "the first steps together", went, self.path
         self._told = f"{what} changed the weights by {value:.0%} of their size"
-        self._told += f", and {history.progress.left:.0%} of the outputs' error is left"
+        self._told += f", and {progress.left:.0%} of the outputs' error is left"
         known, every = ~np.isnan(ratio), np.ones(len(ratio))
         return Judgement(value * every, limit * every, known, good=~known, known=known)
 
