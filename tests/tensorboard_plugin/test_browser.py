@@ -116,6 +116,25 @@ def test_every_alert_is_listed_and_on_the_time_axis(tab: Tab, address: str, writ
     assert nonfinite.layer == "fc9"
 
 
+def test_a_warning_goes_on_as_an_error(tab: Tab, address: str) -> None:
+    tab.open(address, run="story/sick")
+    told = [(5, "warning", "dead", ["a", "b"]), (5, "warning", "spike", []), (9, "error", "dead", ["b"])]
+    told += [(12, "error", "dead", ["a"]), (20, "info", "dead", ["a", "b"])]
+    alerts = [{"step": step, "severity": s, "rule": rule, "layers": names} for step, s, rule, names in told]
+    found = {}
+    for count in range(3, 6):
+        script = (
+            "const told = arguments[0]; const loaded = performance.getEntriesByType('resource').map(({name}) => name);"
+        )
+        script += "return import(loaded.find((name) => name.endsWith('/alerts.js')))"
+        script += ".then(({episodes}) => episodes(told))"
+        found[count] = [(e["severity"], e["start"], e["end"], e["raised"]) for e in tab.js(script, alerts[:count])]
+    spike = ("warning", 5, 5, False)
+    assert found[3] == [("error", 9, None, False), ("warning", 5, None, False), spike]
+    assert found[4] == [("error", 9, None, False), ("error", 12, None, False), ("warning", 5, 12, True), spike]
+    assert found[5] == [("error", 9, 20, False), ("error", 12, 20, False), ("warning", 5, 12, True), spike]
+
+
 def _points(tab: Tab, name: str) -> list[tuple[int, int]]:
     plots = tab.js("return document.getElementById('timeline-0').data.map(t => t.name)")
     if name not in plots:

@@ -38,15 +38,16 @@ const MOMENTARY = new Set(['spike']); // told when it is over: it opens no episo
 /**
  * Alerts grouped into episodes, the worst and earliest first.
  *
- * An alert of severity info closes what its rule had opened for its layers; one that closes nothing stands alone. Each
- * episode: rule, severity, start, end (null while any layer is still in it), layers, open (those still in it),
- * message, follows.
+ * An alert of severity info closes what its rule had opened for its layers; one that closes nothing stands alone. An
+ * error closes what had been a warning of them. Each episode: rule, severity, start, end (null while any layer is still
+ * in it), layers, open (those still in it), raised (whether it went on as an error), message, follows.
  */
 export function episodes(alerts) {
   const found = [];
   for (const alert of alerts) {
     const layers = alert.layers?.length ? alert.layers : alert.layer ? [alert.layer] : [];
     if (alert.severity === 'info' && close(found, alert, layers)) continue;
+    if (alert.severity === 'error') raise(found, alert, layers);
     const over = alert.severity === 'info' || MOMENTARY.has(alert.rule);
     const same = (one) => one.rule === alert.rule && one.start === alert.step && one.severity === alert.severity;
     const opened = found.find(same);
@@ -61,6 +62,7 @@ export function episodes(alerts) {
         end: over ? alert.step : null,
         layers: [...layers],
         open: over ? [] : [...layers],
+        raised: false,
         message: alert.message,
         follows: alert.follows,
       });
@@ -77,6 +79,12 @@ function close(found, alert, layers) {
     if (!one.open.length) one.end = alert.step;
   }
   return concerned.length > 0;
+}
+
+function raise(found, alert, layers) {
+  const warnings = found.filter(({severity, open}) => severity === 'warning' && open.some((name) => layers.includes(name)));
+  close(warnings, alert, layers);
+  for (const one of warnings) one.raised = !isOpen(one);
 }
 
 export const isOpen = (episode) => episode.end === null;
@@ -99,9 +107,9 @@ export function names(layers) {
   return `${ending(layers[0], 34)} … ${ending(layers.at(-1), 34)} (${count(layers.length, 'layer')})`;
 }
 
-function when({start, end}) {
+function when({start, end, raised}) {
   if (end === null) return `since step ${whole(start)}`;
-  return end === start ? `at step ${whole(start)}` : `steps ${whole(start)} to ${whole(end)}, recovered`;
+  return end === start ? `at step ${whole(start)}` : `steps ${whole(start)} to ${whole(end)}, ${raised ? 'then an error' : 'recovered'}`;
 }
 
 /** The rules that occur, the worst first: the lanes of the time line. */
