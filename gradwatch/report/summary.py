@@ -139,9 +139,12 @@ def compare(before: RunSummary, after: RunSummary) -> Comparison:
 
 def _layers(norms: Norms, alerts: Iterable[Alert]) -> tuple[LayerSummary, ...]:
     rules: dict[str, Counter[str]] = {name: Counter() for name in norms.layers}
+    before: dict[tuple[str | None, str], Severity] = {}
     for alert in alerts:
         for name in alert.layers or (alert.layer,):
-            if alert.severity > Severity.INFO and name in rules:
+            last, before[name, alert.rule] = before.get((name, alert.rule)), alert.severity
+            raised = last is Severity.WARNING and alert.severity is Severity.ERROR  # one episode, told again
+            if alert.severity > Severity.INFO and name in rules and not raised:
                 rules[name][alert.rule] += 1
     pooled = pool(norms, edges(len(norms.steps), TREND), len(norms.steps))
     trends, least, largest = pooled.largest.T.tolist(), pooled.least.min(axis=0), pooled.largest.max(axis=0)

@@ -72,6 +72,13 @@ def test_the_worst_of_the_verdict_and_the_alerts(
     assert summarize("run", read(tmp_path)).worst is worst
 
 
+def test_a_warning_that_went_on_as_an_error_is_one(tmp_path: Path) -> None:
+    severities = [Severity.WARNING, Severity.ERROR, Severity.INFO, Severity.ERROR]
+    alerts = tuple(replace(VANISHING, layer=LAYERS[0], step=i, severity=one) for i, one in enumerate(severities))
+    write(tmp_path, LAYERS, norms(5), said={4: {"alerts": alerts}})
+    assert summarize("run", read(tmp_path)).layers[0].alerts == {"vanishing": 2}
+
+
 def test_alerts_are_counted_for_every_layer_that_they_name(tmp_path: Path) -> None:
     alerts = (
         replace(VANISHING, layer=LAYERS[0]),
