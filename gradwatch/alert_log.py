@@ -30,6 +30,32 @@ RELATED = 1000
 """Steps up to which it may."""
 
 
+class Told:
+    """What was told last of each rule and layer, by which an episode that is told twice is known.
+
+    >>> told, warning = Told(), Alert(3, "dead", "fc", Severity.WARNING, 0.0, 0.0, "zero")
+    >>> told.add(warning)
+    >>> told.warning_of(dataclasses.replace(warning, step=9, severity=Severity.ERROR)) is warning
+    True
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str | None], Alert] = {}
+
+    def warning_of(self, alert: Alert) -> Alert | None:
+        """The open WARNING that ``alert`` makes an ERROR, where it does."""
+        before = map(self._last.get, _keys(alert)) if alert.severity is Severity.ERROR else ()
+        return next((a for a in before if a is not None and a.severity is Severity.WARNING), None)
+
+    def add(self, alert: Alert) -> None:
+        """Take in an alert that was told."""
+        self._last.update(dict.fromkeys(_keys(alert), alert))
+
+
+def _keys(alert: Alert) -> list[tuple[str, str | None]]:
+    return [(alert.rule, name) for name in alert.layers or (alert.layer,)]
+
+
 class AlertLog:
     """Keeps alerts, and drops those that a rule only repeats from the step before: they are one episode.
 
@@ -46,6 +72,7 @@ class AlertLog:
         self._repeated: set[tuple[str, str | None, Severity]] = set()
         self._last_error: dict[str, int] = {}
         """The step of each rule's latest alert of severity ERROR."""
+        self._told = Told()
 
     def take(self, found: Iterable[tuple[Rule, list[Alert]]]) -> list[Alert]:
         """Take in what the rules found at one step. Returns what is new."""
@@ -88,6 +115,7 @@ class AlertLog:
         self.counts.clear()
         self.worst.clear()
         self._last_error.clear()
+        self._told = Told()
         for alert in state["alerts"]:
             layers = tuple(alert.get("layers", ()))
             self._add(Alert(**{**alert, "severity": Severity(alert["severity"]), "layers": layers}))
@@ -96,26 +124,19 @@ class AlertLog:
     def _related(self, alert: Alert) -> Alert:
         if alert.severity is Severity.INFO:
             return alert
-        if (told := self._told(alert)) is not None:
-            return dataclasses.replace(alert, follows=told.follows)
+        if (warning := self._told.warning_of(alert)) is not None:
+            return dataclasses.replace(alert, follows=warning.follows)
         earlier = [
             rule for rule in FOLLOWS.get(alert.rule, ()) if self._last_error.get(rule, -RELATED) > alert.step - RELATED
         ]
         return dataclasses.replace(alert, follows=max(earlier, key=self._last_error.__getitem__)) if earlier else alert
 
-    def _told(self, alert: Alert) -> Alert | None:
-        """The WARNING that opened the episode which ``alert`` makes an ERROR, where it does."""
-        names = set(alert.layers or (alert.layer,))
-        same = (a for a in reversed(self.alerts) if a.rule == alert.rule and names & set(a.layers or (a.layer,)))
-        last = next(same, None) if alert.severity is Severity.ERROR else None
-        return last if last is not None and last.severity is Severity.WARNING else None
-
     def _add(self, alert: Alert) -> Alert:
-        told = self._told(alert)
+        is_new = self._told.warning_of(alert) is None
+        self._told.add(alert)
         self.alerts.append(alert)
-        if alert.severity > Severity.INFO and told is None:
-            self.counts[alert.rule] += 1
         if alert.severity > Severity.INFO:
+            self.counts[alert.rule] += is_new
             self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
         if alert.severity is Severity.ERROR:
             self._last_error[alert.rule] = alert.step

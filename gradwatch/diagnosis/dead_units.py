@@ -107,17 +107,18 @@ class DeadUnits:
             evidence.append("they had a gradient before: a step that was too large has killed them")
             remedy, change, confidence = "divide the learning rate by 10", "lr", 0.5
         confidence = min(confidence, 0.3) if probe is None else confidence
-        if not dead:
-            confidence = round(confidence * min(1.0, share), 2)
         if dead:  # of those that are cut off, the one nearest the output cuts off all before it
             cut_off = layers_of([a for a in dead if a.severity is Severity.ERROR])
             layers = tuple(sorted(layers, key=lambda name: name in cut_off)[::-1])
+        else:
+            confidence = round(confidence * min(1.0, share), 2)
         return Diagnosis("dead_units", confidence, layers, tuple(evidence), remedy, change)
 
 
 def _in_order(names: Sequence[str], history: History) -> tuple[str, ...]:
-    """Input first; they may have died at different steps."""
-    return tuple(name for name in history.layers if name in names)
+    """Input first; they may have died at different steps, and be there no more."""
+    places = {name: place for place, name in enumerate(history.layers)}
+    return tuple(sorted(names, key=lambda name: places.get(name, -1)))
 
 
 def _silent(history: History) -> list[str]:

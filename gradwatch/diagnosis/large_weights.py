@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import CLEAR, wrong_size
-from gradwatch.diagnosis.start import excess_of_weights, inputs, signal
+from gradwatch.diagnosis.rescaling import CLEAR, wrong_signal, wrong_size
+from gradwatch.diagnosis.start import excess_of_weights, inputs
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
@@ -56,7 +55,7 @@ class LargeWeights:
         if not told(alerts, *UNSTABLE):
             return None
         if probe is None or not probe.weights:
-            return self._by_signal(history)
+            return wrong_signal("large_weights", history, self.min_growth, grows=True)
         off = {layer: e for layer, e in excess_of_weights(history, probe).items() if e > CLEAR}
         little = history.progress.is_none(but=LITTLE)  # since then: it was enough to hold training up
         if math.fsum(off.values()) < (self.min_log_gain / 2 if little else self.min_log_gain):
@@ -64,21 +63,3 @@ class LargeWeights:
         given = inputs(history, probe)
         confidence = 0.5 if given is not None and given.are_unscaled else 0.9
         return wrong_size("large_weights", confidence, off, weight_reference(probe))
-
-    def _by_signal(self, history: History) -> Diagnosis | None:
-        sizes = signal(history)
-        if history.first is None or len(sizes) < 3 or sizes[-1] < self.min_growth * sizes[0]:
-            return None
-        factor = float((sizes[0] / sizes[-1]) ** (1 / (len(sizes) - 1)))
-        return Diagnosis(
-            "large_weights",
-            confidence=0.5,
-            layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known)[::-1],
-            evidence=(
-                f"at the first step the layers' inputs grow from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to the "
-                "output",
-                PROBE_WOULD_TELL,
-            ),
-            remedy=f"multiply the initial weights of every layer by {factor:.3g}",
-            change="init_scale",
-        )

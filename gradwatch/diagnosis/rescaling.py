@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from gradwatch.diagnosis.words import changes, mean_gain, span
+from gradwatch.diagnosis.start import signal
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
+from gradwatch.history import History
 from gradwatch.records import Diagnosis
 
 ALIKE = 0.2
@@ -44,7 +46,7 @@ def wrong_size(cause: str, confidence: float, excess: Mapping[str, float], refer
     return Diagnosis(
         cause,
         confidence,
-        layers=tuple(excess)[:: -1 if whole > 0 else 1],  # what grows is largest at the output
+        layers=_worst_first(excess, grows=whole > 0),
         evidence=(
             f"at the first step the weights of {span(list(excess))} have a squared gain of {gain:.3g} per layer; "
             f"{reference:.2g} would make up for the activations",
@@ -53,3 +55,31 @@ def wrong_size(cause: str, confidence: float, excess: Mapping[str, float], refer
         remedy=rescale(excess, reference),
         change="init_scale",
     )
+
+
+def wrong_signal(cause: str, history: History, least: float, grows: bool) -> Diagnosis | None:
+    """The same where no step was probed: by what reaches the layers at the first step, ``least`` times more or less."""
+    sizes = signal(history)
+    if history.first is None or len(sizes) < 3:
+        return None
+    first, last = sizes[0], sizes[-1]
+    if (last < least * first) if grows else (first < least * last):
+        return None
+    factor = float((first / last) ** (1 / (len(sizes) - 1)))
+    found = f"at the first step the layers' inputs {'grow' if grows else 'shrink'} from {first:.2g} to {last:.2g} on "
+    found += "their way to the output"
+    if not grows:
+        found += f", {factor:.2g}-fold per layer, and the gradient on its way back"
+    return Diagnosis(
+        cause,
+        confidence=0.5,
+        layers=_worst_first((n for n, known in zip(history.first.layers, history.first.has_grad) if known), grows),
+        evidence=(found, PROBE_WOULD_TELL),
+        remedy=f"multiply the initial weights of every layer by {factor:.3g}",
+        change="init_scale",
+    )
+
+
+def _worst_first(layers: Iterable[str], grows: bool) -> tuple[str, ...]:
+    """Of layers, input first: what grows is largest at the output."""
+    return tuple(layers)[:: -1 if grows else 1]

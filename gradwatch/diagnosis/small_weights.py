@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
-from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_size
-from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights, signal
+from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_size
+from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights
 from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
+from gradwatch.diagnosis.words import changes, mean_gain, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
@@ -56,7 +56,7 @@ class SmallWeights:
             return None
         whole = account(probe)
         if probe is None:
-            return self._by_signal(history)
+            return wrong_signal("small_weights", history, self.min_fading, grows=False)
         if whole is None or whole.is_cut or not whole.shrinks:
             return self._by_size(history, probe)
         weights = whole.of("weights")[::-1]
@@ -86,21 +86,3 @@ class SmallWeights:
         if math.fsum(off.values()) > -SEVERE:
             return None
         return wrong_size("small_weights", 0.8, off, weight_reference(probe))
-
-    def _by_signal(self, history: History) -> Diagnosis | None:
-        sizes = signal(history)
-        if history.first is None or len(sizes) < 3 or sizes[0] < self.min_fading * sizes[-1]:
-            return None
-        factor = float((sizes[0] / sizes[-1]) ** (1 / (len(sizes) - 1)))
-        return Diagnosis(
-            "small_weights",
-            confidence=0.5,
-            layers=tuple(n for n, known in zip(history.first.layers, history.first.has_grad) if known),
-            evidence=(
-                f"at the first step the layers' inputs shrink from {sizes[0]:.2g} to {sizes[-1]:.2g} on their way to "
-                f"the output, {factor:.2g}-fold per layer, and the gradient on its way back",
-                PROBE_WOULD_TELL,
-            ),
-            remedy=f"multiply the initial weights of every layer by {factor:.3g}",
-            change="init_scale",
-        )

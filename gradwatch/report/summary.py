@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch import tags
+from gradwatch.alert_log import Told
 from gradwatch.records import Alert, FloatArray, IntArray, Report, Severity
 from gradwatch.tensorboard_plugin.pooling import edges, pool
 from gradwatch.tensorboard_plugin.series import Float32Array
@@ -139,12 +140,12 @@ def compare(before: RunSummary, after: RunSummary) -> Comparison:
 
 def _layers(norms: Norms, alerts: Iterable[Alert]) -> tuple[LayerSummary, ...]:
     rules: dict[str, Counter[str]] = {name: Counter() for name in norms.layers}
-    before: dict[tuple[str | None, str], Severity] = {}
+    told = Told()
     for alert in alerts:
+        is_new = told.warning_of(alert) is None
+        told.add(alert)
         for name in alert.layers or (alert.layer,):
-            last, before[name, alert.rule] = before.get((name, alert.rule)), alert.severity
-            raised = last is Severity.WARNING and alert.severity is Severity.ERROR  # one episode, told again
-            if alert.severity > Severity.INFO and name in rules and not raised:
+            if alert.severity > Severity.INFO and name in rules and is_new:
                 rules[name][alert.rule] += 1
     pooled = pool(norms, edges(len(norms.steps), TREND), len(norms.steps))
     trends, least, largest = pooled.largest.T.tolist(), pooled.least.min(axis=0), pooled.largest.max(axis=0)
