@@ -59,6 +59,21 @@ def test_a_warning_that_becomes_an_error_is_one_and_comes_of_what_it_came_of() -
     assert (other.follows, log.counts["dead"]) == ("saturated", 3)
 
 
+def test_of_a_raised_group_and_after_a_recovery_or_a_checkpoint() -> None:
+    def group(severity: Severity, *names: str) -> Alert:
+        return Alert(3, "stalled", None, severity, float("nan"), 0.0, "", layers=names)
+
+    long, log = "x" * 300, AlertLog()
+    log.take([(DEAD, [group(Severity.WARNING, "a", long)])])
+    loaded = AlertLog()
+    loaded.load_state_dict(log.state_dict())
+    for one in (log, loaded):
+        one.take([(DEAD, [group(Severity.ERROR, long)])])
+        assert one.counts["stalled"] == 1
+        one.take([(DEAD, [group(Severity.INFO, "a", long), group(Severity.ERROR, "a")])])
+        assert one.counts["stalled"] == 2
+
+
 def test_what_is_going_on() -> None:
     log, rule = AlertLog(), NonFinite()
     rule.check(History.from_grad_norms(a=[1.0, float("nan")], b=[1.0, 1.0]))

@@ -53,6 +53,34 @@ def test_what_is_not_known_does_not_count(unknown: float | None) -> None:
     assert math.isnan(by_gradient([1.0, 2.0], []).left)
 
 
+@pytest.mark.parametrize(
+    ("early", "half", "units"),
+    [
+        ([3.0, 2.0, 5.0], False, 2.0),
+        ([None, NAN, INF, 3.0], False, 3.0),
+        ([0.0, 3.0], False, 0.0),
+        ([1e300, 1e301], False, 1e300),
+        ([None, NAN, INF], False, 0.0),
+        ([], False, 0.0),
+        ([3.0, 2.0], True, 0.0),  # a gradient scaler may have changed its scale
+    ],
+)
+def test_the_units_of_a_loss_are_the_least_of_the_first_looks(
+    early: list[float | None], half: bool, units: float
+) -> None:
+    assert by_gradient(early, [1e-3, 1e9], half).units == units
+
+
+@pytest.mark.parametrize("unknown", [None, NAN])
+def test_the_step_of_the_last_look_that_counts(unknown: float | None) -> None:
+    progress = by_gradient([1.0, 2.0], [1.0, unknown])
+    assert progress.looked_at == 2
+    older = {name: value for name, value in progress.state_dict().items() if name != "looked_at"}
+    progress.load_state_dict(older)
+    assert progress.looked_at == -1
+    assert by_gradient([1.0], []).looked_at == -1
+
+
 @pytest.mark.parametrize("first", [0.0, 2.0])
 def test_a_gradient_that_is_the_same_at_all_first_looks_says_nothing(first: float) -> None:
     """As that of a root of mean squares, whose norm is a number, or none at all."""

@@ -20,8 +20,8 @@ class Saturated(LayerRule):
 
     It is seen at the first steps and at the sampled ones, of activations that are modules. From the start it is an
     ERROR: the weights or the inputs are too large. Later it is a WARNING, since gates may close as they learn, and so
-    it is where an earlier look found none, as an optimizer may fit separable data within a few steps. Behind
-    the last layer it is none: outputs of 0 or 1 are what is asked for.
+    it is where an earlier look found none, as an optimizer may fit separable data within a few steps; where nothing is
+    learned from then on it becomes an ERROR. Behind the last layer it is none: outputs of 0 or 1 are what is asked for.
 
     Args:
         share: limit of the share of outputs whose derivative is below 5% of its largest.

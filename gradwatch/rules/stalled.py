@@ -18,9 +18,10 @@ from gradwatch.rules.state import ModelState
 class Stalled(LayerRule):
     """Since the run began no step has moved the weights by anything to speak of.
 
-    Either the learning rate is far too low, which is a WARNING, since it may be meant so. Or next to nothing has moved
-    at all, an ERROR: the optimizer has other parameters, the learning rate is zero, or the steps are lost in rounding,
-    as those of weights in half precision soon are. A run that has converged has moved before.
+    Either the learning rate is far too low, which is a WARNING, since it may be meant so, and becomes an ERROR where
+    nothing is learned. Or next to nothing has moved at all, an ERROR: the optimizer has other parameters, the learning
+    rate is zero, or the steps are lost in rounding, as those of weights in half precision soon are. A run that has
+    converged has moved before.
 
     Args:
         low: limit of ``|step| / |weights|`` over all layers, of the largest step that was measured.

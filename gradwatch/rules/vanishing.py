@@ -25,7 +25,7 @@ class Vanishing(LayerRule):
     near zero. A layer must be small both by norm and by root mean square, which large embeddings and short biases
     pull apart. What falls in one place mainly, as between networks with losses of their own or behind a branch that is
     registered first, is a WARNING, and so is what was fine before: where a network has learned what there is to learn,
-    its last layer may still have a gradient.
+    its last layer may still have a gradient. Where it goes on to learn nothing it becomes an ERROR.
 
     A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still, and is
     told of after a hundred steps only, unless it is beyond all hope: deep networks often find their way out by then.

@@ -62,6 +62,15 @@ def test_the_worst_hit_comes_first_whichever_died_first() -> None:
     assert found.layers == ("fc0", "fc1")
 
 
+def test_layers_that_the_history_has_forgotten() -> None:
+    long = "x" * 300
+    deaths = [alert("dead", name, value=0.01) for name in (long, "fc1")]
+    for history in (History(), History.from_grad_norms(fc1=[0.0])):
+        found = DeadUnits().explain(history, profile_of(64), deaths)
+        assert found is not None
+        assert found.layers == ("fc1", long)
+
+
 def test_born_dead_of_being_narrow() -> None:
     """Ten layers of two units: 1 - (1 - 1/4)^10."""
     found = explain(profile_of(2, depth=10))

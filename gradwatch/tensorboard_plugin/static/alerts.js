@@ -82,7 +82,8 @@ function close(found, alert, layers) {
 }
 
 function raise(found, alert, layers) {
-  const warnings = found.filter(({severity, open}) => severity === 'warning' && open.some((name) => layers.includes(name)));
+  const concerns = ({severity, open}) => severity === 'warning' && open.some((name) => layers.includes(name));
+  const warnings = found.filter(concerns);
   close(warnings, alert, layers);
   for (const one of warnings) one.raised = !isOpen(one);
 }
@@ -109,7 +110,8 @@ export function names(layers) {
 
 function when({start, end, raised}) {
   if (end === null) return `since step ${whole(start)}`;
-  return end === start ? `at step ${whole(start)}` : `steps ${whole(start)} to ${whole(end)}, ${raised ? 'then an error' : 'recovered'}`;
+  if (end === start) return `at step ${whole(start)}`;
+  return `steps ${whole(start)} to ${whole(end)}, ${raised ? 'then an error' : 'recovered'}`;
 }
 
 /** The rules that occur, the worst first: the lanes of the time line. */
