@@ -5,8 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CLASSES = 32
-"""Up to which a share says something: of thousands the right one has little of the probability for long."""
+FEW = 16
+"""Classes up to which the error is that of the probabilities; of more, the right one has little of them for long, and
+it is that of their logarithms."""
+
+CLASSES = 128
+"""Up to which it is known: letters, not words, of which a batch holds few."""
+
+EACH = 8
+"""Examples for each class that occurs, from which is known how often it does."""
 
 MOST = 1 << 20
 """Elements that are looked at, from the first example on."""
@@ -20,11 +27,12 @@ ONE_SIZE = 0.05
 
 @torch.no_grad()
 def output_error(outputs: Tensor, gradient: Tensor) -> Tensor:
-    """0-dim, root mean square error of the predicted probabilities, relative to that of the best constant prediction.
+    """0-dim, what the predicted probabilities miss, relative to what the best constant prediction does.
 
     The gradient of a cross entropy with respect to its logits is p - y times a number that is the same for all
     examples: the softmax p is known from the outputs, so the classes y are known from the gradient, and whether it was
-    such a loss. 1 is what knowing how often each class occurs amounts to, and 0 is all there is to know. NaN for other
+    such a loss. 1 is what knowing how often each class occurs amounts to, and 0 is all there is to know. It is the root
+    mean square error of the probabilities of up to FEW classes, and the cross entropy itself of more. NaN for other
     losses, for more than CLASSES classes, and for a batch of a single class. Nothing waits for the device.
 
     Args:
@@ -61,12 +69,18 @@ def output_error(outputs: Tensor, gradient: Tensor) -> Tensor:
 def _of_classes(z: Tensor, g: Tensor) -> Tensor:
     """Of a softmax: [N, C] each. An example that is masked, or told to the last bit, has no gradient."""
     p, asked = z.softmax(1), g.amin(1) < 0
-    y = torch.zeros_like(p).scatter_(1, g.argmin(1, keepdim=True), 1.0)
+    right = g.argmin(1, keepdim=True)
+    y = torch.zeros_like(p).scatter_(1, right, 1.0)
     wrong = torch.where(asked[:, None], p - y, 0.0)
     told = asked | (p.amax(1) == 1)
     number = told.sum()
     often = torch.where(told[:, None], torch.where(asked[:, None], y, p), 0.0).sum(0) / number
-    return _relative(wrong, g, number, 1 - often.square().sum())
+    if z.shape[1] <= FEW:
+        error = _of_squares(wrong, number, 1 - often.square().sum())
+    else:
+        surprise = torch.where(asked, -z.log_softmax(1).gather(1, right)[:, 0], 0.0)
+        error = _of_logarithms(surprise.sum() / number, number, often)
+    return _where_asked(wrong, g, error)
 
 
 def _of_labels(z: Tensor, g: Tensor) -> Tensor:
@@ -76,12 +90,26 @@ def _of_labels(z: Tensor, g: Tensor) -> Tensor:
     wrong = torch.where(size.std() > ONE_SIZE * size.mean(), wrong, torch.nan)
     often = torch.where(g == 0, (z > 0).float(), (g < 0).float()).mean(0)
     number = torch.full((), float(len(z)), device=z.device)
-    return _relative(wrong, g, number, (often * (1 - often)).sum())
+    return _where_asked(wrong, g, _of_squares(wrong, number, (often * (1 - often)).sum()))
 
 
-def _relative(wrong: Tensor, g: Tensor, number: Tensor, scatter: Tensor) -> Tensor:
-    """NaN where ``g`` is no multiple of ``wrong``; of few examples the scatter is too small by 1 / number."""
+def _of_squares(wrong: Tensor, number: Tensor, scatter: Tensor) -> Tensor:
+    """Of few examples the scatter is too small by 1 / number."""
+    return (wrong.square().sum() / number / (scatter * number / (number - 1))).sqrt()
+
+
+def _of_logarithms(surprise: Tensor, number: Tensor, often: Tensor) -> Tensor:
+    """Of few examples the entropy is too small by (classes - 1) / (2 number).
+
+    Source: Miller, "Note on the bias of information estimates", 1955.
+    """
+    classes = (often * number > 0.5).sum()
+    entropy = torch.special.entr(often).sum() + (classes - 1) / (2 * number)
+    return torch.where(number >= EACH * classes, surprise / entropy, torch.nan)
+
+
+def _where_asked(wrong: Tensor, g: Tensor, error: Tensor) -> Tensor:
+    """``error``, NaN where ``g`` is no multiple of ``wrong``."""
     factor = (g * wrong).sum() / wrong.square().sum()
     rest = (g - factor * wrong).square().sum() / g.square().sum()
-    error = (wrong.square().sum() / number / (scatter * number / (number - 1))).sqrt()
     return torch.where((factor > 0) & (rest < TOLERANCE) & torch.isfinite(error), error, torch.nan)

@@ -90,8 +90,8 @@ class StepStats:
         time_gain: float64 [L], the same per time step between the two.
         output_gradient: L2 norm of the gradient with respect to the output of the layer nearest to the loss, over all
             examples: it falls with the training error of many losses. NaN where that is not known.
-        output_error: of a cross entropy of up to 32 classes, or a binary one, the root mean square error of the
-            probabilities, relative to that of the best constant prediction: 1 where nothing has been learned. Else NaN.
+        output_error: of a cross entropy of up to 128 classes, or a binary one, what the probabilities miss, relative to
+            the best constant prediction: 1 where nothing has been learned. Else NaN.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place

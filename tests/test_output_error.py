@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradwatch.output_error import CLASSES, output_error
+from gradwatch.output_error import CLASSES, EACH, output_error
 from tests.tensors import normal
 
 N, C = 64, 10
@@ -47,6 +47,41 @@ def test_knowing_how_often_each_class_occurs_is_one_and_all_is_zero() -> None:
     constant = measured(often.clamp(1e-9).log().expand(N, C), lambda z: functional.cross_entropy(z, LABELS))
     assert constant == pytest.approx(1.0, abs=0.01)
     assert measured(9.0 * one_hot(LABELS), lambda z: functional.cross_entropy(z, LABELS)) < 0.01
+
+
+LETTERS = torch.arange(600) ** 2 % 40  # of which 12 occur
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 5.0])
+def test_of_many_classes_by_the_cross_entropy_itself(scale: float) -> None:
+    logits, often = scale * normal(600, 40), LETTERS.bincount(minlength=40).double() / 600
+    entropy = torch.special.entr(often).sum() + (often.count_nonzero() - 1) / 1200  # Miller's correction
+    found = measured(logits, lambda z: functional.cross_entropy(z, LETTERS))
+    assert found == pytest.approx(float(functional.cross_entropy(logits.double(), LETTERS) / entropy), rel=1e-4)
+
+
+def test_of_many_classes_knowing_how_often_each_occurs_is_one() -> None:
+    """On fresh examples: those by which the shares are known are told better than that."""
+    often = (0.1 * normal(40, seed=1)).exp().softmax(0)
+    found = []
+    for seed in range(20):
+        drawn = torch.multinomial(often, 2000, replacement=True, generator=torch.Generator().manual_seed(seed))
+        found.append(measured(often.log().expand(2000, 40), lambda z, y=drawn: functional.cross_entropy(z, y)))  # type: ignore[misc]
+    assert sum(found) / 20 == pytest.approx(1.0, abs=0.003)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_of_many_classes_the_masked_do_not_count(scale: float) -> None:
+    logits, masked = scale * normal(600, 40), torch.where(torch.arange(600) < 100, -100, LETTERS)
+    found = measured(logits, lambda z: functional.cross_entropy(z, masked))
+    assert found == pytest.approx(measured(logits[100:], lambda z: functional.cross_entropy(z, LETTERS[100:])), rel=1e-4)
+
+
+def test_of_too_few_examples_of_many_classes_it_is_not_known() -> None:
+    y = torch.arange(40).repeat(EACH)
+    enough = measured(normal(len(y), 40), lambda z: functional.cross_entropy(z, y))
+    too_few = measured(normal(len(y) - 1, 40), lambda z: functional.cross_entropy(z, y[1:]))
+    assert torch.tensor([enough, too_few]).isnan().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -10,7 +10,6 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
-from gradwatch.progress import NOTHING
 from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
 from gradwatch.rules.state import ModelState
@@ -25,6 +24,10 @@ class UpdateRatio(LayerRule):
     ``patience`` and ``recovery`` count those measurements. Where there is a single layer to train, as in linear
     regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor
     knows that the optimizer is LBFGS, which takes many steps in one.
+
+    At the start a step that is too large is a WARNING, and one that is larger than any before it an ERROR: RMSprop, which
+    begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and half of the networks that RMSprop
+    throws off so settle.
 
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.
@@ -112,7 +115,16 @@ class UpdateRatio(LayerRule):
             if for_nothing is not None:
                 return for_nothing
         bad = known & (too_much | (ratio < low))
-        return Judgement(ratio, np.where(ratio < low, low, high), bad, good=known & ~bad, known=known)
+        may_settle = history.count <= EARLY and not (history.total_update[:-1] < of_all).any()
+        return Judgement(
+            ratio,
+            np.where(ratio < low, low, high),
+            bad,
+            good=known & ~bad,
+            known=known,
+            severity=Severity.WARNING if may_settle else None,
+            certain=bad & (not may_settle),
+        )
 
     def reset(self) -> None:
         super().reset()
@@ -122,7 +134,7 @@ class UpdateRatio(LayerRule):
     def _for_nothing(self, history: History, ratio: FloatArray) -> Judgement | None:
         """Steps by which the weights went so far, or still go, that little could be learned."""
         went, step, progress = self._row["path"], float(history.total_update[-1]), history.progress
-        if not (progress.is_none(but=NOTHING) or progress.stands_still(but=LITTLE)):
+        if not progress.is_none(but=LITTLE):
             return None
         if not (went > self.path or self.lasting < step < np.inf):
             return None
@@ -132,7 +144,7 @@ class UpdateRatio(LayerRule):
         self._told = f"{what} changed the weights by {value:.0%} of their size"
         self._told += f", and {progress.left:.0%} of the outputs' error is left"
         known, every = ~np.isnan(ratio), np.ones(len(ratio))
-        return Judgement(value * every, limit * every, known, good=~known, known=known)
+        return Judgement(value * every, limit * every, known, good=~known, known=known, certain=known)
 
     def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""

@@ -166,7 +166,7 @@ class Vanishing(LayerRule):
             back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
         if self._signal.is_lost_within:  # single layers, as queries and keys
             bound = ALONE * (usual / root).max(initial=0.0) * root
-            alone = usual < bound
+            alone = np.fmax(usual, now) < bound
             lost, back, limit = lost | alone, back & ~alone, np.where(alone, bound, limit)
         return lost, back, limit
 

@@ -24,7 +24,7 @@ def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]
 
 def test_a_step_that_is_too_large_is_told_with_its_recovery() -> None:
     found = check(UpdateRatio(), (0.9, 1e-3), None, None, (0.9, 1e-3), None, (1e-3, 1e-3))
-    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.ERROR), (6, "a", Severity.INFO)]
+    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.WARNING), (6, "a", Severity.INFO)]
     assert found[0].message == "a: a step changed the weights by 90% of their size"
     assert found[1].message == "a: recovered from update_ratio after 5 steps, update ratio now 0.001"
 
@@ -135,12 +135,37 @@ def test_large_steps_by_which_little_was_learned(first: float, later: float, lef
     assert all(message in a.message for a in found)
 
 
-def test_one_look_does_not_tell_what_stands_still() -> None:
-    step = layers([1.0, 1.0])
-    measured = stats(LOOK + 1, step, update_ratio=np.array([0.05, 0.05]), total_update=0.05)
-    for before, found in ((0.9, 1), (1.0, 1), (1.05, 0), (None, 0)):
-        run = slow(step, 0.91, start={"total_update": 0.06}, before=before)
-        assert len(told_by(UpdateRatio(), [*run, measured])) == found
+W, E = Severity.WARNING, Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    ("depth", "of_all", "told"),
+    [
+        (2, [1.5, 0.9, 0.6, 0.4], [(1, W)]),  # RMSprop
+        (2, [0.4, 0.7, 0.3], [(2, E)]),  # grows
+        (2, [0.9, 1.0, 0.3], [(1, W), (2, E)]),
+        (2, [0.9, 0.8, 0.85], [(1, W), (3, E)]),
+        (2, [0.9, 0.8, NAN], [(1, W)]),
+        (2, [INF, INF], [(1, W)]),
+        (4, [0.5, 0.4, 0.3], [(2, W)]),
+        (4, [0.1, 0.2, 0.18], [(3, E)]),
+    ],
+)
+def test_at_the_start_large_steps_that_shrink_are_a_warning(
+    depth: int, of_all: list[float], told: list[tuple[int, Severity]]
+) -> None:
+    history, rule = history_of([layers([1.0] * depth)]), UpdateRatio()
+    found = list(rule.check(history))
+    for step, total in enumerate(of_all, 1):
+        history.append(stats(step, layers([1.0] * depth), update_ratio=np.full(depth, total), total_update=total))
+        found += rule.check(history)
+    assert [(a.step, a.severity) for a in found if a.severity is not Severity.INFO] == told
+
+
+def test_after_the_start_a_large_step_is_an_error() -> None:
+    fine = layers([1.0, 1.0])
+    late = stats(100, fine, update_ratio=np.full(2, 0.7), total_update=0.7)
+    assert [a.severity for a in UpdateRatio().check(history_of([fine] * 100 + [late]))] == [Severity.ERROR]
 
 
 def test_of_a_single_layer_large_steps_are_no_sign() -> None:
