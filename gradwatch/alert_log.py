@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradwatch.protocols import Rule
 from gradwatch.records import Alert, Severity
-from gradwatch.rules.base import LayerRule
+from gradwatch.rules.base import LayerRule, StepRule
 
 FOLLOWS = {
     "nonfinite": ("not_zeroed", "exploding", "update_ratio", "unstable"),
@@ -95,8 +96,8 @@ class AlertLog:
             if severity > Severity.INFO:
                 layers.setdefault(rule, []).extend([layer] if layer else [])
         for own in rules:
-            names = getattr(own, "open_layers", ())  # of most rules (), and asked of all at each step
-            if names and isinstance(own, LayerRule):
+            names = own.open_layers if isinstance(own, StepRule) else None
+            if names is not None:
                 layers[own.name] = list(names)
         return {rule: tuple(names) for rule, names in layers.items()}
 
@@ -127,7 +128,7 @@ class AlertLog:
         if (warning := self._told.warning_of(alert)) is not None:
             return dataclasses.replace(alert, follows=warning.follows)
         earlier = [
-            rule for rule in FOLLOWS.get(alert.rule, ()) if self._last_error.get(rule, -RELATED) > alert.step - RELATED
+            rule for rule in FOLLOWS.get(alert.rule, ()) if self._last_error.get(rule, -math.inf) > alert.step - RELATED
         ]
         return dataclasses.replace(alert, follows=max(earlier, key=self._last_error.__getitem__)) if earlier else alert
 

@@ -150,6 +150,7 @@ class Capture:
         self._cut_off: Exception | None = None
         self._closeup: tuple[int, Closeup] | None = None
         self._leftover = Leftover()
+        self._expecting = False
 
     def close(self) -> None:
         """Take the hooks off the model that a close look put there."""
@@ -163,11 +164,19 @@ class Capture:
         Not of a sharded model, whose ranks see different examples and must come to the same alerts.
         """
         if self._table.sharding is None:
+            self._expecting = True
             self._faults.run(*CLOSEUP, self._arm, otherwise=None)
             self._faults.run(*LEFTOVER, self._arm_leftover, only, otherwise=None)
 
-    def begin(self) -> None:
-        """A new step begins: how far the last sampled one moved its parameters is known now."""
+    def begin(self, look: bool) -> None:
+        """A new step begins: how far the last sampled one moved its parameters is known now.
+
+        Args:
+            look: whether it is looked at closely; where it is not, nobody shall listen on.
+        """
+        if self._expecting and not look:
+            self.close()
+        self._expecting = False
         pending, self._samples = self._samples, None
         if pending is not None:
             version, samples = pending

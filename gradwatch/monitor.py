@@ -148,7 +148,7 @@ class Monitor:
         """Set by :meth:`step`, for a hook that would measure the same step again; the hook clears it."""
         self.recording = True
         """Whether :meth:`step` records; a hook clears it while a closure is evaluated again."""
-        self._next_step = 0
+        self._next_step, self._stride = 0, 1
         self._unnoticed = amp.Unnoticed()
         self._turn: _Turn | None = None
         self._capture = Capture(self._table, self._faults)
@@ -210,7 +210,7 @@ class Monitor:
         device.
         """
         self._probes.ask()
-        self._get_ready(self._next_step - 1)
+        self._get_ready(self._next_step)
 
     @untraced
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
@@ -245,7 +245,7 @@ class Monitor:
         clip: ClipPolicy | None = None,
         record: bool = True,
         scaling: amp.Scaling | None = None,
-        turn: int | None = None,
+        taking_turns: int = 1,
         captured: str = BEFORE_CLIPPING,
         last: bool = True,
     ) -> Measured | None:
@@ -257,12 +257,12 @@ class Monitor:
             clip: a policy for this step instead of the monitor's own.
             record: False to clip only, as when a closure is evaluated again.
             scaling: what a gradient scaler does to this step.
-            turn: the number that ``every_n_steps`` and ``histogram_every_n_steps`` count, ``step`` by default. Several
-                optimizers in turn need one number per round: every second step may always be the same one's.
+            taking_turns: how many optimizers step one after the other. ``every_n_steps`` and
+                ``histogram_every_n_steps`` count their rounds: every second step may always be the same one's.
             captured: BEFORE_CLIPPING or AFTER_CLIPPING of :mod:`gradwatch.records`.
             last: False while more gradients of the same step will come, as from another optimizer.
         """
-        number, due, look, sample = self._turn = self._turn or self._begin(step, turn, record)
+        number, due, look, sample = self._turn = self._turn or self._begin(step, taking_turns, record)
         if last:
             self._turn = None
             if record and not self.closed:
@@ -270,11 +270,13 @@ class Monitor:
         clip = clip or self._clip
         # Of a sharded model every rank must go on, or the others would wait for it.
         spent = clip is None and self._table.sharding is None and self._faults.exhausted(CAPTURE)
-        if self.closed or spent or not (due or clip):
+        if self.closed or spent:
             return None
-        looked_at = None if parameters is None else list(parameters)
-        if looked_at is None and self._optimizers:
-            looked_at = parameters_of(*self._optimizers)
+        if not (due or clip):
+            if last:
+                self._look_ahead(parameters, taking_turns)
+            return None
+        looked_at = self._looked_at(parameters)
         try:
             self._capture.add(looked_at, clip is not None, look, sample, scaling)
             if not last:
@@ -291,7 +293,7 @@ class Monitor:
             self._journal.send(self._without_moves(arriving), self._probed, writes=rank() == 0)
             self._probed = None
         self._journal.receive()
-        self._look_ahead(number, looked_at)
+        self._look_ahead(looked_at, taking_turns)
         return measured
 
     def flush(self) -> None:
@@ -384,39 +386,49 @@ class Monitor:
         many = arriving.moved is not None and any(isinstance(o, torch.optim.LBFGS) for o in self._optimizers)
         return arriving._replace(moved=None) if many else arriving
 
-    def _begin(self, step: int | None, turn: int | None, record: bool) -> _Turn:
+    def _begin(self, step: int | None, taking_turns: int, record: bool) -> _Turn:
         number = self._next_step if step is None else operator.index(step)
-        turn = number if turn is None else turn
+        turn = number // taking_turns
+        due = record and self._is_due(turn)
+        sample = due and self._samples(turn)
+        look = sample or (due and self._recorded < FIRST_STEPS)
         if record:
+            self._stride = max(1, number + 1 - self._next_step) if self._recorded else 1
             self._next_step = number + 1
-            self._capture.begin()
-        due = record and turn % self._every_n_steps == 0
-        sample = due and self._sample_is_due(turn)
-        early = due and self._recorded < FIRST_STEPS
+            self._capture.begin(look)
+        if due and self._histogram_every_n_steps:
+            self._sampled_period = turn // self._histogram_every_n_steps
         self._recorded += due
-        return _Turn(number, due, look=sample or early, sample=sample)
+        return _Turn(number, due, look, sample)
 
-    def _sample_is_due(self, turn: int) -> bool:
+    def _is_due(self, turn: int) -> bool:
+        return turn % self._every_n_steps == 0
+
+    def _samples(self, turn: int) -> bool:
         """At each multiple of ``histogram_every_n_steps``, or at the first step recorded after it."""
         if not self._histogram_every_n_steps:
             return False
         period, rest = divmod(turn, self._histogram_every_n_steps)
-        due = rest == 0 or period > self._sampled_period
-        self._sampled_period = period
-        return due
+        return rest == 0 or period > self._sampled_period
 
-    def _look_ahead(self, turn: int, parameters: Sequence[Tensor] | None) -> None:
-        """Get ready for the step after ``turn``, where it will be looked at closely.
+    def _looked_at(self, parameters: Iterable[Tensor] | None) -> list[Tensor] | None:
+        """``parameters``, or the optimizers'; None for all."""
+        if parameters is not None:
+            return list(parameters)
+        return parameters_of(*self._optimizers) if self._optimizers else None
+
+    def _look_ahead(self, parameters: Iterable[Tensor] | None, taking_turns: int) -> None:
+        """Get ready for the coming step, where it will be looked at closely.
 
         Not for the first: a model that is compiled with hooks in place is compiled once more when they are gone.
         """
-        period = self._histogram_every_n_steps
-        if self._recorded < FIRST_STEPS or (period and (turn + 1) % period == 0):
-            self._capture.expect(parameters)
+        turn = (self._next_step - 1 + self._stride) // taking_turns  # the user's own numbers may come in strides
+        if self._is_due(turn) and (self._recorded < FIRST_STEPS or self._samples(turn)):
+            self._capture.expect(self._looked_at(parameters))
         self._get_ready(turn)
 
     def _get_ready(self, turn: int) -> None:
-        """Arm the probe for the step after ``turn``, where it is due."""
+        """Arm the probe before the forward pass of ``turn``, where it is due."""
         if self._faults.run(*PROBE, self._probes.get_ready, turn, self._recorded, otherwise=FAILED) is FAILED:
             self._probes.switch_off()
 

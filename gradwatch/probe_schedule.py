@@ -47,7 +47,7 @@ class ProbeSchedule:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
         >>> schedule = ProbeSchedule(LayerTable(model))
         >>> schedule.ask()
-        >>> schedule.get_ready(turn=0, recorded=0)
+        >>> schedule.get_ready(turn=1, recorded=0)
         >>> model(torch.ones(3, 2)).sum().backward()
         >>> schedule.take(step=1).profile.depth
         1
@@ -58,7 +58,7 @@ class ProbeSchedule:
         """What was seen last."""
         self._table = table
         self._every_n_steps = every_n_steps
-        self._asked = self._off = False
+        self._asked = self._off = self._begun = False
         self._alerts: list[Alert] = []
         """Those that ask."""
         self._had: dict[tuple[str, Severity], int] = {}
@@ -78,16 +78,19 @@ class ProbeSchedule:
         self._had.update({(a.rule, a.severity): a.step for a in asking})
 
     def get_ready(self, turn: int, recorded: int) -> None:
-        """Arm the probe before the forward pass of the step after ``turn``, where it is due.
+        """Arm the probe before the forward pass of a step, where it is due.
 
         Args:
-            turn: the number that ``every_n_steps`` counts.
+            turn: the number of that step that ``every_n_steps`` counts.
             recorded: steps so far.
         """
-        periodic = self._every_n_steps and (turn + 1) % self._every_n_steps == 0
-        if not (self._asked or self._alerts or periodic or recorded == EARLY) or self._off or self._probe is not None:
-            return
+        periodic = self._every_n_steps and turn % self._every_n_steps == 0
+        first = recorded >= EARLY and not self._begun  # of a run, or of what is resumed
+        due = self._asked or self._alerts or periodic or first
         self._asked = False
+        if not due or self._off or self._probe is not None:
+            return
+        self._begun = True
         model = self._table.model()
         if self._table.sharding is not None:
             self._alerts, self.last = [], Probed(BackwardProfile(notes=(SHARDED,)))

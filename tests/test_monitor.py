@@ -143,6 +143,40 @@ class TestCadence:
             assert [r.stats.step for r in memory.reports if getattr(r.stats, name) is not None] == steps
         assert [r.stats.step for r in memory.reports if r.stats.histogram is not None] == sampled
 
+    @pytest.mark.parametrize("every", [1, 2, 3, 4])
+    def test_a_close_look_is_one_step_long_however_seldom_steps_are_recorded(self, every):
+        loop, memory = Loop(), gw.sinks.Memory()
+        loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+        loop.run(quiet(loop.model, every_n_steps=every, histogram_every_n_steps=90, sinks=[memory]), 200)
+        heard = {r.stats.step: r.stats.output_gradient for r in memory.reports if r.stats.output_gradient is not None}
+        assert [*heard] == [every * i for i in range(1, FIRST_STEPS)] + [92 if every == 4 else 90, 180]
+        for step, norm in heard.items():
+            x = torch.randn(32, 4, generator=torch.Generator().manual_seed(step))
+            error = (loop.model(x) - x.sum(dim=1, keepdim=True)).detach()
+            assert norm == pytest.approx(float((2 * error / 32).norm()), rel=1e-5)
+
+    @pytest.mark.parametrize("numbers", [range(0, 2000, 10), range(5000, 5200), range(1, 201)])
+    def test_close_looks_at_steps_that_the_user_numbers(self, numbers):
+        loop, memory = Loop(), gw.sinks.Memory()
+        monitor = quiet(loop.model, sinks=[memory])
+        for number in numbers:
+            loop.backward()
+            monitor.step(number)
+            loop.optimizer.step()
+        heard = [r.stats.step for r in memory.reports if np.isfinite(r.stats.output_gradient or np.nan)]
+        assert heard == [*numbers[1:FIRST_STEPS], *(n for n in numbers[FIRST_STEPS:] if n % 100 == 0)]
+
+    def test_nothing_listens_on_where_the_numbers_change_their_stride(self):
+        loop, memory = Loop(), gw.sinks.Memory()
+        monitor = quiet(loop.model, sinks=[memory])
+        loop.run(monitor, 100)  # now it waits for step 100
+        heard = [len(m._forward_hooks) for m in loop.model]
+        assert any(heard)
+        for number in (150, 151):
+            loop.backward()
+            monitor.step(number)
+        assert [len(m._forward_hooks) for m in loop.model] == [0, 0, 0]
+
     def test_a_monitor_that_goes_on_has_no_first_steps(self):
         loop, memory = Loop(), gw.sinks.Memory()
         first = quiet(loop.model, histogram_every_n_steps=0)

@@ -226,7 +226,7 @@ def test_a_sharded_model_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "sharding", object())
     schedule = ProbeSchedule(table)
     schedule.consider([alert(0)])
-    schedule.get_ready(turn=0, recorded=3)
+    schedule.get_ready(turn=1, recorded=3)
     assert hooks_on(model) == 0
     assert schedule.last is not None
     assert schedule.last.profile.notes == (SHARDED,)

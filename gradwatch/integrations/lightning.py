@@ -184,7 +184,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
             parameters=parameters_of(optimizer),
             record=first,
             scaling=scaling(getattr(trainer.precision_plugin, "scaler", None), optimizer),
-            turn=step // max(1, len(trainer.optimizers)),
+            taking_turns=max(1, len(trainer.optimizers)),
             captured=BEFORE_CLIPPING if pl_module.automatic_optimization else AFTER_CLIPPING,
         )
 

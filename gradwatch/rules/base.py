@@ -74,6 +74,11 @@ class StepRule(ABC):
     def _check_latest(self, history: History) -> list[Alert]:
         """The alerts of the latest step of ``history``."""
 
+    @property
+    def open_layers(self) -> tuple[str, ...] | None:
+        """Names of the layers of what was told and is going on, () of the whole model; None where nothing is."""
+        return None
+
     def reset(self) -> None:
         """Forget every step seen."""
         self._seen = 0
@@ -175,10 +180,9 @@ class LayerRule(StepRule):
         return float(max([getattr(type(self), argument), *value.values()]) if isinstance(value, Mapping) else value)
 
     @property
-    def open_layers(self) -> tuple[str, ...]:
-        """Names of the layers whose episode is going on."""
-        if self._episodes.quiet:
-            return ()
+    def open_layers(self) -> tuple[str, ...] | None:
+        if self._episodes.quiet or not self._episodes["open"].any():
+            return None
         return tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
 
     def reset(self) -> None:

@@ -42,7 +42,7 @@ class Unstable(StepRule):
             enough, and no large one is needed: the changes of layers multiply.
         largest: the same of the largest step so far that was measured.
         level: least ratio of that median to the one of the first steps.
-        window: steps looked at, and without leaps before it is told again.
+        window: steps looked at, and without leaps before it is over.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -98,7 +98,13 @@ class Unstable(StepRule):
 
     def reset(self) -> None:
         super().reset()
-        self._state = self._remembered["state"] = ModelState(start=np.nan, update=0.0, largest=0.0, at=-1)
+        self._state = self._remembered["state"] = ModelState(
+            start=np.nan, update=0.0, largest=0.0, opened_at=-1, latest=0
+        )
+
+    @property
+    def open_layers(self) -> tuple[str, ...] | None:
+        return None if self._state["opened_at"] < 0 else ()
 
     def _check_latest(self, history: History) -> list[Alert]:
         stats, state, total = history.latest, self._state, history.total_norm
@@ -109,6 +115,8 @@ class Unstable(StepRule):
         if np.isnan(state["start"]) and history.count <= EARLY:  # later it would be no start
             finite = total[np.isfinite(total) & ~history.skipped]
             state["start"] = np.median(finite[:FIRST]) if len(finite) >= FIRST else np.nan
+        if state["opened_at"] >= 0 and history.count - state["latest"] > self.window:
+            return [self._recovered(stats.step)]
         fell = len(total) > 2 and np.isfinite(total[-1]) and total[-1] <= total[-2] / self.steepness
         if not fell or not state["largest"] > self.largest or is_shallow(stats):
             return []
@@ -125,16 +133,21 @@ class Unstable(StepRule):
             return []
         if leaps.max() / largest <= usual or np.mean(recent < usual / self.factor) > self.below:
             return []
-        told = state["at"] >= 0 and history.count - state["at"] <= self.window
-        state["at"] = history.count
-        if told:
+        state["latest"] = history.count
+        if state["opened_at"] >= 0:
             return []
+        state["opened_at"] = stats.step
         steps = min(self.window, len(total))
         message = (
             f"by steps of {state['update']:.2g} of the weights' size the total gradient norm leaps: {len(leaps)} times "
             f"in {steps} steps beyond {self.factor:g} times its usual {usual:.3g}, which is not coming down"
         )
         return [Alert(stats.step, self.name, None, Severity.ERROR, float(len(leaps)), float(enough), message)]
+
+    def _recovered(self, step: int) -> Alert:
+        steps, self._state["opened_at"] = step - self._state["opened_at"], -1
+        message = f"recovered from {self.name} after {steps} steps, the last {self.window} of them without such a leap"
+        return Alert(step, self.name, None, Severity.INFO, 0.0, float(self.leaps), message)
 
     def _leaps(self, history: History, usual: float) -> BoolArray:
         """Which steps of the window, but the first and the last, are leaps."""

@@ -344,6 +344,13 @@ def test_every_second_step_is_not_always_the_same_optimizers(package):
     assert [r.stats.step for r in memory.reports if r.stats.histogram is not None] == [0, 1, 8, 9]
 
 
+def test_close_looks_at_the_steps_of_optimizers_that_take_turns(package):
+    callback = GradientMonitor(histogram_every_n_steps=10, sinks=[memory := gw.sinks.Memory()])
+    fit(package, callback, gan(package), max_epochs=4)
+    heard = [r.stats.step for r in memory.reports if r.stats.output_gradient is not None]
+    assert heard == [*range(1, 16), 20, 21, 40, 41]
+
+
 def test_a_step_without_a_loss_has_no_gradients(package):
     module = regression(package, loss=lambda net, batch, index: None if index == 2 else loss_of(net, batch))
     callback = GradientMonitor(sinks=())

@@ -236,7 +236,7 @@ def test_it_recovers_below_half_the_limit() -> None:
         (3 + RULE.patience - 1, Severity.ERROR),
         (58 + RULE.recovery - 1, Severity.INFO),
     ]
-    assert rule.open_layers == ()
+    assert rule.open_layers is None
 
 
 def test_a_limit_for_each_pattern() -> None:

@@ -47,7 +47,7 @@ def test_a_layer_that_left_is_no_longer_open() -> None:
     assert rule.open_layers == ("fc1",)
     history.append(history_of([{"fc0": 1.0}]).up_to(1).latest)  # type: ignore[arg-type]
     rule.check(history)
-    assert rule.open_layers == ()
+    assert rule.open_layers is None
 
 
 def test_nan_at_every_other_step_is_one_episode() -> None:

@@ -83,7 +83,7 @@ def test_the_verdict_has_its_layers_while_it_lasts() -> None:
     assert rule.open_layers == ("fc0",)
     history.append(steps[4])
     list(rule.check(history))
-    assert rule.open_layers == ()
+    assert rule.open_layers is None
 
 
 def test_thirty_nine_in_a_row_may_be_the_search_for_a_scale() -> None:

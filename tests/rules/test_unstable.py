@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gradwatch import Alert, Severity
+from gradwatch.alert_log import AlertLog
 from gradwatch.rules import Unstable
 from tests.histories import INF, LOOK, NAN, Step, history_of, layers, slow, stats, told_by
 
@@ -132,7 +133,19 @@ def test_a_single_layer_may_need_large_steps() -> None:
 def test_it_is_told_again_after_a_rest() -> None:
     assert [a.step for a in check(LEAPING * 5)] == [TOLD]
     rest = [1.0] * 2 * RULE.window
-    assert [a.step for a in check(LEAPING + rest + LEAPING)] == [TOLD, len(LEAPING + rest) + TOLD]
+    first, over, second = check(LEAPING + rest + LEAPING)
+    assert [first.step, over.step, second.step] == [TOLD, TOLD + RULE.window + 1, len(LEAPING + rest) + TOLD]
+    assert [a.severity for a in (first, over, second)] == [Severity.ERROR, Severity.INFO, Severity.ERROR]
+    assert over.message == "recovered from unstable after 101 steps, the last 100 of them without such a leap"
+
+
+def test_it_goes_on_until_it_is_over() -> None:
+    rule, history, log, verdicts = Unstable(), history_of([]), AlertLog(), []
+    for number, norm in enumerate(LEAPING + [1.0] * RULE.window):
+        history.append(stats(number, layers([norm, norm]), total_update=2 * RULE.largest if number == 2 else None))
+        log.take([(rule, list(rule.check(history)))])
+        verdicts.append(log.ongoing([rule]))
+    assert verdicts == [{}] * TOLD + [{"unstable": ()}] * (RULE.window + 1) + [{}] * (len(verdicts) - TOLD - 101)
 
 
 @pytest.mark.parametrize(
