@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -193,8 +193,8 @@ class Monitor:
             TypeError: when ``step`` is no whole number.
         """
         self.stepped = True
-        scalings = self._scalings()
-        if len({found and found.factor is None for found in scalings}) == 1 or self._clip is not None:
+        scalings = self._scalings(to_clip=self._clip is not None)
+        if len({found and found.factor is None for found in scalings}) == 1:
             self.observe(step, record=self.recording, scaling=scalings[0])
             return
         # The scaler has unscaled the gradients of some optimizers and not of others.
@@ -228,7 +228,7 @@ class Monitor:
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
-        measured = self.observe(clip=policy, record=self.recording, scaling=self._scalings()[0])
+        measured = self.observe(clip=policy, record=self.recording, scaling=self._scalings(to_clip=True)[0])
         if measured is not None:
             return measured.total_norm.to(self._table.norm_dtype)
         if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
@@ -365,8 +365,12 @@ class Monitor:
         self._probes.switch_off()
         self._capture = Capture(self._table, self._faults)
 
-    def _scalings(self) -> list[amp.Scaling | None]:
-        """What the scaler does to the gradients of each optimizer; one entry where none is known."""
+    def _scalings(self, to_clip: bool) -> list[amp.Scaling | None]:
+        """What the scaler does to the gradients of each optimizer; one entry where none is known.
+
+        Where it has unscaled some and not others, one factor cannot clip them all: ``to_clip`` has it unscale the rest,
+        as it would before they step.
+        """
         if self._scaler is None and self._unnoticed.is_at_work():
             warnings.warn(
                 "gradwatch: a GradScaler is at work and has not unscaled the gradients when monitor.step() is called: "
@@ -379,7 +383,13 @@ class Monitor:
         optimizers, given = self._optimizers, _alive(self._given_refs)
         if len(optimizers) != len(given):
             return [amp.scaling(self._scaler, *optimizers, *given)]
-        return [amp.scaling(self._scaler, *both) for both in zip(optimizers, given)] or [amp.scaling(self._scaler)]
+        found = [amp.scaling(self._scaler, *both) for both in zip(optimizers, given)]
+        scaled = [one for one, its in zip(given, found) if its is not None and its.factor is not None]
+        if to_clip and 0 < len(scaled) < len(found):
+            for one in scaled:
+                self._scaler.unscale_(one)
+            return [amp.Scaling(None)]
+        return found or [amp.scaling(self._scaler)]
 
     def _without_moves(self, arriving: Arriving) -> Arriving:
         """A step of LBFGS is many in one, and how far they moved says nothing of any of them."""

@@ -626,16 +626,29 @@ class TestScalerStep:
         assert monitor.history.total_norm.tolist() == pytest.approx([float(np.sqrt(16.0))])
 
 
-def test_optimizers_of_which_the_scaler_has_unscaled_only_one():
+@pytest.mark.parametrize("unscaled", [[], [0], [1], [0, 1]])
+@pytest.mark.parametrize("way", ["step", "step and clip", "clip_grad_norm_"])
+def test_optimizers_of_which_the_scaler_has_unscaled_some(way, unscaled):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
     optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in model]
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    monitor = gw.Monitor(model, optimizer=optimizers, scaler=scaler, sinks=(), strict=True)
+    clip = gw.clipping.GlobalNorm(0.5) if way == "step and clip" else None
+    monitor = gw.Monitor(model, optimizer=optimizers, scaler=scaler, clip=clip, sinks=(), strict=True)
     model(torch.ones(2, 3)).sum().backward()
     expected = [float(np.sqrt(sum(float(p.grad.square().sum()) for p in layer.parameters()))) for layer in model]
+    gradients = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     scaler.scale(model(torch.ones(2, 3)).sum()).backward()
-    scaler.unscale_(optimizers[0])
-    monitor.step()
+    for i in unscaled:
+        scaler.unscale_(optimizers[i])
+    if way == "clip_grad_norm_":
+        assert monitor.clip_grad_norm_(0.5) == pytest.approx(np.linalg.norm(expected), rel=1e-6)
+    else:
+        monitor.step()
     np.testing.assert_allclose(monitor.history.grad_norm, [expected], rtol=1e-6)
+    before, share = [p.detach().clone() for p in model.parameters()], min(1.0, 0.5 / np.linalg.norm(expected))
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+    for p, was, gradient in zip(model.parameters(), before, gradients, strict=True):
+        torch.testing.assert_close(p.detach(), was - 0.1 * gradient * (1.0 if way == "step" else share))

@@ -25,9 +25,9 @@ class UpdateRatio(LayerRule):
     regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor
     knows that the optimizer is LBFGS, which takes many steps in one.
 
-    At the start a step that is too large is a WARNING, and one that is larger than any before it an ERROR: RMSprop, which
-    begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and half of the networks that RMSprop
-    throws off so settle.
+    At the start a step that is too large is a WARNING, and one that is larger than any before it an ERROR: RMSprop,
+    which begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and half of the networks that
+    RMSprop throws off so settle.
 
     Args:
         high: upper limit of ``|step| / |weights|``, of all layers together and of each that is named.
