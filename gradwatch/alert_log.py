@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradwatch.protocols import Rule
 from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import LayerRule, StepRule
+from gradwatch.told import Told
 
 FOLLOWS = {
     "nonfinite": ("not_zeroed", "exploding", "update_ratio", "unstable"),
@@ -31,32 +31,6 @@ RELATED = 1000
 """Steps up to which it may."""
 
 
-class Told:
-    """What was told last of each rule and layer, by which an episode that is told twice is known.
-
-    >>> told, warning = Told(), Alert(3, "dead", "fc", Severity.WARNING, 0.0, 0.0, "zero")
-    >>> told.add(warning)
-    >>> told.warning_of(dataclasses.replace(warning, step=9, severity=Severity.ERROR)) is warning
-    True
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[str, str | None], Alert] = {}
-
-    def warning_of(self, alert: Alert) -> Alert | None:
-        """The open WARNING that ``alert`` makes an ERROR, where it does."""
-        before = map(self._last.get, _keys(alert)) if alert.severity is Severity.ERROR else ()
-        return next((a for a in before if a is not None and a.severity is Severity.WARNING), None)
-
-    def add(self, alert: Alert) -> None:
-        """Take in an alert that was told."""
-        self._last.update(dict.fromkeys(_keys(alert), alert))
-
-
-def _keys(alert: Alert) -> list[tuple[str, str | None]]:
-    return [(alert.rule, name) for name in alert.layers or (alert.layer,)]
-
-
 class AlertLog:
     """Keeps alerts, and drops those that a rule only repeats from the step before: they are one episode.
 
@@ -66,14 +40,17 @@ class AlertLog:
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
         """Oldest first."""
-        self.counts: Counter[str] = Counter()
-        """Number of alerts of each rule; neither recoveries nor what was a WARNING before are counted."""
         self.worst: dict[str, Severity] = {}
         """The worst severity that each rule has reported."""
         self._repeated: set[tuple[str, str | None, Severity]] = set()
         self._last_error: dict[str, int] = {}
         """The step of each rule's latest alert of severity ERROR."""
         self._told = Told()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Number of findings of each rule."""
+        return self._told.counts
 
     def take(self, found: Iterable[tuple[Rule, list[Alert]]]) -> list[Alert]:
         """Take in what the rules found at one step. Returns what is new."""
@@ -96,8 +73,7 @@ class AlertLog:
             if severity > Severity.INFO:
                 layers.setdefault(rule, []).extend([layer] if layer else [])
         for own in rules:
-            names = own.open_layers if isinstance(own, StepRule) else None
-            if names is not None:
+            if isinstance(own, StepRule) and (names := own.open_layers) is not None:
                 layers[own.name] = list(names)
         return {rule: tuple(names) for rule, names in layers.items()}
 
@@ -113,7 +89,6 @@ class AlertLog:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.alerts.clear()
-        self.counts.clear()
         self.worst.clear()
         self._last_error.clear()
         self._told = Told()
@@ -133,11 +108,9 @@ class AlertLog:
         return dataclasses.replace(alert, follows=max(earlier, key=self._last_error.__getitem__)) if earlier else alert
 
     def _add(self, alert: Alert) -> Alert:
-        is_new = self._told.warning_of(alert) is None
         self._told.add(alert)
         self.alerts.append(alert)
         if alert.severity > Severity.INFO:
-            self.counts[alert.rule] += is_new
             self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
         if alert.severity is Severity.ERROR:
             self._last_error[alert.rule] = alert.step

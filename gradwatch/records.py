@@ -169,6 +169,11 @@ class Alert:
     follows: str = ""
     layers: tuple[str, ...] = ()
 
+    @property
+    def concerned(self) -> tuple[str, ...]:
+        """Names of the layers concerned, input first, one or many; () where it is the whole model."""
+        return self.layers or (() if self.layer is None else (self.layer,))
+
 
 @dataclass(frozen=True)
 class ClipRecord:

@@ -20,9 +20,9 @@ def told(alerts: Sequence[Alert], *rules: str) -> list[Alert]:
 
 
 def layers_of(alerts: Sequence[Alert]) -> tuple[str, ...]:
-    """The layers that they name, each once.
+    """The layers that they are about, each once.
 
     >>> layers_of([Alert(3, "dead", name, Severity.ERROR, 0.0, 0.0, "") for name in ("fc0", None, "fc0")])
     ('fc0',)
     """
-    return tuple(dict.fromkeys(a.layer for a in alerts if a.layer))
+    return tuple(dict.fromkeys(name for a in alerts for name in a.concerned))

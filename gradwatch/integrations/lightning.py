@@ -22,6 +22,7 @@ from gradwatch.patterns import as_patterns, check_whole_number
 from gradwatch.protocols import ClipPolicy, Rule, Sink
 from gradwatch.records import AFTER_CLIPPING, BEFORE_CLIPPING, Report
 from gradwatch.sinks import numbers
+from gradwatch.told import Told
 
 
 def _installed() -> Iterator[ModuleType]:
@@ -243,20 +244,20 @@ class LoggerNumbers:
         self._logger = logger
         self._every_n_steps = every_n_steps
         self._optimizers = optimizers
-        self._alerts = 0
+        self._told = Told()
         self._turn = self._period = -1
 
     def write(self, report: Report) -> None:
-        self._alerts += len(report.alerts)
         stats = report.stats
         if stats is None:
             return
+        counts = numbers.counts(stats, report.alerts, self._told)
         turn = stats.step // self._optimizers
         period = turn // self._every_n_steps
         if period != self._period:
             self._turn, self._period = turn, period
         if turn == self._turn:
-            metrics = numbers.aggregates(stats, report.clip) | numbers.counts(stats, self._alerts)
+            metrics = numbers.aggregates(stats, report.clip) | counts
             metrics |= numbers.layer_norms(stats)
             self._logger.log_metrics(metrics, step=stats.step)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch import tags
-from gradwatch.alert_log import Told
 from gradwatch.records import Alert, FloatArray, IntArray, Report, Severity
 from gradwatch.tensorboard_plugin.pooling import edges, pool
 from gradwatch.tensorboard_plugin.series import Float32Array
 from gradwatch.tensorboard_plugin.tables import Norms, Tables
+from gradwatch.told import Told
 
 SAMPLE = 4096
 """Steps, evenly spread, that a median is taken of."""
@@ -142,10 +142,8 @@ def _layers(norms: Norms, alerts: Iterable[Alert]) -> tuple[LayerSummary, ...]:
     rules: dict[str, Counter[str]] = {name: Counter() for name in norms.layers}
     told = Told()
     for alert in alerts:
-        is_new = told.warning_of(alert) is None
-        told.add(alert)
-        for name in alert.layers or (alert.layer,):
-            if alert.severity > Severity.INFO and name in rules and is_new:
+        if told.add(alert):
+            for name in rules.keys() & alert.concerned:
                 rules[name][alert.rule] += 1
     pooled = pool(norms, edges(len(norms.steps), TREND), len(norms.steps))
     trends, least, largest = pooled.largest.T.tolist(), pooled.least.min(axis=0), pooled.largest.max(axis=0)

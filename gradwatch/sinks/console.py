@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import groupby
 
-from gradwatch.records import Alert, Report, Severity
+from gradwatch.records import Alert, Diagnosis, Report, Severity
 from gradwatch.tags import printable
 from gradwatch.verdict import SHOWN
 
@@ -18,10 +19,10 @@ STYLES = {Severity.INFO: "green", Severity.WARNING: "yellow", Severity.ERROR: "b
 
 
 class Console:
-    """Says what is found, one line per rule and step; a healthy run says nothing.
+    """Says what is found, a line per rule and step, and the likeliest cause with its remedy; of a healthy run nothing.
 
-    Lines go to the logger "gradwatch". On a terminal, where rich is installed and logging is not set up, they are
-    printed in colour instead.
+    Lines go to the logger "gradwatch" where logging is set up, else to stderr: on a terminal in colour, where rich is
+    installed.
 
     Args:
         min_severity: the least severity that is said; recoveries have INFO.
@@ -41,29 +42,45 @@ class Console:
         if min_severity not in tuple(Severity):
             raise ValueError(f"Console: min_severity must be a gradwatch.Severity, got {min_severity!r}")
         self._min_severity = min_severity
+        self._why = ""
+        """What was said last: a probed step explains what was explained before, often in the same words."""
 
     def write(self, report: Report) -> None:
-        for severity, line in lines(a for a in report.alerts if a.severity >= self._min_severity):
+        said = [a for a in report.alerts if a.severity >= self._min_severity]
+        for severity, line in lines(said):
             _say(severity, line)
-        for diagnosis in report.diagnoses[:1]:
-            _say(report.severity, printable(f"why: {'; '.join(diagnosis.evidence)}"))
+        severity = max([a.severity for a in said], default=report.severity)
+        why = _why(report.diagnoses[0]) if report.diagnoses else self._why
+        if severity >= self._min_severity and why != self._why:
+            self._why = why
+            _say(severity, why)
 
     def close(self) -> None:
         """Nothing to do."""
 
 
 def _say(severity: Severity, line: str) -> None:
-    if sys.stderr.isatty() and not logger.hasHandlers():
-        try:
+    if logger.hasHandlers() or logger.level:  # else logging would drop what is no warning
+        logger.log(_LEVELS[severity], "%s", line)
+        return
+    if sys.stderr.isatty():
+        with suppress(ImportError):
             from rich.console import Console as RichConsole
             from rich.text import Text
-        except ImportError:
-            pass
-        else:
+
             words = Text(line, style=STYLES[severity])  # a str would be searched for markup and emoji
             RichConsole(stderr=True).print(words, soft_wrap=True)  # no line ends within a name
             return
-    logger.log(_LEVELS[severity], "%s", line)
+    print(line, file=sys.stderr)
+
+
+def _why(diagnosis: Diagnosis) -> str:
+    """
+    >>> _why(Diagnosis("dead_units", 0.5, ("fc",), ("1 of 2 layers receives nothing",), "look behind fc"))
+    'why: dead units (50%): 1 of 2 layers receives nothing; next: look behind fc'
+    """
+    cause = f"{diagnosis.cause.replace('_', ' ')} ({diagnosis.confidence:.0%})"
+    return printable(f"why: {cause}: {'; '.join(diagnosis.evidence)}; next: {diagnosis.remedy}")
 
 
 def lines(alerts: Iterable[Alert]) -> list[tuple[Severity, str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from gradwatch import tags
-from gradwatch.records import ClipRecord, FloatArray, StepStats
+from gradwatch.records import Alert, ClipRecord, FloatArray, StepStats
+from gradwatch.told import Told
 
 
 def aggregates(stats: StepStats, clip: ClipRecord | None) -> dict[str, float]:
@@ -35,10 +37,12 @@ def aggregates(stats: StepStats, clip: ClipRecord | None) -> dict[str, float]:
     return numbers
 
 
-def counts(stats: StepStats, alerts: int) -> dict[str, float]:
-    """How many layers are not finite, and how many alerts there were so far."""
+def counts(stats: StepStats, new: Iterable[Alert], told: Told) -> dict[str, float]:
+    """How many layers are not finite, and how many findings there were so far; ``new`` alerts are added to ``told``."""
     broken = 0 if stats.norm_range[1] < np.inf else int(stats.has_grad.sum()) - len(_finite(stats))
-    return {tags.NONFINITE_LAYERS: broken, tags.ALERT_COUNT: alerts}
+    for alert in new:
+        told.add(alert)
+    return {tags.NONFINITE_LAYERS: broken, tags.ALERT_COUNT: told.counts.total()}
 
 
 def layer_norms(stats: StepStats) -> dict[str, float]:

@@ -16,6 +16,7 @@ from gradwatch.sinks.alert_blocks import AlertBlocks
 from gradwatch.sinks.counts import Counts
 from gradwatch.sinks.paths import writable_directory
 from gradwatch.sinks.verdicts import Verdicts
+from gradwatch.told import Told
 
 try:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -77,6 +78,7 @@ class TensorBoard:
         self._scalars_every = scalars_every
         self._layout = layout
         self._alerts: list[Alert] = []
+        self._told = Told()
         self._counts = Counts()
         self._verdicts = Verdicts()
         self._blocks = AlertBlocks()
@@ -89,7 +91,8 @@ class TensorBoard:
         self._alerts += report.alerts
         if self._writer is None and not self._is_open():
             self._tags.clear()  # each file says what its tensors hold, whatever becomes of the others
-        counts = self._counts.due(report.stats.step, numbers.counts(report.stats, len(self._alerts)))
+        found = numbers.counts(report.stats, report.alerts, self._told)
+        counts = self._counts.due(report.stats.step, found)
         values = self._values(report, report.stats) + summaries.scalars(counts.pop(report.stats.step, {}))
         for earlier, before in counts.items():
             self._add(Summary(value=summaries.scalars(before)), earlier)

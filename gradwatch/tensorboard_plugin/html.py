@@ -92,7 +92,7 @@ def _listed(name: str, tables: Tables) -> views.View:
 def _answers(name: str, tables: Tables) -> tuple[str, views.View]:
     norms = tables.norms
     alerts = sorted((a for a in tables.alerts if a.severity > Severity.INFO), key=lambda alert: -alert.severity)
-    concerned = [layer for alert in alerts for layer in (alert.layers or ([alert.layer] if alert.layer else []))]
+    concerned = [layer for alert in alerts for layer in alert.concerned]
     probed = [step for step, _ in tables.profiles][:MAX_PROFILES]
     steps = _first([int(norms.steps[-1]), int(norms.steps[0]), *(alert.step for alert in alerts), *probed], MAX_STEPS)
     layers = [layer for layer in _first([*concerned, *norms.layers], MAX_LAYERS) if layer in norms.layers]

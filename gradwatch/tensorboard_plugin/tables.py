@@ -50,14 +50,12 @@ class Norms:
         steps: int64 [T], ascending, each once.
         parts: float32 [t, L] one after the other, ``tags.NO_GRADIENT`` where there was none.
         total: float64 [T], the norm over all layers.
-        layer_sets: first step and number of layers of each set of layers.
     """
 
     layers: tuple[str, ...]
     steps: IntArray
     parts: tuple[Float32Array, ...]
     total: FloatArray
-    layer_sets: tuple[tuple[int, int], ...]
 
     def stretches(self, begin: int, end: int) -> Iterator[tuple[int, Float32Array]]:
         """The rows from ``begin`` to before ``end``, a stretch at a time: place of its first, float32 [t, L]."""
@@ -245,16 +243,12 @@ def _norms(series: Sequence[Series]) -> Norms:
     newest_first = sorted(series, key=lambda s: -int(s.steps[-1]))
     layers = merged([*dict.fromkeys(s.layers for s in newest_first)])
     steps, total = (np.concatenate([getattr(s, name) for s in series]) for name in ("steps", "total"))
-    sizes = np.repeat([len(s.layers) for s in series], [len(s.steps) for s in series])
-    names = np.repeat([hash(s.layers) for s in series], [len(s.steps) for s in series])
     order = np.argsort(steps, kind="stable")
-    changes = [0, *(np.flatnonzero(np.diff(names[order])) + 1)]
-    layer_sets = tuple((int(steps[order][i]), int(sizes[order][i])) for i in changes)
     if all(s.layers == layers for s in series) and (np.diff(steps) > 0).all():
         parts = tuple(s.row("grad_norm") for s in series)  # as they are: the arrays may be large
     else:
         parts = (_spread(series, "grad_norm", layers, tags.NO_GRADIENT)[order],)
-    return Norms(layers, steps[order], parts, total[order], layer_sets)
+    return Norms(layers, steps[order], parts, total[order])
 
 
 def _spread(series: Sequence[Series], stat: str, layers: Sequence[str], missing: float) -> Float32Array:

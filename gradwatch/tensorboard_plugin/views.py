@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -81,9 +80,7 @@ def overview(
         "lo": int(norms.steps[begin]),
         "hi": int(norms.steps[end - 1]),
         "alerts": _shown(tables.alerts),
-        "alert_count": len(tables.alerts),
         "probes": [step for step, _ in tables.profiles],
-        "layer_sets": [{"first": first, "layers": layers} for first, layers in norms.layer_sets],
         "rows_read": end - begin,
     }
     cell = 12 if least else 7  # bytes in base64: a mark, and one or two numbers
@@ -138,10 +135,10 @@ def layer(tables: Tables, layer: str, lo: int | None = None, hi: int | None = No
     begin, end = _window(tables.norms, lo, hi)
     steps = tables.norms.steps[begin:end]
     column = tables.norms.column(layer, begin, end)
-    alone = Norms((layer,), steps, (column[:, None],), tables.norms.total[begin:end], ())
+    alone = Norms((layer,), steps, (column[:, None],), tables.norms.total[begin:end])
     starts = edges(len(steps), min(columns, MAX_CELLS))
     pooled = pool(alone, starts, len(steps))
-    alerts = [alert for alert in tables.alerts if layer in (alert.layer, *alert.layers)]
+    alerts = [alert for alert in tables.alerts if layer in alert.concerned]
     return {
         "layer": layer,
         **_columns(alone, starts, len(steps)),
@@ -163,13 +160,10 @@ def report(tables: Tables) -> View:
         "verdict": found.verdict,
         "severity": found.severity.name.lower(),
         "sections": [[title, lines] for title, lines in found.sections()],
-        "diagnoses": to_plain(found.diagnoses),
         "first": int(tables.norms.steps[0]),
         "last": int(tables.norms.steps[-1]),
         "steps": len(tables.norms.steps),
         "layers": len(tables.norms.layers),
-        "alerts": alert_counts(tables.alerts),
-        "clip": clip_summary(tables.clips),
         "notes": list(tables.notes),
     }
 
@@ -205,28 +199,6 @@ def array(values: NDArray[Any]) -> dict[str, str]:
     kind = {"f": "f4", "i": "i4", "u": "u1"}[values.dtype.kind]
     data = base64.b64encode(np.ascontiguousarray(values, f"<{kind}").tobytes()).decode()
     return {"dtype": kind, "bdata": data, "shape": ",".join(map(str, values.shape))}
-
-
-def alert_counts(alerts: Iterable[Alert]) -> dict[str, int]:
-    """How often each rule has alerted; recoveries do not count."""
-    return dict(Counter(alert.rule for alert in alerts if alert.severity > Severity.INFO))
-
-
-def clip_summary(clips: Clips | None) -> View | None:
-    """What was clipped over the whole run."""
-    if clips is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN the median is NaN
-        coefficient, threshold = np.nanmedian(clips.of("coefficient")), np.nanmedian(clips.of("threshold"))
-    return {
-        "policy": clips.policy,
-        "steps": len(clips.steps),
-        "rate": _number(_was_clipped(clips).mean()),
-        "coefficient": _number(float(coefficient)),
-        "threshold": _number(float(threshold)),
-        "last": _clip_record(clips.at(int(clips.steps[-1]))),
-    }
 
 
 def _window(norms: Norms, lo: int | None, hi: int | None) -> tuple[int, int]:

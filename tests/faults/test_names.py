@@ -244,7 +244,7 @@ def test_the_console_logs_a_name_on_one_line(name: str, caplog: pytest.LogCaptur
         console(name)
     assert [record.getMessage() for record in caplog.records] == [
         f"step 7  WARNING named  {printable(said(name))}",
-        f"why: {printable(name)}",
+        f"why: cause (50%): {printable(name)}; next: remedy",
     ]
     assert all(record.getMessage().isprintable() for record in caplog.records)
 
@@ -259,7 +259,8 @@ def test_a_terminal_gets_a_name_as_it_is(
     for variable, value in {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}.items():
         monkeypatch.setenv(variable, value)
     console(name)
-    assert capsys.readouterr().err == f"step 7  WARNING named  {printable(said(name))}\nwhy: {printable(name)}\n"
+    why = f"why: cause (50%): {printable(name)}; next: remedy"
+    assert capsys.readouterr().err == f"step 7  WARNING named  {printable(said(name))}\n{why}\n"
 
 
 def test_the_demo_shows_names_as_they_are() -> None:

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"tags", "tfrecord"},
             {"records"},
-            {"profile"},
+            {"profile", "told"},
             {"graph_nodes"},
             {"flow"},
             {"regions"},

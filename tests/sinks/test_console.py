@@ -49,7 +49,27 @@ def test_less_than_the_least_severity_is_not_said(caplog: pytest.LogCaptureFixtu
 def test_the_first_diagnosis_says_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="gradwatch"):
         Console().write(report(alert("a"), severity=Severity.ERROR, evidence=("one", "two")))
-    assert (caplog.records[-1].levelno, caplog.records[-1].message) == (logging.ERROR, "why: one; two")
+    said = caplog.records[-1]
+    assert (said.levelno, said.message) == (logging.WARNING, "why: cause (90%): one; two; next: remedy")
+
+
+def test_the_same_is_explained_once(caplog: pytest.LogCaptureFixture) -> None:
+    console = Console()
+    with caplog.at_level(logging.DEBUG, logger="gradwatch"):
+        for given in (report(alert("a"), evidence=("one",)), report(evidence=("one",)), report(evidence=("two",))):
+            console.write(given)
+    assert [r.message[:20] for r in caplog.records] == [
+        "step 7  WARNING dead",
+        "why: cause (90%): on",
+        "why: cause (90%): tw",
+    ]
+
+
+def test_what_is_not_said_is_not_explained(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="gradwatch"):
+        Console(min_severity=Severity.ERROR).write(report(alert("a"), evidence=("one",)))
+        Console(min_severity=Severity.ERROR).write(report(evidence=("one",)))
+    assert caplog.records == []
 
 
 def test_many_layers_are_counted() -> None:
@@ -80,14 +100,28 @@ def test_on_a_terminal_lines_are_printed_as_they_are(
     assert capsys.readouterr().err.strip() == "step 7  WARNING dead  a: 100% zero [bold]"
 
 
-def test_without_rich_a_terminal_gets_the_log(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("terminal", [True, False])
+def test_without_rich_or_a_terminal_lines_are_plain(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     monkeypatch.setattr(logging.Logger, "hasHandlers", lambda self: False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
+    Console().write(report(alert("a"), alert("b", severity=Severity.INFO)))
+    assert capsys.readouterr().err.splitlines() == [
+        "step 7  WARNING dead  a: 100% zero [bold]",
+        "step 7  INFO dead  b: 100% zero [bold]",
+    ]
+
+
+def test_a_level_that_the_user_has_set_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.Logger, "hasHandlers", lambda self: False)
+    logging.getLogger("gradwatch").setLevel(logging.ERROR)
     Console().write(report(alert("a")))
-    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    logging.getLogger("gradwatch").setLevel(logging.NOTSET)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("value", ["warning", 7, None])

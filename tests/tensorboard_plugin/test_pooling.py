@@ -16,7 +16,7 @@ ODD = [np.nan, np.inf, 0.0, tags.NO_GRADIENT, 1e-45, 3e38]
 def norms_of(parts: list[np.ndarray]) -> Norms:
     parts = [part.astype(np.float32) for part in parts]
     steps = np.arange(sum(map(len, parts)))
-    return Norms(tuple(map(str, range(parts[0].shape[1]))), steps, tuple(parts), np.ones(len(steps)), ((0, 1),))
+    return Norms(tuple(map(str, range(parts[0].shape[1]))), steps, tuple(parts), np.ones(len(steps)))
 
 
 def random_parts(*lengths: int, odd: float) -> list[np.ndarray]:

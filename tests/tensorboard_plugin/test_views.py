@@ -70,7 +70,6 @@ def test_at_full_resolution_every_norm_is_in_a_cell_of_its_own(tables: Tables) -
     marks[0, 50], marks[1, 60], marks[2, 70], marks[3, 80:90] = NAN, INF, ZERO, NO_GRADIENT
     np.testing.assert_array_equal(decoded(view["marks"]), marks)
     assert (view["lo"], view["hi"], view["rows_read"], view["all_layers"]) == (0, STEPS - 1, STEPS, 5)
-    assert view["layer_sets"] == [{"first": 0, "layers": 5}]
     assert view["probes"] == [40]
 
 
@@ -157,7 +156,6 @@ def test_of_too_many_alerts_the_worst_and_the_first_are_shown(tmp_path: Path) ->
     }
     write(tmp_path, ("a",), [[1.0]] * 120, said=said)
     view = plain(views.overview(read(tmp_path)))
-    assert view["alert_count"] == 120
     steps = [alert["step"] for alert in view["alerts"]]
     assert steps == sorted(steps)
     assert set(range(0, 120, 10)) < set(steps) < set(range(90)) | set(range(0, 120, 10))
@@ -258,11 +256,8 @@ def test_the_report_in_words_and_numbers(tables: Tables) -> None:
     view = plain(views.report(tables))
     assert view["verdict"] == "healthy: 200 steps"
     assert view["sections"][1] == ["Why", ["saturation (confidence 90%)"]]
-    assert view["diagnoses"][0]["remedy"] == "use ReLU"
+    assert dict(view["sections"])["Next"] == ["use ReLU"]
     assert (view["first"], view["last"], view["steps"], view["layers"]) == (0, STEPS - 1, STEPS, 5)
-    assert view["alerts"] == {"vanishing": 2}
-    assert view["clip"]["rate"] == 0.25
-    assert view["clip"]["last"]["norm_before"] == STEPS + 1
     assert view["notes"] == []
 
 

@@ -19,6 +19,7 @@ export function verdictCard(run, report, found, choose) {
   );
   if (shown.length) card.append(episodeList(shown, choose, {most: 4}));
   const reasons = report.sections.filter(([title]) => title !== 'Verdict');
+  if (report.notes.length) reasons.push(['Log', report.notes]);
   if (reasons.length) card.append(sections(reasons));
   return card;
 }
