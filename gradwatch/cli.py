@@ -15,7 +15,7 @@ from gradwatch import demo
 from gradwatch.sinks.paths import writable_directory
 
 MAX_STEPS = 1_000_000
-"""The largest that torch.manual_seed takes on every version."""
+"""Far more than any story takes; the rest is a slip of the finger."""
 
 
 class CommandError(Exception):

@@ -56,7 +56,7 @@ class ClipLog:
 and not against spikes; max_norm 99 would clip 1%, with SGD at 0.02 times the learning rate for steps as large as now
     """
 
-    name: ClassVar[str] = "clipped"
+    name: ClassVar[str] = "clip_limit"
 
     def __init__(self, window: int = 1000) -> None:
         self._window = window
@@ -133,19 +133,21 @@ class _Tally:
 
     def __init__(self, window: int, rows: Iterable[tuple[float, float]] = ()) -> None:
         self.rows: deque[tuple[float, float]] = deque(maxlen=window)
-        self._clipped = 0
+        self._clipped = self._unknown = 0
         for row in rows:
             self.add(*row)
 
     def add(self, norm: float, clipped: float) -> None:
         if len(self.rows) == self.rows.maxlen:
             self._clipped -= self.rows[0][1] > 0
+            self._unknown -= math.isnan(self.rows[0][1])
         self._clipped += clipped > 0
+        self._unknown += math.isnan(clipped)
         self.rows.append((norm, clipped))
 
     def rate(self) -> float:
-        """Of the steps the share of which anything was clipped; NaN where the latest is not known."""
-        return self._clipped / len(self.rows) if self.rows and not math.isnan(self.rows[-1][1]) else math.nan
+        """Of the steps the share of which anything was clipped; NaN where of any it is not known."""
+        return self._clipped / len(self.rows) if self.rows and not self._unknown else math.nan
 
     def share(self) -> float:
         """The mean of what was clipped of each step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,7 @@ class History:
             "update_ratio": self.update_ratio.copy(),
             "half": self.half,
             "progress": self.progress.state_dict(),
+            "first": self.first and _plain(self.first),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -188,7 +190,7 @@ class History:
             row = (np.asarray(norms), np.asarray(has_grad), float(total))
             self.append(StepStats(int(step), self._layers, *row, skipped=bool(skipped)))
         self._total_update[self._start : self._end] = state.get("total_update", [np.nan] * len(self))[-len(self) :]
-        self.first = None
+        self.first = _stats_of(state["first"]) if state.get("first") else None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
         self.half = bool(state.get("half", False))
         self.progress = Progress()
@@ -242,6 +244,18 @@ def finite_median(norms: FloatArray, present: BoolArray) -> FloatArray:
     upper = np.minimum(counts // 2, len(kept) - 1)
     middle: FloatArray = (kept[np.maximum(counts - 1, 0) // 2, columns] + kept[upper, columns]) / 2
     return middle
+
+
+def _plain(stats: StepStats) -> dict[str, Any]:
+    """What is known, as arrays and plain types; but for the histogram, which would be most of a checkpoint."""
+    known = {f.name: getattr(stats, f.name) for f in fields(stats) if f.name != "histogram"}
+    changed = {tuple: list, np.float64: float, np.bool_: bool}
+    return {name: changed.get(type(v), lambda same: same)(v) for name, v in known.items() if v is not None}
+
+
+def _stats_of(plain: Mapping[str, Any]) -> StepStats:
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+    return StepStats(**known)
 
 
 def _stats(step: int, layers: tuple[str, ...], row: Sequence[float | None]) -> StepStats:

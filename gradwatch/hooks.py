@@ -74,7 +74,9 @@ def watch(
         3
     """
     given = as_list(optimizer)
-    optimizers = as_optimizers(given or [None])
+    optimizers = as_optimizers(given)
+    if not optimizers:
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, or several, got {optimizer!r}")
     if clip is not None and len(optimizers) > 1:
         raise ValueError(
             f"clip={clip!r}: with {len(optimizers)} optimizers not all gradients are there when the first one steps; "

@@ -397,7 +397,7 @@ class Monitor:
         return arriving._replace(moved=None) if many else arriving
 
     def _begin(self, step: int | None, taking_turns: int, record: bool) -> _Turn:
-        number = self._next_step if step is None else operator.index(step)
+        number = self._next_step if step is None else _whole("step", step)
         turn = number // taking_turns
         due = record and self._is_due(turn)
         sample = due and self._samples(turn)
@@ -457,6 +457,13 @@ class _Turn(NamedTuple):
     due: bool
     look: bool
     sample: bool
+
+
+def _whole(argument: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be a whole number, got {value!r}") from None
 
 
 def _convert(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:

@@ -98,6 +98,7 @@ def check_per_layer(argument: str, value: object, **limits: float) -> None:
 
 
 def check_whole_number(argument: str, value: object, at_least: int) -> None:
-    """Raise ValueError naming ``argument``, its value and what is allowed."""
-    if type(value) is bool or not isinstance(value, Integral) or int(value) < at_least:
-        raise ValueError(f"{argument} must be a whole number from {at_least}, got {value!r}")
+    """Raise TypeError or ValueError naming ``argument``, its value and what is allowed."""
+    error = TypeError if isinstance(value, bool) or not isinstance(value, Real) else ValueError
+    if error is TypeError or not isinstance(value, Integral) or int(value) < at_least:
+        raise error(f"{argument} must be a whole number from {at_least}, got {value!r}")

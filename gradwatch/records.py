@@ -80,7 +80,8 @@ class StepStats:
         numel: float64 [L], elements of each layer, None for 1 each. As it is the same at every step, it is not written.
         total_update: ``|step| / |parameters|`` over all layers that the step moved; a layer's parameters count as at
             least sqrt(outputs), their size when freshly initialised, so that what starts at zero may grow. Known, like
-            what follows and the update ratio, on sampled steps and the first ones of a run; else None.
+            the update ratio, one step after sampled ones and the first ones of a run; what follows on those themselves.
+            Else None.
         input_size: float64 [L], gradient norm of the weights / gradient norm of the biases. It is the norm of the
             layer's input where the examples agree, whatever the loss; NaN of a layer without both.
         saturated: float64 [L], share of the outputs of the sigmoid or tanh behind the layer whose derivative is below

@@ -49,6 +49,12 @@ class TestRates:
             beyond.append(1 < norm < INF)
             assert log.take(clipped_at(1.0, norm)).rate == pytest.approx(np.mean(beyond[-window:]))
 
+    def test_of_steps_of_which_it_is_not_known_there_is_no_rate(self):
+        log = ClipLog(window=3)
+        unknown = ClipRecord("value", 2.0, NAN, NAN, 1.0)
+        rates = [log.take(record).rate for record in (unknown, *[clipped_at(1.0, 2.0)] * 4)]
+        np.testing.assert_equal(rates, [NAN, NAN, NAN, 1.0, 1.0])
+
     def test_a_record_is_given_back_with_the_rates_of_all_its_parts(self):
         log = ClipLog()
         for step in range(4):
@@ -193,7 +199,7 @@ class TestAlerts:
             model(torch.randn(8, 4)).add(1).square().mean().backward()
             monitor.step()
         (alert,) = monitor.alerts
-        assert (alert.rule, alert.layer, alert.severity, alert.step) == ("clipped", None, gw.Severity.INFO, 99)
+        assert (alert.rule, alert.layer, alert.severity, alert.step) == ("clip_limit", None, gw.Severity.INFO, 99)
         assert alert.message.startswith("clipped 100% of 100 steps: max_norm 0.001 is 0.000")
         report = monitor.report()
         assert report.verdict == "healthy: 150 steps, 1 layers, no alert"

@@ -385,7 +385,8 @@ class TestScaledGradients:
 @pytest.mark.parametrize(
     ("optimizer", "error", "message"),
     [
-        (None, TypeError, r"optimizer must be a torch\.optim\.Optimizer or wrap one, got NoneType"),
+        (None, TypeError, r"optimizer must be a torch\.optim\.Optimizer, or several, got None"),
+        ([], TypeError, r"optimizer must be a torch\.optim\.Optimizer, or several, got \[\]"),
         ("adam", TypeError, r"optimizer must be a torch\.optim\.Optimizer or wrap one, got str"),
         (Lookahead(3), TypeError, "got Lookahead"),
         (

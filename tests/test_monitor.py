@@ -520,6 +520,31 @@ class TestState:
         for part in ("steps", "grad_norm", "has_grad", "total_norm"):
             np.testing.assert_array_equal(getattr(second.history, part), getattr(whole.history, part))
 
+    def test_a_resumed_run_is_told_what_the_whole_one_is(self):
+        """What the first step showed goes along; the backward pass is looked at anew."""
+
+        def stacked():
+            torch.manual_seed(0)
+            model = nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Sigmoid())])
+            return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def train(monitor, model, optimizer, steps):
+            for _ in range(steps):
+                optimizer.zero_grad()
+                model(torch.ones(4, 16)).square().mean().backward()
+                monitor.step()
+                optimizer.step()
+
+        model, optimizer = stacked()
+        train(whole := quiet(model), model, optimizer, 40)
+        model, optimizer = stacked()
+        train(first := quiet(model), model, optimizer, 20)
+        second = quiet(model)
+        second.load_state_dict(first.state_dict())
+        train(second, model, optimizer, 20)
+        assert whole.report().diagnoses
+        assert [d.cause for d in second.report().diagnoses] == [d.cause for d in whole.report().diagnoses]
+
     def test_two_rules_of_one_class_keep_their_own_state(self):
         model = nn.Linear(2, 2)
 
@@ -645,7 +670,8 @@ def test_watching_changes_no_bit_of_training(optimizer_class, clip):
         ),
         ({"every_n_steps": 0}, ValueError, "every_n_steps must be .* 1.*, got 0"),
         ({"every_n_steps": 2.5}, ValueError, r"every_n_steps must be .* 1.*, got 2\.5"),
-        ({"every_n_steps": True}, ValueError, "every_n_steps must be .* 1.*, got True"),
+        ({"every_n_steps": "5"}, TypeError, "every_n_steps must be .* 1.*, got '5'"),
+        ({"every_n_steps": True}, TypeError, "every_n_steps must be .* 1.*, got True"),
         ({"histogram_every_n_steps": -1}, ValueError, "histogram_every_n_steps must be .* 0.*, got -1"),
         ({"granularity": "block"}, ValueError, "granularity must be 'layer' or 'parameter', got 'block'"),
         ({"include": "encoder.*"}, ValueError, r"include: the pattern 'encoder\.\*' matches no layer.*: Linear"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.account import account
-from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -72,8 +72,7 @@ class DepthProfile:
             f"(a geometric profile explains {straightness:.0%} of the change)",
         ]
         if vanishing:
-            concerned = {a.layer for a in vanishing if a.layer}
-            evidence.append(f"{len(concerned)} of {len(history.layers)} layers are below their limit")
+            evidence.append(f"{len(layers_of(vanishing))} of {len(history.layers)} layers fell below their limit")
         if share > 0.5:
             return self._one_place(names, norms, gap, share, evidence[0])
         return Diagnosis(

@@ -46,14 +46,18 @@ class GrowingGradient:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         found, usual = told(alerts, "exploding"), usual_norm(history)
-        peak = max((a.value for a in found), default=0.0)
-        if not found or len(history) < NORMAL_STEPS or not peak > 3 * self.factor * usual:
+        worst = max(found, key=lambda alert: alert.value, default=None)
+        if worst is None or len(history) < NORMAL_STEPS or not worst.value > 3 * self.factor * usual:
             return None
+        where = f" of {worst.layer}" if worst.layer else ""
         return Diagnosis(
             "growing_gradient",
             confidence=0.2 if largest_update(history) > self.throws else 0.4,
             layers=layers_of(found),
-            evidence=(f"the total gradient norm is {peak:.2g}, {peak / usual:.2g} times its median of {usual:.2g}",),
+            evidence=(
+                f"the gradient norm{where} is {worst.value:.2g}, {worst.value / usual:.2g} times the median total norm "
+                f"of {usual:.2g}",
+            ),
             remedy=clip_at(history, self.factor),
             change="clipping",
         )

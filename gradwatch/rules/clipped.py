@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import History
+from gradwatch.patterns import check_number
 from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import StepRule
 from gradwatch.rules.state import ModelState
@@ -52,8 +53,8 @@ class Clipped(StepRule):
     def __post_init__(self) -> None:
         self._check_steps("window", at_least=2)
         self._check_steps("recovery", at_least=1)
-        self._check_limit("tolerance", above=0)
-        self._check_limit("change", above=0)
+        check_number("Clipped: tolerance", self.tolerance, above=0)
+        check_number("Clipped: change", self.change, above=0)
         super().__post_init__()
 
     def reset(self) -> None:

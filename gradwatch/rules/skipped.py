@@ -74,11 +74,11 @@ class Skipped(LayerRule):
         """The first of the steps skipped in a row."""
         rows = np.flatnonzero(_overflowed(stats))[::-1]  # the output's first: there an overflow begins
         names = [stats.layers[i] for i in rows]
-        layer = names[0] if len(names) == 1 else None
+        layer, layers = (names[0], ()) if len(names) == 1 else (None, tuple(names[::-1]))
         value = float(stats.grad_norm[rows[0]]) if names else stats.total_norm
         which = f"{some_of(names)}: the gradient" if names else "a gradient that is not watched"
         message = f"{which} overflowed at this loss scale, the GradScaler skipped the step"
-        return Alert(stats.step, self.name, layer, Severity.INFO, value, np.inf, message)
+        return Alert(stats.step, self.name, layer, Severity.INFO, value, np.inf, message, layers=layers)
 
 
 def _overflowed(stats: StepStats) -> BoolArray:

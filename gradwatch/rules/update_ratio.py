@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -86,6 +86,12 @@ class UpdateRatio(LayerRule):
         super().__post_init__()
         if not isinstance(self.high, Mapping) and not isinstance(self.low, Mapping) and self.low >= self.high:
             raise ValueError(f"UpdateRatio: low={self.low!r} must be below high={self.high!r}")
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        super().check_layers(names)
+        low, high = self.limit("low", tuple(names)), self.limit("high", tuple(names))
+        for i in np.flatnonzero(low >= high)[:1]:
+            raise ValueError(f"UpdateRatio: low={low[i]:g} must be below high={high[i]:g}, for {names[i]!r}")
 
     def look(self, history: History) -> None:
         """How far the first steps have gone, all of them together."""

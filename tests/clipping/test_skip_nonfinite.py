@@ -90,5 +90,7 @@ def test_the_count_goes_on_after_a_checkpoint():
 
 @pytest.mark.parametrize("value", [-1, 1.5, True])
 def test_refuses_what_is_no_number_of_steps(value):
-    with pytest.raises(ValueError, match=r"SkipNonFinite: max_consecutive must be a whole number from 0, got"):
+    with pytest.raises(
+        (ValueError, TypeError), match=r"SkipNonFinite: max_consecutive must be a whole number from 0, got"
+    ):
         SkipNonFinite(value)

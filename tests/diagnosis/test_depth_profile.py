@@ -30,7 +30,7 @@ def test_a_geometric_decay_is_read_off_exactly() -> None:
     assert found.evidence[:-1] == (
         "the median gradient norm falls from 1 at fc9 to 3.8e-06 at fc0, 2.6e+05-fold over 9 layers",
         "each layer passes 0.25 of the gradient on to the one before it " + PERFECT_FIT,
-        "3 of 10 layers are below their limit",
+        "3 of 10 layers fell below their limit",
     )
     assert "from 0.25 to about 1" in found.remedy
 

@@ -24,7 +24,7 @@ def test_a_gradient_that_has_outgrown_its_median() -> None:
         0.4,
         ("fc0",),
     )
-    assert found.evidence == ("the total gradient norm is 5e+03, 2.5e+03 times its median of 2",)
+    assert found.evidence == ("the gradient norm of fc0 is 5e+03, 2.5e+03 times the median total norm of 2",)
     limit = float(re.search(r"clip at ([^:]+):", found.remedy)[1])  # type: ignore[index]
     assert GlobalNorm(max_norm=limit).max_norm == 6.0
 

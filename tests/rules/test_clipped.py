@@ -147,6 +147,7 @@ def test_a_monitor_gives_it_no_memory_of_another_run() -> None:
         ({"tolerance": 0.0}, ValueError, r"Clipped: tolerance must be above 0, got 0\.0"),
         ({"change": -1.0}, ValueError, r"Clipped: change must be above 0, got -1\.0"),
         ({"change": "1"}, TypeError, "Clipped: change must be a number, got '1'"),
+        ({"tolerance": {"*": 0.1}}, TypeError, "Clipped: tolerance must be a number, got"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

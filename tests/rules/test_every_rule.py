@@ -211,7 +211,8 @@ def test_a_new_run_starts_from_nothing(kind: type[StepRule]) -> None:
 def test_steps_are_whole_numbers(kind: type[StepRule], value: Any) -> None:
     counts = {"patience", "recovery", "warmup", "window", "isolated_patience", "max_steps"}
     for argument in counts & set(vars(kind())):
-        with pytest.raises(ValueError, match=rf"^{kind.__name__}: {argument} must be a whole number from [012], got"):
+        error = ValueError if type(value) in (int, float) else TypeError
+        with pytest.raises(error, match=rf"^{kind.__name__}: {argument} must be a whole number from [012], got"):
             kind(**{argument: value})
 
 

@@ -41,6 +41,7 @@ def test_the_layers_that_overflowed_are_named_from_the_output(
     (alert,) = check(run((1, layers(norms), True)))
     assert (alert.step, alert.rule, alert.layer, alert.severity) == (0, "skipped", layer, Severity.INFO)
     assert alert.message == names + OVERFLOW
+    assert alert.concerned == tuple(f"fc{i}" for i, norm in enumerate(norms) if norm is not None and not norm < INF)
     np.testing.assert_equal((alert.value, alert.threshold), (value, INF))
 
 

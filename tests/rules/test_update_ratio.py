@@ -77,6 +77,11 @@ def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception
         UpdateRatio(**arguments)
 
 
+def test_limits_of_layers_that_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"UpdateRatio: low=0\.9 must be below high=0\.6, for 'head'"):
+        UpdateRatio(low={"head": 0.9}).check_layers(("body", "head"))
+
+
 @pytest.mark.parametrize(
     ("depth", "of_all", "steps"),
     [(4, [0.2, 0.1, 0.2], [3]), (4, [0.2, 0.1, 0.1], []), (3, [0.2] * 6, []), (4, [0.1] * 6, [])],
