@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,6 +79,10 @@ class Journal:
         self.log, self._clip_log = AlertLog(), ClipLog()
         self.rules, self.sinks = list(rules), list(sinks)
         self._causes = list(causes)
+        self._explained: dict[str, Diagnosis] = {}
+        """By their causes, of alerts that are so old that the history soon forgets them."""
+        self._unexplained: list[Alert] = []
+        """Those that are not."""
         self._probes, self._faults = probes, faults
         self._last_clip: ClipRecord | None = None
         self._sent: deque[_Sent] = deque()
@@ -136,12 +140,11 @@ class Journal:
         """What is known of the steps taken in."""
         verdict, severity = self._judge()
         profile = self._probes.last and self._probes.last.profile
-        diagnoses = self._diagnose(_grave(self.log.alerts), profile)
         return Report(
             verdict,
             severity,
             tuple(self.log.alerts),
-            diagnoses,
+            _by_confidence([*self._explained.values(), *self._diagnose(self._unexplained, profile)]),
             self.history.latest,
             self._last_clip,
             profile,
@@ -162,6 +165,8 @@ class Journal:
             "log": self.log.state_dict(),
             "rules": states(self.rules),
             "clip_log": self._clip_log.state_dict(),
+            "explained": [_plain(diagnosis) for diagnosis in self._explained.values()],
+            "unexplained": len(self._unexplained),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -171,6 +176,10 @@ class Journal:
         if "clip_log" in state:
             self._clip_log.load_state_dict(state["clip_log"])
         load_states(self.rules, state["rules"])
+        explained = [Diagnosis(**{name: _tuple(v) for name, v in plain.items()}) for plain in state["explained"]]
+        self._explained = {diagnosis.cause: diagnosis for diagnosis in explained}
+        grave = _grave(self.log.alerts)
+        self._unexplained = grave[len(grave) - int(state["unexplained"]) :]
 
     def _belong_here(self) -> None:
         """What waits in a fork belongs to its parent; at the end of the process that it is in, a journal is flushed."""
@@ -201,6 +210,8 @@ class Journal:
         verdict, severity = self._judge()
         grave = _grave(new)
         self._probes.consider(grave)
+        self._explain_in_time()
+        self._unexplained += grave
         if probed is None:
             profile, diagnoses = None, self._diagnose(grave, self._probes.of(grave))
         else:
@@ -225,6 +236,15 @@ class Journal:
                 found.append((rule, alerts))
         return found
 
+    def _explain_in_time(self) -> None:
+        """Explain alerts before the history forgets what came before them."""
+        old = len(self.history) - self.history.window // 2
+        if self._unexplained and old >= 0 and self._unexplained[0].step <= self.history.steps[old]:
+            profile = self._probes.last and self._probes.last.profile
+            found = [*self._explained.values(), *self._diagnose(self._unexplained, profile)]
+            self._explained = {diagnosis.cause: diagnosis for diagnosis in _by_confidence(found)}
+            self._unexplained = []
+
     def _judge(self) -> tuple[str, Severity]:
         return judge(self.history, self.log.ongoing(self.rules), self.log.counts, self.log.worst)
 
@@ -239,7 +259,7 @@ class Journal:
                 self._causes.remove(cause)
             elif isinstance(result, Diagnosis):
                 found.append(result)
-        return tuple(sorted(found, key=lambda d: -d.confidence))
+        return _by_confidence(found)
 
 
 def _flush_all() -> None:
@@ -273,6 +293,22 @@ def _stateful(parts: Iterable[object]) -> list[tuple[str, Any]]:
             names.append(name(part))
             found.append((f"{names[-1]}.{names.count(names[-1]) - 1}", part))
     return found
+
+
+def _by_confidence(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
+    """The most confident first, each cause once."""
+    best: dict[str, Diagnosis] = {}
+    for diagnosis in sorted(found, key=lambda d: -d.confidence):
+        best.setdefault(diagnosis.cause, diagnosis)
+    return tuple(best.values())
+
+
+def _plain(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(diagnosis).items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _grave(alerts: Iterable[Alert]) -> list[Alert]:

@@ -296,7 +296,7 @@ class Report:
             sections += [
                 ("Why", [f"{d.cause.replace('_', ' ')} (confidence {d.confidence:.0%})" for d in self.diagnoses]),
                 ("Evidence", [sentence for d in self.diagnoses for sentence in d.evidence]),
-                ("Next", [d.remedy for d in self.diagnoses]),
+                ("Next", [*dict.fromkeys(d.remedy for d in self.diagnoses)]),
             ]
         elif self.severity is Severity.INFO and self.profile is not None and self.profile.margin:
             sections.append(("Margin", [self.profile.margin]))

@@ -347,3 +347,39 @@ def test_a_fork_that_ends_leaves_what_waits_to_its_parent(tmp_path):
     file = tmp_path / "told"
     subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(file)], check=True)
     assert file.read_text().splitlines() == [f"{step} True" for step in range(18)]
+
+
+def test_what_the_history_forgets_was_explained_in_time(tmp_path):
+    """A run that goes on for longer than the history lasts tells the same causes as when it was found."""
+
+    def train(monitor, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            monitor.step()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    x, model = (
+        torch.randn(16, 8),
+        nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1)),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e3)
+    monitor = gw.Monitor(model, sinks=(), strict=True)
+    train(monitor, 100)
+    early = monitor.report()
+    assert early.diagnoses
+    train(monitor, 300)
+    file = tmp_path / "state.pt"
+    torch.save(monitor.state_dict(), file)
+    resumed = gw.Monitor(model, sinks=(), strict=True)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for late in (monitor, resumed):
+        train(late, 900)
+        assert [d.cause for d in late.report().diagnoses] == [d.cause for d in early.diagnoses]
+        assert late.report().diagnoses[0].evidence == early.diagnoses[0].evidence
+
+
+def test_causes_are_told_once_each_and_the_surest_first():
+    found = [gw.Diagnosis("a", 0.3, (), (), ""), gw.Diagnosis("b", 0.5, (), (), ""), gw.Diagnosis("a", 0.9, (), (), "")]
+    assert journal._by_confidence(found) == (found[2], found[1])
