@@ -8,6 +8,7 @@ import numpy as np
 
 from gradwatch.diagnosis.start import first_update
 from gradwatch.history import History
+from gradwatch.progress import LITTLE
 from gradwatch.records import FloatArray
 
 NORMAL_STEPS = 20
@@ -20,6 +21,8 @@ CALM = 0.01
 def clip_at(history: History, factor: float) -> str:
     """The remedy: at ``factor`` times the median norm, or where a clipped step is calm if that is less.
 
+    The norm of a run that has learned has come down, and is no limit for what it may still need: there it is the first.
+
     >>> clip_at(History.from_grad_norms(fc=[0.5] * 30 + [900.0]), factor=3.0)
     "clip at 1.5: 3 times this run's median norm"
     >>> clip_at(History.from_grad_norms(fc=[5e3, 2e8, 2e18]), factor=3.0)
@@ -27,13 +30,12 @@ def clip_at(history: History, factor: float) -> str:
     """
     totals, calm = finite_totals(history), norm_of_a_calm_step(history)
     normal = factor * float(np.median(totals)) if len(totals) >= NORMAL_STEPS else math.nan
-    limit = min((x for x in (normal, calm) if 0 < x < math.inf), default=1.0)
-    if limit == normal:
-        why = f"{factor:g} times this run's median norm"
-    elif limit == calm:
-        why = f"a step then moves the weights by {CALM:.0%}"
-    else:
-        why = "this run saw too few normal steps to tell, and 1 is usual"
+    why = f"{factor:g} times this run's median norm"
+    if history.progress.left < LITTLE and history.first is not None and factor * history.first.total_norm > normal:
+        normal, why = factor * history.first.total_norm, f"{factor:g} times the norm that this run began with"
+    limits = [(normal, why), (calm, f"a step then moves the weights by {CALM:.0%}")]
+    unknown = 1.0, "this run saw too few normal steps to tell, and 1 is usual"
+    limit, why = min(((x, reason) for x, reason in limits if 0 < x < math.inf), default=unknown)
     return f"clip at {limit:.3g}: {why}"
 
 

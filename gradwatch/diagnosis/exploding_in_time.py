@@ -50,6 +50,8 @@ class ExplodingInTime:
         if not found or not times:
             return None
         worst = max(times, key=lambda t: np.nan_to_num(t.log_gain, nan=-math.inf, posinf=math.inf))
+        if worst.log_gain < 0 and all(alert.rule == "spike" for alert in found):  # it forgets, and that is all
+            return None
         usual, totals = usual_norm(history), finite_totals(history)
         evidence = (
             [f"the total gradient norm reached {totals.max():.3g}, its median is {usual:.3g}"] if usual > 0 else []

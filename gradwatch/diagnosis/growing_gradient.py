@@ -30,7 +30,7 @@ class GrowingGradient:
         >>> alerts = [Alert(39, "exploding", "fc", 1, 1e4, 1e3, "")]
         >>> found = GrowingGradient().explain(history, None, alerts)
         >>> print(found.evidence[0])
-        the total gradient norm is 1e+04, 1e+04 times its median of 1
+        the gradient norm of fc is 1e+04, 1e+04 times the median total norm of 1
         >>> print(found.remedy)
         clip at 3: 3 times this run's median norm
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.diagnosis.start import largest_update
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -43,9 +44,17 @@ class SmallSteps:
         found, stats = told(alerts, "stalled"), history.latest
         if not found or stats is None or not 0 <= found[0].value < self.usual_update:
             return None
-        most, norm = found[0].value, stats.total_norm
-        evidence = f"with a total gradient norm of {norm:.3g} no step so far has changed the weights"
-        if most == 0:
+        most, norm, largest = found[0].value, stats.total_norm, largest_update(history)
+        ended = largest > LARGER * most
+        when = "lately" if ended else "so far"
+        evidence = f"with a total gradient norm of {norm:.3g} no step {when} has changed the weights"
+        if ended and not _is_clipped(history):
+            evidence += f" by more than {most:.2g} of their size; before they changed it by up to {largest:.2g}"
+            remedy, change = (
+                "let the schedule of the learning rate end later: it may count epochs and be stepped once per batch",
+                "lr",
+            )
+        elif most == 0:
             evidence, change = f"{evidence} at all", ""
             remedy = (
                 "look whether the optimizer has these parameters, whether its learning rate is above 0, and whether "
@@ -67,6 +76,9 @@ def _is_clipped(history: History) -> bool:
     known = history.latest is not None and history.latest.captured == AFTER_CLIPPING and len(total) == ALIKE_STEPS
     return known and bool(np.ptp(total) < 1e-3 * total.max() and np.ptp(norms, axis=0).max() > 1e-2 * total.max())
 
+
+LARGER = 10.0
+"""Ratio of the largest step to the latest ones from which these have come to their end."""
 
 ALIKE_STEPS = 8
 """Steps whose norms agree only where they are made to."""

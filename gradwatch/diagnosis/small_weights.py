@@ -12,7 +12,7 @@ from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_si
 from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import changes, mean_gain, span
-from gradwatch.history import History
+from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
@@ -58,7 +58,7 @@ class SmallWeights:
         if probe is None:
             return wrong_signal("small_weights", history, self.min_fading, grows=False)
         if whole is None or whole.is_cut or not whole.shrinks:
-            return self._by_size(history, probe)
+            return self._by_size(history, probe) if _from_the_start(history, alerts) else None
         weights = whole.of("weights")[::-1]
         share = whole.share("weights")
         if share < self.min_share or not weights:
@@ -86,3 +86,9 @@ class SmallWeights:
         if math.fsum(off.values()) > -SEVERE:
             return None
         return wrong_size("small_weights", 0.8, off, weight_reference(probe))
+
+
+def _from_the_start(history: History, alerts: Sequence[Alert]) -> bool:
+    """Whether the gradient vanished, or units were dead as the run began: later they die of something else."""
+    begins = math.inf if history.first is None else history.first.step
+    return bool(told(alerts, "vanishing")) or any(a.step <= begins + EARLY for a in told(alerts, "dead"))

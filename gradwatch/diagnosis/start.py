@@ -36,16 +36,27 @@ def inputs(history: History, probe: BackwardProfile | None) -> Inputs | None:
     """By the first step's gradients: that of a weight is that of the bias times the input. None where that is unknown.
 
     So it is of a layer of several matrices, as a recurrent one, which adds up inputs of another kind, and of a single
-    layer, whose bias may have next to no gradient when the targets' mean is zero.
+    layer, whose bias may have next to no gradient when the targets' mean is zero. A bias before a normalisation has
+    none at all but for rounding.
     """
     first, weights = history.first, [] if probe is None else single_weights(probe)
     if first is None or first.input_size is None or not weights or probe is None or len(signal(history)) < 2:
         return None
     layer, weight = weights[0]
-    if weight is not probe.weights[0] or layer not in first.layers:
+    if weight is not probe.weights[0] or layer not in first.layers or _is_normalised_next(layer, probe):
         return None
     norm = float(np.fmin(first.input_size[first.layers.index(layer)], _size_by_probe(history, probe, layer)))
     return Inputs(layer, norm, norm / math.sqrt(weight.fan_in)) if math.isfinite(norm) else None
+
+
+def _is_normalised_next(layer: str, probe: BackwardProfile) -> bool:
+    """Whether a normalisation comes between ``layer`` and the next weights."""
+    normalised = False
+    for segment in probe.segments:  # from the output to the input
+        if segment.kind == "weight" and segment.layer == layer:
+            return normalised
+        normalised = segment.kind == "norm" or (normalised and segment.kind != "weight")
+    return normalised  # no gradient goes through the weights of the first layer
 
 
 def _size_by_probe(history: History, probe: BackwardProfile, layer: str) -> float:

@@ -12,7 +12,7 @@ from gradwatch.patterns import PerLayer, check_number
 from gradwatch.progress import LITTLE
 from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
-from gradwatch.rules.baseline import Baseline
+from gradwatch.rules.baseline import NOISE, Baseline
 from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.rules.swelling import LARGE, Swelling
 
@@ -25,7 +25,8 @@ class Exploding(LayerRule):
     which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Up to
     ``threshold`` times the outputs' gradient at the first steps it is a WARNING, since a squared error of targets in
     large units has such gradients. So is growth alone, since a network that leaves a plateau grows too. Both are an
-    ERROR once it is seen that nothing has been learned. One high step is a :class:`~gradwatch.rules.Spike`.
+    ERROR once it is seen that nothing has been learned, and a norm of 1e18, whose square overflows, is one in any
+    units. One high step is a :class:`~gradwatch.rules.Spike`.
 
     Told at once is a large gradient that made a step as large as the weights, and after ``patience`` looks a signal
     that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:
@@ -122,12 +123,13 @@ class Exploding(LayerRule):
         present = stats.has_grad & np.isfinite(norm)
         self._baseline.update(history, frozen=self._episodes["open"] | (self._episodes["bad_steps"] > 0))
         absolute = self._absolute(history)
-        grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], self._baseline["peak"])
+        highest = self.above_all * self._baseline["peak"] / NOISE  # what converges may well go back a part of the way
+        grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], highest)
         grown = np.maximum(grown, self.above_all * np.fmax.reduce(self._baseline["level"], initial=0.0))
         self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
         limit = np.fmin(absolute, grown)
         bad, good = present & (norm > limit), present & (norm < limit / 2)
-        certain = bad & (norm > absolute * max(history.progress.units, 1.0))
+        certain = bad & ((norm > absolute * max(history.progress.units, 1.0)) | (norm > SQUARES))
         self._certain.align(stats.layers)
         self._certain["steps"] = np.where(certain, self._certain["steps"] + 1, 0)
         severity = None if certain.any() else Severity.WARNING
@@ -151,7 +153,8 @@ class Exploding(LayerRule):
         if is_shallow(stats):
             return np.full(len(threshold), np.inf)
         calm = history.update_ratio < self.limit("calm_update", stats.layers)
-        return np.where(calm, np.fmax(threshold, self.above_all * self._moved["norm"]), threshold)
+        of_calm = np.fmin(np.fmax(threshold, self.above_all * self._moved["norm"]), SQUARES)
+        return np.where(calm, np.fmax(threshold, of_calm), threshold)
 
     def _threw_off(self, history: History) -> Judgement | None:
         """The step before, where its gradient was so large that it moved the weights by as much as they are."""
@@ -236,6 +239,10 @@ class Exploding(LayerRule):
         self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array
 
+
+SQUARES = 1e18
+"""Norm of which the square is near the end of float32, in whatever units: Adam divides by the root of that, inf, and no
+weight moves any more."""
 
 NEXT_TO_NOTHING = 0.85
 """Share of the outputs' error that is left of a run that a first step has thrown off."""

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
+
 from gradwatch import History
 from gradwatch.diagnosis.clip_at import clip_at, norm_of_a_calm_step, usual_norm
 from tests.diagnosis.profiles import INF, NAN
@@ -27,6 +29,14 @@ def test_a_step_in_proportion_to_the_gradient() -> None:
 
 def test_the_smaller_of_two_limits() -> None:
     assert clip_at(run([400.0, *[0.1] * 40], 1.0), 3.0) == "clip at 0.3: 3 times this run's median norm"
+
+
+@pytest.mark.parametrize(("left", "limit"), [(0.1, "60: 3 times the norm that this run began with"), (0.9, "0.3: 3")])
+def test_a_norm_that_came_down_as_the_run_learned_is_no_limit(left: float, limit: str) -> None:
+    history = run([20.0, *[0.1] * 200], 1e-3)
+    assert history.latest is not None
+    history.append(replace(history.latest, step=201, output_error=left))
+    assert clip_at(history, 3.0).startswith(f"clip at {limit}")
 
 
 def test_calm_steps_set_no_limit() -> None:

@@ -34,6 +34,14 @@ def test_a_total_norm_that_is_always_the_same(other: float, captured: str, chang
     assert found.change == change
 
 
+@pytest.mark.parametrize(("earlier", "ended"), [(1e-3, True), (3e-6, False), (float("nan"), False)])
+def test_steps_that_have_come_to_their_end(earlier: float, ended: bool) -> None:
+    history = history_of([stats(i, layers([4.0, 3.0]), total_update=earlier if i == 1 else 1e-6) for i in range(5)])
+    found = SmallSteps().explain(history, None, [Alert(9, "stalled", "fc0", Severity.ERROR, 1e-6, 1e-5, "")])
+    assert found is not None
+    assert ("no step lately" in found.evidence[0]) == found.remedy.startswith("let the schedule") == ended
+
+
 def test_another_symptom() -> None:
     assert SmallSteps().explain(HISTORY, None, [alert("vanishing")]) is None
 

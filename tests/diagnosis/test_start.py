@@ -27,6 +27,14 @@ def test_inputs_that_are_not_known(sizes: list[float]) -> None:
     assert start.inputs(History(), PROFILE) is None
 
 
+def test_inputs_of_a_layer_whose_bias_a_normalisation_takes_out_are_not_known() -> None:
+    """Its gradient is rounding, and the ratio to it whatever it likes."""
+    norm, sizes = Segment("bn", "norm", "NativeBatchNorm", 1.0, 1.0), np.array([8e5, 9.0, 9.0, 9.0])
+    after, before = (*PROFILE.segments, norm), (norm, *PROFILE.segments)
+    assert start.inputs(begun(PROFILE, input_size=sizes), replace(PROFILE, segments=after)) is None
+    assert start.inputs(begun(PROFILE, input_size=sizes), replace(PROFILE, segments=before)) is not None
+
+
 def test_inputs_of_a_layer_of_two_matrices_are_not_known() -> None:
     recurrent = BackwardProfile(weights=(replace(weight("fc0", 1.0), name="fc0.hh"), weight("fc0", 1.0)))
     history = History()

@@ -83,9 +83,22 @@ def test_a_return_to_where_training_came_from_is_no_explosion() -> None:
 
 
 def test_a_rise_beyond_where_training_came_from_is_one() -> None:
-    found = check([1.0] * 60 + [1e-6] * 200 + [2 * NOISE] * 20)
+    found = check([1.0] * 60 + [1e-6] * 200 + [2 * RULE.above_all] * 20)
     assert [a.step for a in found] == [260 + RULE.patience - 1]
-    assert found[0].threshold == pytest.approx(NOISE)
+    assert found[0].threshold == pytest.approx(RULE.above_all)
+    assert check([1.0] * 60 + [1e-6] * 200 + [0.9 * RULE.above_all] * 20) == []
+
+
+@pytest.mark.parametrize(("norm", "severities"), [(1e17, []), (3e18, [Severity.ERROR])])
+def test_what_overflows_when_squared_is_one_in_any_units_and_however_calm(
+    norm: float, severities: list[Severity]
+) -> None:
+    calm = {"update_ratio": np.array([1e-6, 1e-6]), "output_gradient": 1e16}
+    history, rule, found = History(), Exploding(), []
+    for i in range(60):
+        history.append(stats(i, {"fc": norm, "out": norm}, **(calm if i < 16 else {})))
+        found += rule.check(history)
+    assert [a.severity for a in found if a.layer == "fc"] == severities
 
 
 @pytest.mark.parametrize(("ratio", "alerts"), [(0.5, 0), (2.0, 1), (NAN, 1)])

@@ -56,6 +56,44 @@ def test_a_warning_becomes_an_error_where_nothing_was_learned(left: float, raise
     assert found[-1].message.endswith("1e-07 of their size" + "; 99% of the outputs' error is left" * raised)
 
 
+@pytest.mark.parametrize(
+    ("lefts", "updates", "steps"),
+    [
+        ((0.99, 0.98), (0.0, 0.0), [221]),  # a schedule that has come to its end
+        ((0.99, 0.98), (0.0, 1e-4), []),
+        ((0.99, 0.98), (5e-6, 5e-6), []),  # not so early
+        ((0.5, 0.5), (0.0, 0.0), []),  # it has learned
+        ((0.99, 0.8), (0.0, 0.0), []),
+        ((NAN, NAN), (0.0, 0.0), []),
+    ],
+)
+def test_steps_that_have_come_to_nothing_where_nothing_was_learned(
+    lefts: tuple[float, float], updates: tuple[float, float], steps: list[int]
+) -> None:
+    run = slow(layers([1.0, None]), lefts[1], start={"total_update": 1e-3}, before=lefts[0])
+    first, second = (
+        stats(step, layers([1.0, None]), total_update=u) for step, u in zip((LOOK - 50, LOOK + 1), updates)
+    )
+    run = [*(first if step.step == LOOK - 50 else step for step in run), second]
+    found = check(run)
+    assert [(a.step, a.severity) for a in found] == [(step, Severity.ERROR) for step in steps]
+    assert all(
+        a.message.endswith("no step lately has changed the weights at all; 98% of the outputs' error is left")
+        for a in found
+    )
+
+
+@pytest.mark.parametrize(("update", "found"), [(5e-6, 1), (5e-5, 0)])
+def test_in_a_long_run_steps_may_be_less_small(update: float, found: int) -> None:
+    run = []
+    for i in range(1000):
+        looked = {"output_error": 0.99, "output_gradient": 0.5} if i < 16 or i % 100 == 0 else {}
+        moved = {"total_update": update} if 0 < i < 17 or i % 100 == 1 else {}
+        run.append(stats(i, layers([1.0, 1.0]), **looked, **moved))
+    alerts = check(run)
+    assert [(a.step, a.severity) for a in alerts] == [(501, Severity.ERROR)] * found
+
+
 def test_without_a_gradient_there_is_nothing_to_move() -> None:
     assert check(run({1: 0.0, 101: 0.0}, norm=0.0)) == []
 
