@@ -44,9 +44,9 @@ def judge(
         heard = np.flatnonzero(np.any(history.has_grad, axis=1))
         silent = len(history) - (int(heard[-1]) + 1 if len(heard) else 0)
     if silent >= min(SILENT, len(history)):
-        steps = f"{silent} step{'s' * (silent > 1)}"
         return (
-            f"no layer had a gradient in the last {steps}: are the optimizer's parameters those of this model?",
+            f"no layer had a gradient in the last {counted(silent, 'step')}: are the optimizer's parameters those of "
+            "this model?",
             max([Severity.WARNING, *(worst.get(rule, Severity.WARNING) for rule in ongoing)]),
         )
     if ongoing:
@@ -54,13 +54,22 @@ def judge(
         rules = sorted(ongoing, key=lambda rule: -severity[rule])
         parts = [f"{rule}: {name_layers(ongoing[rule], len(history.layers))}" for rule in rules]
         return "; ".join(parts), max(severity.values())
-    size = f"{history.count} steps, {len(history.layers)} layers"
+    size = f"{counted(history.count, 'step')}, {counted(len(history.layers), 'layer')}"
     if history.skipped_count:
-        size += f", {history.skipped_count} step{'s' * (history.skipped_count > 1)} skipped by the gradient scaler"
+        size += f", {counted(history.skipped_count, 'step')} skipped by the gradient scaler"
     if not counts:
         return f"healthy: {size}, no alert", Severity.INFO
     seen = ", ".join(f"{count} x {rule}" for rule, count in counts.items())
     return f"healthy now: {size}; earlier alerts: {seen}", Severity.INFO
+
+
+def counted(number: int, thing: str) -> str:
+    """In words.
+
+    >>> counted(1, "step"), counted(2000, "layer")
+    ('1 step', '2000 layers')
+    """
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def name_layers(names: Sequence[str], of: int) -> str:

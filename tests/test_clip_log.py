@@ -202,7 +202,7 @@ class TestAlerts:
         assert (alert.rule, alert.layer, alert.severity, alert.step) == ("clip_limit", None, gw.Severity.INFO, 99)
         assert alert.message.startswith("clipped 100% of 100 steps: max_norm 0.001 is 0.000")
         report = monitor.report()
-        assert report.verdict == "healthy: 150 steps, 1 layers, no alert"
+        assert report.verdict == "healthy: 150 steps, 1 layer, no alert"
         assert str(report).splitlines()[1].startswith("Clipping  clipped 100% of 150 steps: max_norm 0.001 is 0.000")
         assert report.to_dict()["clipping"][0]["rate"] == 1.0
         assert [r.clip.rate for r in memory.reports] == [1.0] * 150

@@ -26,7 +26,7 @@ def test_steps_that_a_gradient_scaler_skipped_are_counted(skipped: int, words: s
 def test_steps_skipped_long_ago_still_count() -> None:
     history = history_of([stats(i, {"a": 1.0}, skipped=i < 2) for i in range(9)], window=3)
     assert (
-        judge(history, {}, {}, {})[0] == "healthy: 9 steps, 1 layers, 2 steps skipped by the gradient scaler, no alert"
+        judge(history, {}, {}, {})[0] == "healthy: 9 steps, 1 layer, 2 steps skipped by the gradient scaler, no alert"
     )
 
 

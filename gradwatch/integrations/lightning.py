@@ -75,7 +75,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
         >>> trainer = Trainer(barebones=True, max_epochs=1, accelerator="cpu", callbacks=[callback])
         >>> trainer.fit(Regression(), torch.ones(5, 8, 3))  # 5 batches of 8
         >>> print(callback.monitor.report())
-        Verdict   healthy: 5 steps, 1 layers, no alert
+        Verdict   healthy: 5 steps, 1 layer, no alert
     """
 
     def __init__(

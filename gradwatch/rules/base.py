@@ -15,7 +15,7 @@ from gradwatch.progress import NOTHING
 from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
 from gradwatch.rules.episodes import NONE, Episodes
 from gradwatch.rules.state import LayerState, ModelState
-from gradwatch.verdict import SHOWN
+from gradwatch.verdict import SHOWN, counted
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class LayerRule(StepRule):
         value, threshold = float(found.value[worst]), float(found.threshold[worst])
         if severity is Severity.INFO:
             steps = step - int(self._episodes["opened_at"][worst])
-            text = f"recovered from {self.name} after {steps} steps, {self.quantity} now {value:.3g}"
+            text = f"recovered from {self.name} after {counted(steps, 'step')}, {self.quantity} now {value:.3g}"
         else:
             text = self.describe(value, threshold) + more
         named = some_of([layers[worst], *(layers[i] for i in indices[::-1] if i != worst)])
@@ -269,11 +269,24 @@ def goes_through_time(stats: StepStats) -> bool:
     return stats.time_ratio is not None and not np.isnan(stats.time_ratio).all()
 
 
+def share_of(ratio: float) -> str:
+    """In words, also where it is no share any more.
+
+    >>> share_of(0.63), share_of(126327632610.0)
+    ('63% of', '1.3e+11 times')
+    """
+    return f"{ratio:.0%} of" if ratio < MANY_TIMES else f"{ratio:.2g} times"
+
+
+MANY_TIMES = 10.0
+"""From which a share in percent reads badly."""
+
+
 def some_of(names: Sequence[str]) -> str:
     """A few names, and how many more there are.
 
     >>> some_of(["a", "b", "c", "d"])
-    'a, b, c and 1 more layers'
+    'a, b, c and 1 more layer'
     """
-    more = f" and {len(names) - SHOWN} more layers" if len(names) > SHOWN else ""
+    more = f" and {counted(len(names) - SHOWN, 'more layer')}" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -55,7 +55,8 @@ class Dead(LayerRule):
     patience: int = 6
     # More than the steps in which one network of several is trained and the others' gradients are left at zero.
     isolated_patience: int = 50
-    recovery: int = 1
+    recovery: int = 5
+    # A network on its last legs has a gradient in one step of several, and is told of once.
     warmup: int = 3
     nothing: float = 0.8
     # In healthy networks of docs/detection.md every example gives every layer something, even where 95% is zero.

@@ -11,7 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.progress import LITTLE
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, share_of
 from gradwatch.rules.baseline import NOISE, Baseline
 from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.rules.swelling import LARGE, Swelling
@@ -170,7 +170,7 @@ class Exploding(LayerRule):
             return None
         norm = history.grad_norm[-2]
         bad = history.has_grad[-2] & (norm > 0.1 * before[0])
-        self._told = f"made a step of {stats.total_update:.0%} of the weights' size"
+        self._told = f"made a step of {share_of(stats.total_update or 0.0)} the weights' size"
         return Judgement(norm, np.full(len(norm), self.step_norm), bad, good=np.zeros(len(norm), bool))
 
     def _began_calmly(self, history: History) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, share_of
 from gradwatch.rules.state import ModelState
 
 
@@ -147,7 +147,7 @@ class UpdateRatio(LayerRule):
         what, value, limit = "a step", step, self.lasting
         if went > self.path:
             what, value, limit = "the first steps together", went, self.path
-        self._told = f"{what} changed the weights by {value:.0%} of their size"
+        self._told = f"{what} changed the weights by {share_of(value)} their size"
         self._told += f", and {progress.left:.0%} of the outputs' error is left"
         known, every = ~np.isnan(ratio), np.ones(len(ratio))
         return Judgement(value * every, limit * every, known, good=~known, known=known, certain=known)
@@ -164,7 +164,7 @@ class UpdateRatio(LayerRule):
         return bool(large and self._row["large"] > 1)
 
     def describe(self, value: float, threshold: float) -> str:
-        return self._told or f"a step changed the weights by {value:.0%} of their size"
+        return self._told or f"a step changed the weights by {share_of(value)} their size"
 
 
 ENDLESS = 1e9

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from gradwatch.records import Alert, Diagnosis, Report, Severity
 from gradwatch.tags import printable
-from gradwatch.verdict import SHOWN
+from gradwatch.verdict import SHOWN, counted
 
 logger = logging.getLogger("gradwatch")
 
@@ -88,7 +88,7 @@ def lines(alerts: Iterable[Alert]) -> list[tuple[Severity, str]]:
     found = []
     for (step, severity, rule), group in groupby(alerts, key=lambda a: (a.step, a.severity, a.rule)):
         members = list(group)
-        more = f" (and {len(members) - SHOWN} more layers)" if len(members) > SHOWN else ""
+        more = f" (and {counted(len(members) - SHOWN, 'more layer')})" if len(members) > SHOWN else ""
         text = "; ".join(a.message for a in members[:SHOWN])
         found.append((severity, printable(f"step {step}  {severity.name} {rule}  {text}{more}")))
     return found

@@ -92,5 +92,10 @@ def test_networks_that_are_trained_in_turns() -> None:
 
 def test_a_layer_that_comes_alive_recovers() -> None:
     rule = Dead(patience=3, warmup=0)
-    found = rule.check(history_of([*[layers([0.0, 1.0])] * 5, *[layers([1.0, 1.0])] * 3]))
-    assert [(a.step, a.severity) for a in found] == [(2, Severity.ERROR), (5, Severity.INFO)]
+    found = rule.check(history_of([*[layers([0.0, 1.0])] * 5, *[layers([1.0, 1.0])] * rule.recovery]))
+    assert [(a.step, a.severity) for a in found] == [(2, Severity.ERROR), (4 + rule.recovery, Severity.INFO)]
+
+
+def test_a_sign_of_life_now_and_then_is_no_recovery() -> None:
+    mostly = [*[layers([0.0, 1.0])] * 7, layers([1.0, 1.0])]
+    assert [a.severity for a in Dead().check(history_of(mostly * 20))] == [Severity.ERROR]

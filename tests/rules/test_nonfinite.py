@@ -21,7 +21,7 @@ def test_the_layers_of_one_step_make_one_alert() -> None:
     (alert,) = NonFinite().check(history_of([layers([1.0] * 5), layers([NAN] * 4 + [1.0])]))
     assert alert.layer is None
     assert alert.layers == ("fc0", "fc1", "fc2", "fc3")
-    assert alert.message == "fc3, fc2, fc1 and 1 more layers: gradient is nan"  # the output's first: there it began
+    assert alert.message == "fc3, fc2, fc1 and 1 more layer: gradient is nan"  # the output's first: there it began
 
 
 def test_no_gradient_is_not_nonfinite() -> None:

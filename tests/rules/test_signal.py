@@ -166,7 +166,7 @@ def test_what_lets_examples_through(looks: list[dict[str, Any] | None]) -> None:
 
 
 def test_it_lives_again() -> None:
-    found = check(Dead(), [seen(0.9, nothing=0.97)] * 8 + [None] * 5 + [seen(0.9)] * 3)
+    found = check(Dead(recovery=1), [seen(0.9, nothing=0.97)] * 8 + [None] * 5 + [seen(0.9)] * 3)
     assert [(a.step, a.severity) for a in found[2:]] == [(13, Severity.INFO)] * 2
 
 
