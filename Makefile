@@ -27,7 +27,7 @@ $(VENV)/dev.stamp: pyproject.toml setup.cfg constraints.txt
 	touch $@
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/gradwatch demo
+	$(BIN)/gradwatch demo $(STORY)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist worksteal

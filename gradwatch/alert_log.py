@@ -18,9 +18,10 @@ FOLLOWS = {
     "exploding": ("not_zeroed", "overflow", "update_ratio", "unstable"),
     "update_ratio": ("not_zeroed", "overflow", "exploding", "unstable"),
     "unstable": ("not_zeroed", "overflow", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
-    "stalled": ("vanishing", "saturated", "underflow", "dead", "skipped"),
-    "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead"),
-    "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow"),
+    "stalled": ("vanishing", "saturated", "underflow", "dead", "skipped", "flat_output"),
+    "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable"),
+    "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead", "flat_output"),
+    "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow", "flat_output"),
     "saturated": ("not_zeroed", "exploding", "update_ratio"),
     "vanishing_in_time": ("not_zeroed", "exploding", "update_ratio", "saturated", "dead"),
 }

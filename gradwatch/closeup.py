@@ -70,6 +70,8 @@ class CloseupStats(NamedTuple):
     """L2 norm of the gradient with respect to the last layer's output."""
     output_error: float
     """Of a cross entropy, the error of its probabilities relative to the best constant prediction's."""
+    loss_gradient: float
+    """L2 norm of the gradient with respect to the model's own output, behind whatever follows its last layer."""
 
 
 class Closeup:
@@ -94,7 +96,8 @@ class Closeup:
     loss, see :class:`~gradwatch.last_output.LastOutput`: it tells how far the outputs are from where the loss wants
     them. A gradient scaler's scale is not divided out. NaN for a loss whose gradient has one size however far that is,
     as the mean absolute error's. ``output_error`` is what it says of a cross entropy's probabilities, see
-    :func:`~gradwatch.output_error.output_error`.
+    :func:`~gradwatch.output_error.output_error`. ``loss_gradient`` is the same norm with respect to what the model
+    itself returns, behind whatever follows its last layer.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
     called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
@@ -158,6 +161,8 @@ class Closeup:
             if (module := reference()) is not None:
                 hear = partial(self._last_output.listen, number)
                 self._handles.append(module.register_forward_hook(_Hook(hear)))
+        if self._handles:
+            self._handles.append(model.register_forward_hook(_Hook(self._last_output.listen_to_all)))
         for reference, row in self._given:
             if (module := reference()) is not None:
                 weigh = partial(_weigh, self._shares.setdefault(row, []), self._dtypes)
@@ -168,10 +173,10 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        of_outputs = np.nan, np.nan
+        of_outputs = np.nan, np.nan, np.nan
         with contextlib.suppress(Exception):
             of_outputs = last_output.take()
-        of_layers = np.full((len(CloseupStats._fields) - 2, self._layers), np.nan)
+        of_layers = np.full((len(CloseupStats._fields) - len(of_outputs), self._layers), np.nan)
         stats = CloseupStats(*of_layers, *of_outputs)  # type: ignore[call-arg]
         for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):

@@ -15,7 +15,7 @@ from gradwatch.amp import Scaling, fused_scaling, scaling
 from gradwatch.faults import GradwatchWarning
 from gradwatch.monitor import Monitor, untraced
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of, unwrap
-from gradwatch.protocols import ClipPolicy, Rule, Sink
+from gradwatch.protocols import Cause, ClipPolicy, Rule, Sink
 from gradwatch.records import AFTER_CLIPPING
 
 
@@ -33,7 +33,7 @@ def watch(
     granularity: str = "layer",
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
-    diagnose: bool = True,
+    diagnose: bool | Iterable[Cause] = True,
     strict: bool = False,
 ) -> Monitor:
     """Watch ``model`` at every step of ``optimizer``, without a change to the training loop.

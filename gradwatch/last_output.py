@@ -31,13 +31,14 @@ class LastOutput:
         >>> for number, module in enumerate(net):
         ...     handle = module.register_forward_hook(partial(last.listen, number))
         >>> (net(torch.ones(3, 1)) * torch.tensor([3.0, 4.0])).sum().backward()
-        >>> norm, error = last.take()
+        >>> norm, error, asked = last.take()
         >>> round(norm**2), error  # 3 * (9 + 16), and no cross entropy
         (75, nan)
     """
 
     def __init__(self) -> None:
         self._heard: dict[int, list[Tensor]] = {}
+        self._asked: list[Tensor] = []
         self._latest: Tensor | None = None
         """The output of the layer called last, without its graph, unless it is large; else none is kept from being
         freed."""
@@ -50,25 +51,48 @@ class LastOutput:
             self._latest = value.detach() if value.numel() <= MOST and value.is_floating_point() else None
             value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
 
+    def listen_to_all(self, module: nn.Module, args: Any, output: Any) -> None:
+        """As a forward hook of the model itself, whose output may have gone through an activation behind its layers."""
+        value = output[0] if isinstance(output, tuple) else output
+        # The gradient of a model's own loss is 1, and tells nothing.
+        if isinstance(value, Tensor) and value.requires_grad and value.numel() > 1 and not has_compiled_backward():
+            value.register_hook(self._hear_all)  # type: ignore[no-untyped-call]
+
+    def _hear_all(self, gradient: Tensor) -> None:
+        if not torch.compiler.is_compiling():
+            with contextlib.suppress(Exception), torch.no_grad():
+                norm, alike = _size(gradient)
+                self._asked.append(torch.stack([norm, alike, norm * torch.nan]))
+
     def _hear(self, number: int, gradient: Tensor) -> None:
         """As a hook of an output."""
         if torch.compiler.is_compiling() or (self._heard and number not in self._heard):
             return
         output, self._latest = self._latest, None
         with contextlib.suppress(Exception), torch.no_grad():
-            norm = torch.linalg.vector_norm(gradient, dtype=wide(gradient))
-            size = gradient.detach().reshape(-1)[:MOST].abs()
-            alike = torch.count_nonzero(size == size.max()) / torch.count_nonzero(size)
-            if gradient.requires_grad:  # of a derivative that the loss is made of
-                norm = norm * torch.nan
+            norm, alike = _size(gradient)
             error = norm * torch.nan
             if output is not None and output.ndim and output.shape == gradient.shape:
                 error = output_error(output, gradient)
-            self._heard.setdefault(number, []).append(torch.stack([norm, alike.to(norm), error.to(norm)]))
+            self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm)]))
 
-    def take(self) -> tuple[float, float]:
-        """L2 norm over all calls and :func:`output_error`, from the device; NaN where there was none, or it is none."""
-        return joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
+    def take(self) -> tuple[float, float, float]:
+        """L2 norm over all calls and :func:`output_error`, and the norm at the model's own output, from the device.
+
+        NaN where there was none, or it is none.
+        """
+        asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
+        return *joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()]), asked
+
+
+def _size(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """0-dim, its norm, and the share of its elements that have the largest size; inf where all are zero."""
+    norm = torch.linalg.vector_norm(gradient, dtype=wide(gradient))
+    size = gradient.detach().reshape(-1)[:MOST].abs()
+    alike = torch.count_nonzero(size == size.max()) / torch.count_nonzero(size)
+    if gradient.requires_grad:  # of a derivative that the loss is made of
+        norm = norm * torch.nan
+    return norm, alike.to(norm)
 
 
 def joined(found: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -81,9 +105,12 @@ def joined(found: Sequence[Sequence[float]]) -> tuple[float, float]:
     (5.0, 0.5)
     >>> joined([[3.0, 1.0, np.nan], [4.0, 0.6, np.nan]])
     (nan, nan)
+    >>> joined([[0.0, np.inf, np.nan]])
+    (0.0, nan)
     """
     norms, alike, errors = np.asarray(found, np.float64).reshape(-1, 3).T
-    norm = float(np.linalg.norm(norms)) if (alike <= ONE_SIZE).any() else float("nan")
+    told = (alike <= ONE_SIZE).any() or (len(norms) and not norms.any())
+    norm = float(np.linalg.norm(norms)) if told else float("nan")
     errors = errors[np.isfinite(errors)]
     return norm, float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
 

@@ -27,7 +27,7 @@ from gradwatch.layers import LayerTable
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of
 from gradwatch.patterns import check_whole_number
 from gradwatch.probe_schedule import Probed, ProbeSchedule
-from gradwatch.protocols import ClipPolicy, Rule, Sink
+from gradwatch.protocols import Cause, ClipPolicy, Rule, Sink
 from gradwatch.records import BEFORE_CLIPPING, Alert, Layer, Report
 from gradwatch.sharding import rank
 from gradwatch.stats import Measured
@@ -75,7 +75,8 @@ class Monitor:
         granularity: "layer", a module's own parameters together, or "parameter".
         include: patterns of the layer names to watch, as ``"encoder.*"``; all by default.
         exclude: patterns of the layer names to leave out.
-        diagnose: look for causes when there are alerts.
+        diagnose: look for causes when there are alerts; or the causes to look for,
+            ``[*gradwatch.diagnosis.default(), MyCause()]``.
         strict: raise what fails in the monitor, for tests and continuous integration.
 
     Raises:
@@ -113,7 +114,7 @@ class Monitor:
         granularity: str = "layer",
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
-        diagnose: bool = True,
+        diagnose: bool | Iterable[Cause] = True,
         strict: bool = False,
     ) -> None:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
@@ -137,7 +138,10 @@ class Monitor:
         if clip is not None:
             check_model(clip, model, self._table.named_parameters())
         own_sinks = check_parts("sinks", [default_sinks.Console()] if sinks is None else sinks, "write", "close")
-        causes = diagnosis.default() if diagnose else ()
+        if isinstance(diagnose, bool):
+            causes: Iterable[Cause] = diagnosis.default() if diagnose else ()
+        else:
+            causes = check_parts("diagnose", diagnose, "explain")
         self._every_n_steps = every_n_steps
         self._histogram_every_n_steps = histogram_every_n_steps
         self._faults = Faults(strict)
@@ -497,6 +501,7 @@ _EXAMPLES = {
     "rules": "gradwatch.rules.Vanishing()",
     "clip": "gradwatch.clipping.GlobalNorm(max_norm=1.0)",
     "sinks": "gradwatch.sinks.Console()",
+    "diagnose": "gradwatch.diagnosis.Saturation()",
 }
 
 

@@ -73,9 +73,10 @@ class Progress:
     def look(self, stats: StepStats, count: int) -> None:
         """Take in the step that is the ``count``-th; nothing where there was no close look.
 
-        Nor is the gradient taken where a gradient scaler's scale may have changed.
+        Nor is the gradient taken where a gradient scaler's scale may have changed, or where it is zero: that is as much
+        as a dead network gets, and tells nothing of its error.
         """
-        gradient = math.nan if stats.output_gradient is None or stats.half else stats.output_gradient
+        gradient = math.nan if not stats.output_gradient or stats.half else stats.output_gradient
         error = math.nan if stats.output_error is None else stats.output_error
         if count <= EARLY:
             self._look_early(gradient)

@@ -93,6 +93,8 @@ class StepStats:
             examples: it falls with the training error of many losses. NaN where that is not known.
         output_error: of a cross entropy of up to 128 classes, or a binary one, what the probabilities miss, relative to
             the best constant prediction: 1 where nothing has been learned. Else NaN.
+        loss_gradient: L2 norm of the gradient with respect to what the model itself returns, behind an activation that
+            may follow its last layer. NaN where that is not known.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
@@ -130,6 +132,7 @@ class StepStats:
     given_nothing: FloatArray | None = None
     output_gradient: float | None = None
     output_error: float | None = None
+    loss_gradient: float | None = None
     half: bool | None = None
     trained: BoolArray | None = None
     not_zeroed: bool | None = None

@@ -124,7 +124,6 @@ ONE_SIZE: dict[str, Callable[[Net], Any]] = {
     "mean absolute error": lambda net: F.l1_loss(net(X), torch.full((8, 4), 9.0)).backward(),
     "of some outputs": lambda net: F.l1_loss(net(X)[:, 1], torch.full((8,), 9.0)).backward(),
     "a Huber loss of large errors": lambda net: F.smooth_l1_loss(net(X), torch.full((8, 4), 9.0)).backward(),
-    "nothing": lambda net: (0.0 * net(X)).sum().backward(),
     "no backward pass": lambda net: net(X),
 }
 
@@ -133,6 +132,64 @@ ONE_SIZE: dict[str, Callable[[Net], Any]] = {
 def test_nothing_where_the_gradient_does_not_follow_the_error(name: str) -> None:
     net = Net()
     assert torch.isnan(torch.tensor(heard(net, lambda: ONE_SIZE[name](net))))
+
+
+def test_zero_is_zero() -> None:
+    net = Net()
+    assert heard(net, lambda: (0.0 * net(X)).sum().backward()) == 0.0
+
+
+def asked(model: nn.Module, step: Callable[[], Any]) -> tuple[float, float]:
+    """The norm at the last Linear layer's output, and at the model's own."""
+    last, layers = LastOutput(), [m for m in model.modules() if isinstance(m, nn.Linear)]
+    handles = [m.register_forward_hook(partial(last.listen, i)) for i, m in enumerate(layers)]
+    handles.append(model.register_forward_hook(last.listen_to_all))
+    step()
+    for handle in handles:
+        handle.remove()
+    norm, _, of_all = last.take()
+    return norm, of_all
+
+
+TARGETS = normal(8, 4, seed=1)
+
+
+@pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.Identity()])
+def test_what_the_loss_asks_for_behind_the_last_layer(behind: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), behind)
+    z = model[0](X).detach().requires_grad_()
+    y = behind(z).detach()
+    F.mse_loss(behind(z), TARGETS).backward()
+    assert z.grad is not None
+    expected = pytest.approx((float(z.grad.norm()), float((2 * (y - TARGETS) / 32).norm())), rel=1e-5)
+    assert asked(model, lambda: F.mse_loss(model(X), TARGETS).backward()) == expected
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda model: model(X).sum().backward(),  # of one size
+        lambda model: model(X),
+        lambda model: model(X[:1])[:, 0].backward(),
+    ],
+)
+def test_a_loss_that_asks_for_nothing_in_particular(step: Callable[[nn.Module], Any]) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Sigmoid())
+    assert isnan(asked(model, lambda: step(model))[1])
+
+
+def test_a_model_that_returns_its_own_loss() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.fc(x)
+            return F.mse_loss(y, TARGETS), y
+
+    model = Own()
+    assert isnan(asked(model, lambda: model(X)[0].backward())[1])
 
 
 def test_half_precision_and_many_elements() -> None:

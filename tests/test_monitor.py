@@ -277,6 +277,18 @@ class TestAlerts:
         assert [d.cause for d in memory.reports[30].diagnoses] == ["first_nonfinite"]
         assert memory.reports[32].diagnoses == ()
 
+    def test_causes_of_the_users_own(self):
+        class Explains:
+            def explain(self, history, probe, alerts):
+                return gw.Diagnosis("own", 0.99, (), (f"{len(alerts)} alerts",), "mend it")
+
+        loop, memory = Loop({30: NAN}), gw.sinks.Memory()
+        loop.run(quiet(loop.model, sinks=[memory], diagnose=[*gw.diagnosis.default(), Explains()]), 40)
+        assert memory.reports[30].diagnoses[0].cause == "own"
+        loop, memory = Loop({30: NAN}), gw.sinks.Memory()
+        loop.run(quiet(loop.model, sinks=[memory], diagnose=(Explains(),)), 40)
+        assert [d.cause for d in memory.reports[30].diagnoses] == ["own"]
+
     def test_without_diagnosis(self):
         loop, memory = Loop({30: NAN}), gw.sinks.Memory()
         loop.run(quiet(loop.model, sinks=[memory], diagnose=False), 40)
@@ -668,6 +680,8 @@ def test_watching_changes_no_bit_of_training(optimizer_class, clip):
             TypeError,
             r"sinks takes objects with write\(\) and close\(\), .*, got <built-in function print>",
         ),
+        ({"diagnose": [print]}, TypeError, r"diagnose takes objects with explain\(\), such as gradwatch.diagnosis.Sat"),
+        ({"diagnose": None}, TypeError, r"diagnose must be a list or tuple of objects with explain\(\), .*, got None"),
         ({"every_n_steps": 0}, ValueError, "every_n_steps must be .* 1.*, got 0"),
         ({"every_n_steps": 2.5}, ValueError, r"every_n_steps must be .* 1.*, got 2\.5"),
         ({"every_n_steps": "5"}, TypeError, "every_n_steps must be .* 1.*, got '5'"),

@@ -58,7 +58,7 @@ def test_what_is_not_known_does_not_count(unknown: float | None) -> None:
     [
         ([3.0, 2.0, 5.0], False, 2.0),
         ([None, NAN, INF, 3.0], False, 3.0),
-        ([0.0, 3.0], False, 0.0),
+        ([0.0, 3.0], False, 3.0),
         ([1e300, 1e301], False, 1e300),
         ([None, NAN, INF], False, 0.0),
         ([], False, 0.0),

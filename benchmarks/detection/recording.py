@@ -81,6 +81,7 @@ class Recording:
         given_nothing: [C, L] likewise.
         output_gradient: [C] likewise.
         output_error: [C] likewise.
+        loss_gradient: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
         trained: [C, P] whether the parameter requires a gradient.
@@ -142,6 +143,7 @@ class Recording:
     given_nothing: FloatArray
     output_gradient: FloatArray
     output_error: FloatArray
+    loss_gradient: FloatArray
     half: IntArray
     not_zeroed: IntArray
     trained: BoolArray

@@ -16,7 +16,7 @@ from gradwatch.records import Alert, Diagnosis
 
 @dataclass(frozen=True)
 class FlatOutput:
-    """Every layer's gradient is exactly zero, as it already is where it leaves the loss or what lies behind the layers.
+    """The gradient is lost before it comes to the last layer: in the loss, or in an activation behind the layers.
 
     Example:
         >>> from gradwatch.profile import Segment
@@ -28,13 +28,16 @@ class FlatOutput:
     """
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        flat = told(alerts, "flat_output")
+        if flat:
+            return self._behind_the_last_layer(flat[0], probe)
         found = told(alerts, "dead")
         if not found or probe is None or not is_cut_at_the_output(history, probe):
             return None
         if probe.segments:
-            flat = probe.segments[-1]
-            evidence = f"nothing passes {flat.operation}{place([flat.layer])}, behind the last layer"
-            remedy, change = f"leave {flat.operation} off the model's output: it is flat there", "activation"
+            last = probe.segments[-1]
+            evidence = f"nothing passes {last.operation}{place([last.layer])}, behind the last layer"
+            remedy, change = f"leave {last.operation} off the model's output: it is flat there", "activation"
         else:
             evidence, change = "the gradient is exactly zero where it leaves the loss", ""
             remedy = (
@@ -42,6 +45,18 @@ class FlatOutput:
                 "clamped or multiplied by zero on the way"
             )
         return Diagnosis("flat_output", 0.9, layers_of(found), (evidence,), remedy, change)
+
+    @staticmethod
+    def _behind_the_last_layer(alert: Alert, probe: BackwardProfile | None) -> Diagnosis:
+        first = probe.segments[0] if probe is not None and probe.segments else None
+        is_seen = first is not None and first.kind == "activation"
+        what = f"{first.operation}{place([first.layer])}" if first is not None and is_seen else "the activation"
+        evidence = (
+            f"what lies behind {alert.layer}, the last layer, passes {alert.value:.2g} of the gradient that it passed "
+            "at first, and the loss asks for as much as it did"
+        )
+        remedy = f"leave {what} off the model's output, or scale the targets to what it can give: it is flat there"
+        return Diagnosis("flat_output", 0.9, layers_of([alert]), (evidence,), remedy, "activation")
 
 
 def is_cut_at_the_output(history: History, probe: BackwardProfile | None) -> bool:

@@ -91,4 +91,4 @@ class SmallWeights:
 def _from_the_start(history: History, alerts: Sequence[Alert]) -> bool:
     """Whether the gradient vanished, or units were dead as the run began: later they die of something else."""
     begins = math.inf if history.first is None else history.first.step
-    return bool(told(alerts, "vanishing")) or any(a.step <= begins + EARLY for a in told(alerts, "dead"))
+    return bool(told(alerts, "vanishing")) or any(a.step <= begins + 2 * EARLY for a in told(alerts, "dead"))

@@ -19,7 +19,7 @@ from gradwatch.layers import check_granularity
 from gradwatch.monitor import Monitor, check_parts
 from gradwatch.optimizers import parameters_of
 from gradwatch.patterns import as_patterns, check_whole_number
-from gradwatch.protocols import ClipPolicy, Rule, Sink
+from gradwatch.protocols import Cause, ClipPolicy, Rule, Sink
 from gradwatch.records import AFTER_CLIPPING, BEFORE_CLIPPING, Report
 from gradwatch.sinks import numbers
 from gradwatch.told import Told
@@ -90,7 +90,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
         granularity: str = "layer",
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
-        diagnose: bool = True,
+        diagnose: bool | Iterable[Cause] = True,
         strict: bool = False,
     ) -> None:
         check_whole_number("every_n_steps", every_n_steps, at_least=1)
@@ -107,7 +107,7 @@ class GradientMonitor(*(package.Callback for package in _LIGHTNING)):  # type: i
             "granularity": granularity,
             "include": as_patterns("include", include),
             "exclude": as_patterns("exclude", exclude),
-            "diagnose": diagnose,
+            "diagnose": diagnose if isinstance(diagnose, bool) else check_parts("diagnose", diagnose, "explain"),
             "strict": strict,
         }
         # An address in a repr would be another one in the process that resumes.

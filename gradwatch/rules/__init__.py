@@ -11,6 +11,7 @@ from gradwatch.rules.base import LayerRule, StepRule
 from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
+from gradwatch.rules.flat_output import FlatOutput
 from gradwatch.rules.no_gradient import NoGradient
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
@@ -29,6 +30,7 @@ __all__ = [
     "Clipped",
     "Dead",
     "Exploding",
+    "FlatOutput",
     "LayerRule",
     "NoGradient",
     "NonFinite",
@@ -56,7 +58,7 @@ def default() -> tuple[Rule, ...]:
     >>> print(*(rule.name for rule in default()[:8]))
     no_gradient not_zeroed exploding update_ratio nonfinite overflow underflow stalled
     >>> print(*(rule.name for rule in default()[8:]))
-    saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
@@ -67,6 +69,7 @@ def default() -> tuple[Rule, ...]:
         Overflow(),
         Underflow(),
         Stalled(),
+        FlatOutput(),
         Saturated(),
         Vanishing(),
         VanishingInTime(),

@@ -88,6 +88,7 @@ class UpdateRatio(LayerRule):
             raise ValueError(f"UpdateRatio: low={self.low!r} must be below high={self.high!r}")
 
     def check_layers(self, names: Sequence[str]) -> None:
+        """Raise ValueError also when a layer's lower limit is not below its upper one."""
         super().check_layers(names)
         low, high = self.limit("low", tuple(names)), self.limit("high", tuple(names))
         for i in np.flatnonzero(low >= high)[:1]:

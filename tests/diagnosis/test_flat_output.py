@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import gradwatch as gw
+from gradwatch.diagnosis import FlatOutput
+from gradwatch.profile import BackwardProfile, Segment
+
+LAST = Segment("1", "weight", "Addmm", 1.0, 1.0)
 
 
 class Positive(nn.Module):
@@ -45,6 +49,23 @@ def test_no_gradient_leaves_the_loss(bias: float, loss: Callable[[Tensor], Tenso
     assert {(a.rule, a.severity) for a in found.alerts} == {("dead", gw.Severity.ERROR)}
     assert [d.cause for d in found.diagnoses] == ["flat_output"]
     assert found.diagnoses[0].remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("probe", "what"),
+    [
+        (BackwardProfile((Segment("2", "activation", "Sigmoid", 1e-9, 1.0), LAST)), "Sigmoid"),
+        (BackwardProfile((LAST,)), "the activation"),
+        (None, "the activation"),
+    ],
+)
+def test_what_passes_nothing_behind_the_last_layer(probe: BackwardProfile | None, what: str) -> None:
+    told = gw.Alert(9, "flat_output", "1", gw.Severity.ERROR, 1e-6, 0.01, "")
+    found = FlatOutput().explain(gw.History(), probe, [told])
+    assert found is not None
+    assert (found.cause, found.layers, found.change) == ("flat_output", ("1",), "activation")
+    assert found.remedy.startswith(f"leave {what}")
+    assert "passes 1e-06 of the gradient" in found.evidence[0]
 
 
 def test_dead_layers_within_are_another_cause() -> None:

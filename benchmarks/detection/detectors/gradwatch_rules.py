@@ -8,7 +8,7 @@ from benchmarks.detection.recording import Recording
 from gradwatch.alert_log import AlertLog
 from gradwatch.history import History
 
-SYMPTOMS = {"spike": "unstable", "update_ratio": "unstable", "skipped": "overflow"}
+SYMPTOMS = {"spike": "unstable", "update_ratio": "unstable", "skipped": "overflow", "flat_output": "saturated"}
 """What a rule's alert says is wrong, where that is not the rule's own name."""
 
 

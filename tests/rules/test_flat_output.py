@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import gradwatch as gw
+from gradwatch import Alert, Severity
+from gradwatch.rules import FlatOutput
+from gradwatch.rules.flat_output import FIRST
+from tests.histories import INF, NAN, history_of, layers, stats
+
+RULE = FlatOutput()
+BEGINS = [(1.0, 1.0)] * FIRST
+
+
+def check(looks: Sequence[tuple[float | None, float | None]], every: int = 1, **more: Any) -> list[Alert]:
+    """Of looks that tell what arrived at the last layer and what the loss asked for, ``every`` so many steps."""
+    rule, history, found = FlatOutput(), history_of([]), []
+    for number, (passed, asked) in enumerate(looks):
+        for step in range(every):
+            seen = {"output_gradient": passed, "loss_gradient": asked, **more} if step == 0 else {}
+            history.append(stats(number * every + step, layers([1.0, 1.0]), **seen))
+            found += rule.check(history)
+    return found
+
+
+def test_what_the_loss_asks_for_does_not_arrive() -> None:
+    (alert,) = check([*BEGINS, *[(1e-3, 0.9)] * 20])
+    assert (alert.step, alert.layer, alert.severity) == (FIRST + RULE.patience - 1, "fc1", Severity.ERROR)
+    assert (alert.value, alert.threshold) == (1e-3, RULE.passed)
+    assert alert.message == (
+        "fc1: 0.001 of what arrived at its output at first still does, and the loss asks for 90% of what it did"
+    )
+
+
+def test_later_on_where_looks_are_far_apart() -> None:
+    looks = [*BEGINS, *[(1.0, 1.0)] * 3, *[(0.0, 1.0)] * 5, (0.5, 0.5)]
+    first, over = check(looks, every=100)
+    assert (first.step, first.severity) == (100 * (FIRST + 3 + RULE.late_patience - 1), Severity.ERROR)
+    assert (over.step, over.severity) == (100 * (len(looks) - 1), Severity.INFO)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(1e-3, 0.5)] * 40,  # it has learned, a binary cross entropy of probabilities
+        [(0.02, 1.0)] * 40,
+        [*[(1e-3, 1.0)] * (RULE.patience - 1), (1.0, 1.0)] * 5,
+        [(0.0, 0.0)] * 40,
+        [(NAN, 1.0)] * 40,
+        [(1e-3, NAN)] * 40,
+        [(1e-3, INF)] * 40,
+        [(None, 1.0)] * 40,
+        [(1e-3, None)] * 40,
+    ],
+)
+def test_other_runs_are_not_cut_off(looks: list[tuple[float | None, float | None]]) -> None:
+    assert check([*BEGINS, *looks]) == []
+
+
+def test_where_nothing_arrived_from_the_start_nothing_is_known() -> None:
+    assert check([(0.0, 1.0)] * 40) == []
+
+
+def test_a_cross_entropy_is_judged_by_its_error() -> None:
+    assert check([*BEGINS, *[(1e-3, 1.0)] * 20], output_error=0.1) == []
+
+
+def trained(behind: nn.Module, targets: Tensor, steps: int = 120, lr: float = 0.05) -> list[str]:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1), behind)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    with gw.watch(model, optimizer, sinks=(), histogram_every_n_steps=20) as monitor:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            functional.mse_loss(model(x), targets).backward()
+            optimizer.step()
+    return [a.rule for a in monitor.alerts if a.severity is Severity.ERROR]
+
+
+def test_a_sigmoid_cannot_reach_targets_of_a_hundred() -> None:
+    assert "flat_output" in trained(nn.Sigmoid(), torch.full((64, 1), 100.0) + torch.randn(64, 1))
+    assert trained(nn.Identity(), torch.randn(64, 1)) == []
+    assert trained(nn.Sigmoid(), torch.rand(64, 1)) == []
+
+
+def test_a_relu_that_gives_nothing_but_zeros() -> None:
+    assert "flat_output" in trained(nn.ReLU(), torch.randn(64, 1) - 3.0)
