@@ -72,6 +72,8 @@ class CloseupStats(NamedTuple):
     """Of a cross entropy, the error of its probabilities relative to the best constant prediction's."""
     loss_gradient: float
     """L2 norm of the gradient with respect to the model's own output, behind whatever follows its last layer."""
+    output_variation: float
+    """Share of that output that differs from example to example."""
 
 
 class Closeup:
@@ -97,7 +99,7 @@ class Closeup:
     them. A gradient scaler's scale is not divided out. NaN for a loss whose gradient has one size however far that is,
     as the mean absolute error's. ``output_error`` is what it says of a cross entropy's probabilities, see
     :func:`~gradwatch.output_error.output_error`. ``loss_gradient`` is the same norm with respect to what the model
-    itself returns, behind whatever follows its last layer.
+    itself returns, behind whatever follows its last layer, and ``output_variation`` how much of that differs.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
     called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
@@ -173,7 +175,7 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        of_outputs = np.nan, np.nan, np.nan
+        of_outputs = (np.nan,) * 4
         with contextlib.suppress(Exception):
             of_outputs = last_output.take()
         of_layers = np.full((len(CloseupStats._fields) - len(of_outputs), self._layers), np.nan)

@@ -31,7 +31,7 @@ class LastOutput:
         >>> for number, module in enumerate(net):
         ...     handle = module.register_forward_hook(partial(last.listen, number))
         >>> (net(torch.ones(3, 1)) * torch.tensor([3.0, 4.0])).sum().backward()
-        >>> norm, error, asked = last.take()
+        >>> norm, error, asked, variation = last.take()
         >>> round(norm**2), error  # 3 * (9 + 16), and no cross entropy
         (75, nan)
     """
@@ -39,6 +39,7 @@ class LastOutput:
     def __init__(self) -> None:
         self._heard: dict[int, list[Tensor]] = {}
         self._asked: list[Tensor] = []
+        self._variation: list[Tensor] = []
         self._latest: Tensor | None = None
         """The output of the layer called last, without its graph, unless it is large; else none is kept from being
         freed."""
@@ -57,6 +58,9 @@ class LastOutput:
         # The gradient of a model's own loss is 1, and tells nothing.
         if isinstance(value, Tensor) and value.requires_grad and value.numel() > 1 and not has_compiled_backward():
             value.register_hook(self._hear_all)  # type: ignore[no-untyped-call]
+            y = value.detach()[: max(2, MOST // max(1, value[:1].numel()))]
+            both = y.var(0, correction=0).mean(), y.square().mean()
+            self._variation.append(torch.stack(both) if len(y) > 1 else torch.full((2,), torch.nan, device=y.device))
 
     def _hear_all(self, gradient: Tensor) -> None:
         if not torch.compiler.is_compiling():
@@ -76,13 +80,17 @@ class LastOutput:
                 error = output_error(output, gradient)
             self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm)]))
 
-    def take(self) -> tuple[float, float, float]:
-        """L2 norm over all calls and :func:`output_error`, and the norm at the model's own output, from the device.
+    def take(self) -> tuple[float, float, float, float]:
+        """What was heard, from the device; NaN where there was nothing, or it is none.
 
-        NaN where there was none, or it is none.
+        Returns:
+            The L2 norm over all calls and :func:`output_error`; and of the model's own output the norm, and the share
+            of its mean square that differs from example to example, 0 where it is zero.
         """
         asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
-        return *joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()]), asked
+        differs, whole = torch.stack(self._variation).mean(0).tolist() if self._variation else (float("nan"),) * 2
+        heard = joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
+        return *heard, asked, differs / whole if whole else 0.0
 
 
 def _size(gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -95,6 +95,7 @@ class StepStats:
             the best constant prediction: 1 where nothing has been learned. Else NaN.
         loss_gradient: L2 norm of the gradient with respect to what the model itself returns, behind an activation that
             may follow its last layer. NaN where that is not known.
+        output_variation: share of the mean square of what the model returns that differs from example to example.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
@@ -133,6 +134,7 @@ class StepStats:
     output_gradient: float | None = None
     output_error: float | None = None
     loss_gradient: float | None = None
+    output_variation: float | None = None
     half: bool | None = None
     trained: BoolArray | None = None
     not_zeroed: bool | None = None

@@ -147,8 +147,24 @@ def asked(model: nn.Module, step: Callable[[], Any]) -> tuple[float, float]:
     step()
     for handle in handles:
         handle.remove()
-    norm, _, of_all = last.take()
+    norm, _, of_all, _ = last.take()
     return norm, of_all
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (torch.tensor([[1.0, 2.0], [1.0, 2.0]]), 0.0),
+        (torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 1.0),
+        (torch.tensor([[3.0], [1.0]]), 0.2),
+        (torch.zeros(4, 2), 0.0),
+        (torch.ones(1, 3), float("nan")),
+    ],
+)
+def test_how_much_of_the_outputs_differs(outputs: Tensor, expected: float) -> None:
+    last = LastOutput()
+    last.listen_to_all(nn.Identity(), (), outputs.requires_grad_() * 1.0)
+    assert last.take()[3] == pytest.approx(expected, nan_ok=True)
 
 
 TARGETS = normal(8, 4, seed=1)

@@ -82,6 +82,7 @@ class Recording:
         output_gradient: [C] likewise.
         output_error: [C] likewise.
         loss_gradient: [C] likewise.
+        output_variation: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
         trained: [C, P] whether the parameter requires a gradient.
@@ -144,6 +145,7 @@ class Recording:
     output_gradient: FloatArray
     output_error: FloatArray
     loss_gradient: FloatArray
+    output_variation: FloatArray
     half: IntArray
     not_zeroed: IntArray
     trained: BoolArray

@@ -20,9 +20,9 @@ class FlatOutput(LayerRule):
     """The loss asks as much of the model's outputs as at the start, and next to none of it arrives at the last layer.
 
     So it is where a ReLU behind the last layer gives nothing but zeros, or a sigmoid nothing but ones, as for targets
-    that it cannot reach: the network is as good as detached from its loss. A run that has learned is asked for less,
-    and a cross entropy, of which the error itself is known, is not judged. It is seen at the first steps and at the
-    sampled ones.
+    that it cannot reach: the network is as good as detached from its loss. A run that has learned tells its examples
+    apart, or is asked for less; and a cross entropy, of which the error itself is known, is not judged. It is seen at
+    the first steps and at the sampled ones.
 
     Args:
         passed: limit of the gradient at the last layer's output, relative to the first looks.
@@ -40,7 +40,9 @@ class FlatOutput(LayerRule):
         >>> history, rule, found = History.from_grad_norms(fc=[1.0]), FlatOutput(), []
         >>> for step in range(1, 20):
         ...     passed = 1.0 if step < 6 else 0.0
-        ...     history.append(replace(history.latest, step=step, output_gradient=passed, loss_gradient=1.0))
+        ...     history.append(
+        ...         replace(history.latest, step=step, output_gradient=passed, loss_gradient=1.0, output_variation=0)
+        ...     )
         ...     found += rule.check(history)
         >>> [(alert.step, alert.message) for alert in found]
         [(13, 'fc: 0 of what arrived at its output at first still does, and the loss asks for 100% of what it did')]
@@ -80,7 +82,8 @@ class FlatOutput(LayerRule):
             run["looks"] += 1
         elif is_known and run["passed"] > 0:
             value = passed / run["passed"]
-            flat = bool(value <= self.passed)
+            alike = stats.output_variation is not None and stats.output_variation < ALIKE
+            flat = bool(value <= self.passed and alike)
             if not flat:
                 run["row"], run["sum"], run["since"] = 0, 0.0, history.count
             run["row"], run["sum"] = run["row"] + flat, run["sum"] + asked * flat
@@ -104,6 +107,10 @@ class FlatOutput(LayerRule):
         self._run = self._remembered["run"] = ModelState(looks=0, asked=0.0, passed=0.0, row=0, sum=0.0, since=0)
         self._left = np.nan
 
+
+ALIKE = 0.01
+"""Share of the outputs that differs from example to example below which the network says the same of all. Of a learned
+segmentation, whose overlap may be asked for whatever its sigmoids pass, it is a half."""
 
 FIRST = 5
 """Looks at the start that tell what the loss asked for, and how much of it arrived."""

@@ -23,7 +23,8 @@ def check(looks: Sequence[tuple[float | None, float | None]], every: int = 1, **
     rule, history, found = FlatOutput(), history_of([]), []
     for number, (passed, asked) in enumerate(looks):
         for step in range(every):
-            seen = {"output_gradient": passed, "loss_gradient": asked, **more} if step == 0 else {}
+            seen = {"output_gradient": passed, "loss_gradient": asked, "output_variation": 0.0, **more}
+            seen = seen if step == 0 else {}
             history.append(stats(number * every + step, layers([1.0, 1.0]), **seen))
             found += rule.check(history)
     return found
@@ -71,6 +72,11 @@ def test_a_cross_entropy_is_judged_by_its_error() -> None:
     assert check([*BEGINS, *[(1e-3, 1.0)] * 20], output_error=0.1) == []
 
 
+@pytest.mark.parametrize(("variation", "alerts"), [(1e-3, 1), (0.1, 0), (NAN, 0), (None, 0)])
+def test_outputs_that_differ_have_learned_to(variation: float | None, alerts: int) -> None:
+    assert len(check([*BEGINS, *[(1e-3, 1.0)] * 20], output_variation=variation)) == alerts
+
+
 def trained(behind: nn.Module, targets: Tensor, steps: int = 120, lr: float = 0.05) -> list[str]:
     torch.manual_seed(0)
     x = torch.randn(64, 4)
@@ -92,3 +98,23 @@ def test_a_sigmoid_cannot_reach_targets_of_a_hundred() -> None:
 
 def test_a_relu_that_gives_nothing_but_zeros() -> None:
     assert "flat_output" in trained(nn.ReLU(), torch.randn(64, 1) - 3.0)
+
+
+def test_a_segmentation_that_is_asked_for_overlap_whatever_its_sigmoids_pass() -> None:
+    """The gradient of a Dice loss does not fall as it is learned."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 1, 8, 8)
+    y = (x > 0).float()
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1), nn.Sigmoid())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    with gw.watch(model, optimizer, sinks=(memory := gw.sinks.Memory(),), histogram_every_n_steps=20) as monitor:
+        for _ in range(400):
+            optimizer.zero_grad()
+            p = model(x)
+            (1 - 2 * (p * y).sum() / (p.sum() + y.sum())).backward()
+            optimizer.step()
+    looks = [r.stats for r in memory.reports if r.stats is not None and r.stats.loss_gradient is not None]
+    first, last = looks[0], looks[-1]
+    assert last.output_gradient < 0.05 * first.output_gradient  # type: ignore[operator]
+    assert last.loss_gradient > 0.75 * first.loss_gradient  # type: ignore[operator]
+    assert monitor.alerts == []
