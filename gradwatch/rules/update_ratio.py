@@ -25,8 +25,8 @@ class UpdateRatio(LayerRule):
     regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor
     knows that the optimizer is LBFGS, which takes many steps in one.
 
-    At the start a step that is too large is a WARNING, and one that is larger than any before it an ERROR: RMSprop,
-    which begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and half of the networks that
+    At the start a step that is too large is a WARNING, and one that is larger than the first an ERROR: RMSprop, which
+    begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and half of the networks that
     RMSprop throws off so settle.
 
     Args:
@@ -122,7 +122,8 @@ class UpdateRatio(LayerRule):
             if for_nothing is not None:
                 return for_nothing
         bad = known & (too_much | (ratio < low))
-        may_settle = history.count <= EARLY and not (history.total_update[:-1] < of_all).any()
+        measured = history.total_update[np.isfinite(history.total_update)]
+        may_settle = history.count <= EARLY and not (measured[:1] < of_all).any()
         return Judgement(
             ratio,
             np.where(ratio < low, low, high),
