@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,9 +52,10 @@ class FlatOutput:
         first = probe.segments[0] if probe is not None and probe.segments else None
         is_seen = first is not None and first.kind == "activation"
         what = f"{first.operation}{place([first.layer])}" if first is not None and is_seen else "the activation"
+        share = f"{alert.value:.2g}" if math.isfinite(alert.value) else "next to nothing"
         evidence = (
-            f"what lies behind {alert.layer}, the last layer, passes {alert.value:.2g} of the gradient that it passed "
-            "at first, and the loss asks for as much as it did"
+            f"what lies behind {alert.layer or 'the last layer'} passes {share} of the gradient that it passed at first, "
+            "and the loss asks for as much as it did"
         )
         remedy = f"leave {what} off the model's output, or scale the targets to what it can give: it is flat there"
         return Diagnosis("flat_output", 0.9, layers_of([alert]), (evidence,), remedy, "activation")
