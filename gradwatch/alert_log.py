@@ -28,6 +28,10 @@ FOLLOWS = {
 """What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
 inf."""
 
+DONE = frozenset({"update_ratio"})
+"""Rules of which a WARNING will do: a step that was too large may settle, and what it has done is done. Of others it
+takes an ERROR."""
+
 RELATED = 1000
 """Steps up to which it may."""
 
@@ -44,8 +48,8 @@ class AlertLog:
         self.worst: dict[str, Severity] = {}
         """The worst severity that each rule has reported."""
         self._repeated: set[tuple[str, str | None, Severity]] = set()
-        self._last_error: dict[str, int] = {}
-        """The step of each rule's latest alert of severity ERROR."""
+        self._origins: dict[str, int] = {}
+        """The step of each rule's latest alert that others may come of."""
         self._told = Told()
 
     @property
@@ -91,7 +95,7 @@ class AlertLog:
         """Continue from :meth:`state_dict`."""
         self.alerts.clear()
         self.worst.clear()
-        self._last_error.clear()
+        self._origins.clear()
         self._told = Told()
         for alert in state["alerts"]:
             layers = tuple(alert.get("layers", ()))
@@ -104,15 +108,15 @@ class AlertLog:
         if (warning := self._told.warning_of(alert)) is not None:
             return dataclasses.replace(alert, follows=warning.follows)
         earlier = [
-            rule for rule in FOLLOWS.get(alert.rule, ()) if self._last_error.get(rule, -math.inf) > alert.step - RELATED
+            rule for rule in FOLLOWS.get(alert.rule, ()) if self._origins.get(rule, -math.inf) > alert.step - RELATED
         ]
-        return dataclasses.replace(alert, follows=max(earlier, key=self._last_error.__getitem__)) if earlier else alert
+        return dataclasses.replace(alert, follows=max(earlier, key=self._origins.__getitem__)) if earlier else alert
 
     def _add(self, alert: Alert) -> Alert:
         self._told.add(alert)
         self.alerts.append(alert)
         if alert.severity > Severity.INFO:
             self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
-        if alert.severity is Severity.ERROR:
-            self._last_error[alert.rule] = alert.step
+        if alert.severity >= (Severity.WARNING if alert.rule in DONE else Severity.ERROR):
+            self._origins[alert.rule] = alert.step
         return alert

@@ -114,6 +114,13 @@ def test_an_alert_names_the_one_that_it_may_come_of() -> None:
     ]
 
 
+def test_what_comes_of_a_step_that_was_too_large_and_may_settle() -> None:
+    """Of other rules a WARNING is no origin."""
+    log = AlertLog()
+    followed(log, error(1, "update_ratio", Severity.WARNING), error(1, "saturated", Severity.WARNING))
+    assert followed(log, error(3, "dead"), error(4, "vanishing_in_time")) == ["update_ratio", "dead"]
+
+
 def test_what_is_not_finite_at_the_step_of_an_explosion_comes_of_it() -> None:
     """One step has thrown the weights off, and the gradients after it are the first that are not finite."""
     history = history_of([{"fc": 1e3, "out": 1.0}])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.detection.recipes import mlp, rnn, transformer
+from benchmarks.detection.recipes import cnn, mlp, rnn, transformer
 from benchmarks.detection.task import Program, Task
 from gradwatch.records import Diagnosis
 
@@ -87,7 +87,7 @@ def normalised(case: Case) -> Settings:
 
 
 def wider(case: Case) -> Settings:
-    return {"width": int(case.numbers[0])}
+    return {"channels" if case.program.recipe is cnn else "width": int(case.numbers[0])}
 
 
 def smaller_branches(case: Case) -> Settings:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.detection.recipes import mlp, rnn, transformer, undefined
+from benchmarks.detection.recipes import cnn, mlp, rnn, transformer, undefined
 from benchmarks.detection.remedies import NotApplicableError, apply
 from benchmarks.detection.task import Program, Task
 from gradwatch.records import Diagnosis
@@ -129,6 +129,12 @@ def test_what_is_a_setting_of_the_recipe(
     monkeypatch.setattr("benchmarks.detection.remedies.mlp", recipe)
     apply(Diagnosis("some", 0.5, HIDDEN, (), remedy), Program("a/b", "a", recipe, settings), 0)
     assert {name: built[name] for name in expected} == expected
+
+
+def test_a_convolution_is_as_wide_as_it_has_channels() -> None:
+    remedy = "widen the layers a ... b from 2 to 5 units"
+    _, after = applied(remedy, cnn, depth=2, channels=2)
+    assert [p.shape[0] for name, p in after.model.named_parameters() if name.endswith("layer.weight")] == [5, 5]
 
 
 def test_recurrent_weights() -> None:

@@ -19,12 +19,16 @@ def detect(recording: Recording) -> list[Finding]:
     """
     history, log, rules = History(), AlertLog(), gw.rules.default()
     findings = []
+    origins: dict[str, str] = {}
+    told: dict[str, gw.Severity] = {}
     for stats in recording.stats():
         history.append(stats)
         new = log.take([(rule, list(rule.check(history))) for rule in rules])
-        findings += [_finding(a, stats.step) for a in new if a.severity > gw.Severity.INFO and not a.follows]
+        for alert in (a for a in new if a.severity > gw.Severity.INFO):
+            origin = origins[alert.rule] = origins.get(alert.follows, alert.rule)
+            # A consequence is counted where it is worse than what it came of, and says so of that.
+            if alert.severity > (told.get(origin, gw.Severity.INFO) if alert.follows else gw.Severity.INFO):
+                name = SYMPTOMS.get(origin, origin)
+                findings.append(Finding(stats.step, name, alert.severity.name.lower(), alert.layer))
+                told[origin] = max(alert.severity, told.get(origin, alert.severity))
     return findings
-
-
-def _finding(alert: gw.Alert, step: int) -> Finding:
-    return Finding(step, SYMPTOMS.get(alert.rule, alert.rule), alert.severity.name.lower(), alert.layer)
