@@ -110,6 +110,8 @@ class _Gathered:
 
     values: list[Tensor] = field(default_factory=list)
     """The gradients; of a sharded model the parts that this rank holds."""
+    factors: list[Tensor | None] = field(default_factory=list)
+    """What a GradScaler has multiplied each of them by."""
     parameters: list[Tensor] = field(default_factory=list)
     """Whose gradients they are, where they are to be clipped."""
     only: set[int] | None = None
@@ -221,6 +223,8 @@ class Capture:
         if of_clip:
             numbers = torch.cat([numbers, torch.stack([number.to(numbers) for number in of_clip])])
         closeup = self._take_closeup() if look else None
+        if closeup is not None and gathered.scaling is not None:  # its scale may have changed since the last look
+            closeup = closeup._replace(loss_gradient=math.nan)
         arriving = Arriving(
             step,
             captured,
@@ -262,6 +266,7 @@ class Capture:
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
         if everything:  # kept to be clipped, else they may be freed
             gathered.values += found.values
+            gathered.factors += [gathered.factor] * len(found.values)
             gathered.parameters += found.parameters
         gathered.rows += found.rows
         gathered.measured.append(measured)
@@ -371,7 +376,8 @@ class Capture:
         self, clip: ClipPolicy, gathered: _Gathered, gradients: list[Tensor], measured: Measured
     ) -> ClipRecord | None:
         part, consequence = f"clip {type(clip).__name__}", "this step is clipped in part or not at all"
-        given = (clip, gradients, measured, gathered.factor)
+        factors = gathered.factors if gradients is gathered.values else [gathered.factor] * len(gradients)
+        given = (clip, gradients, measured, factors)
         record = self._faults.run(part, consequence, _clip_unscaled, *given, otherwise=None)
         if record is not None:
             gathered.parts.put_back(gathered.values)
@@ -389,26 +395,26 @@ def input_size(norms: FloatArray, rows: Sequence[int], ndims: Sequence[int], lay
 
 @torch.no_grad()
 def _clip_unscaled(
-    clip: ClipPolicy, gradients: Sequence[Tensor], measured: Measured, factor: Tensor | None
+    clip: ClipPolicy, gradients: Sequence[Tensor], measured: Measured, factors: Sequence[Tensor | None]
 ) -> ClipRecord:
     """A policy's limits are meant for the true gradients, so it gets those where a GradScaler has multiplied them.
 
     What it leaves as it is stays so to the last bit: dividing and multiplying by a factor may round.
     """
-    if factor is None:
+    if not any(factor is not None for factor in factors):
         return _checked(clip.clip_(gradients, measured))
-    true = [gradient / factor for gradient in gradients]
+    true = [g if factor is None else g / factor for g, factor in zip(gradients, factors)]
     before = [gradient.clone() for gradient in true]
     whole = [p.grad for p in measured.parameters]
     record = _checked(clip.clip_(true, measured))
     taken = [(p, grad) for p, grad in zip(measured.parameters, whole) if grad is not None and p.grad is None]
     for p, grad in taken:  # the step is skipped; but a scaler that finds no gradient at all raises
         p.grad = grad
-    for gradient, old, new in zip(gradients, before, true):
+    for gradient, old, new, factor in zip(gradients, before, true, factors):
         dense = gradient.layout is torch.strided
         if taken:
             gradient.zero_()
-        else:
+        elif factor is not None:
             gradient.copy_(torch.where(new == old, gradient, new * factor) if dense else new * factor)
     return record
 

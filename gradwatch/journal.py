@@ -176,10 +176,10 @@ class Journal:
         if "clip_log" in state:
             self._clip_log.load_state_dict(state["clip_log"])
         load_states(self.rules, state["rules"])
-        explained = [Diagnosis(**{name: _tuple(v) for name, v in plain.items()}) for plain in state["explained"]]
-        self._explained = {diagnosis.cause: diagnosis for diagnosis in explained}
+        explained = [{name: _tuple(v) for name, v in plain.items()} for plain in state.get("explained", ())]
+        self._explained = {known["cause"]: Diagnosis(**known) for known in explained}
         grave = _grave(self.log.alerts)
-        self._unexplained = grave[len(grave) - int(state["unexplained"]) :]
+        self._unexplained = grave[len(grave) - int(state.get("unexplained", len(grave))) :]
 
     def _belong_here(self) -> None:
         """What waits in a fork belongs to its parent; at the end of the process that it is in, a journal is flushed."""

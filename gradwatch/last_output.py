@@ -39,7 +39,8 @@ class LastOutput:
     def __init__(self) -> None:
         self._heard: dict[int, list[Tensor]] = {}
         self._asked: list[Tensor] = []
-        self._variation: list[Tensor] = []
+        self._outputs: list[tuple[int, Tensor]] = []
+        """Of each call of the model, how many examples it had; their mean and that of their squares, flat."""
         self._latest: Tensor | None = None
         """The output of the layer called last, without its graph, unless it is large; else none is kept from being
         freed."""
@@ -56,11 +57,18 @@ class LastOutput:
         """As a forward hook of the model itself, whose output may have gone through an activation behind its layers."""
         value = output[0] if isinstance(output, tuple) else output
         # The gradient of a model's own loss is 1, and tells nothing.
-        if isinstance(value, Tensor) and value.requires_grad and value.numel() > 1 and not has_compiled_backward():
+        if (
+            isinstance(value, Tensor)
+            and value.requires_grad
+            and not value.is_leaf
+            and value.numel() > 1
+            and not has_compiled_backward()
+        ):
             value.register_hook(self._hear_all)  # type: ignore[no-untyped-call]
-            y = value.detach()[: max(2, MOST // max(1, value[:1].numel()))]
-            both = y.var(0, correction=0).mean(), y.square().mean()
-            self._variation.append(torch.stack(both) if len(y) > 1 else torch.full((2,), torch.nan, device=y.device))
+            y = value.detach()[: max(2, MOST // max(1, value[:1].numel()))].float()
+            if y.ndim > 1 and y.shape[1] > 1:  # log-probabilities are asked for as much when all is learned
+                y = torch.where(y.logsumexp(1, keepdim=True).abs().amax() < ROUNDING, torch.nan, y)
+            self._outputs.append((len(y), torch.stack([y.mean(0).flatten(), y.square().mean(0).flatten()])))
 
     def _hear_all(self, gradient: Tensor) -> None:
         if not torch.compiler.is_compiling():
@@ -88,9 +96,19 @@ class LastOutput:
             of its mean square that differs from example to example, 0 where it is zero.
         """
         asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
-        differs, whole = torch.stack(self._variation).mean(0).tolist() if self._variation else (float("nan"),) * 2
         heard = joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
-        return *heard, asked, differs / whole if whole else 0.0
+        return *heard, asked, self._variation()
+
+    def _variation(self) -> float:
+        """Of the examples of all calls: a discriminator may see each class in a call of its own."""
+        sizes = {moments.shape for _, moments in self._outputs}
+        number = sum(examples for examples, _ in self._outputs)
+        if len(sizes) != 1 or number < 2:
+            return float("nan")
+        weighted = torch.stack([moments.double().cpu() * (n / number) for n, moments in self._outputs]).sum(0)
+        whole = float(weighted[1].mean())
+        alike = float(weighted[0].square().mean()) / whole if whole else 1.0
+        return 0.0 if alike > 1 else 1 - alike  # above by rounding; NaN stays
 
 
 def _size(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,6 +140,9 @@ def joined(found: Sequence[Sequence[float]]) -> tuple[float, float]:
     errors = errors[np.isfinite(errors)]
     return norm, float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
 
+
+ROUNDING = 1e-3
+"""By which a sum of probabilities may be off 1."""
 
 ONE_SIZE = 0.5
 """Share of the elements that is most of them."""

@@ -197,14 +197,7 @@ class Monitor:
             TypeError: when ``step`` is no whole number.
         """
         self.stepped = True
-        scalings = self._scalings(to_clip=self._clip is not None)
-        if len({found and found.factor is None for found in scalings}) == 1:
-            self.observe(step, record=self.recording, scaling=scalings[0])
-            return
-        # The scaler has unscaled the gradients of some optimizers and not of others.
-        for i, (optimizer, scaling) in enumerate(zip(self._optimizers, scalings), 1):
-            last, parameters = i == len(scalings), parameters_of(optimizer)
-            self.observe(step, parameters=parameters, record=self.recording, scaling=scaling, last=last)
+        self._observe_all(step)
 
     def probe(self) -> None:
         """Look into the forward and backward pass of the coming step: how each operation passes the gradient on.
@@ -232,7 +225,7 @@ class Monitor:
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True
-        measured = self.observe(clip=policy, record=self.recording, scaling=self._scalings(to_clip=True)[0])
+        measured = self._observe_all(clip=policy)
         if measured is not None:
             return measured.total_norm.to(self._table.norm_dtype)
         if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
@@ -298,6 +291,23 @@ class Monitor:
             self._probed = None
         self._journal.receive()
         self._look_ahead(looked_at, taking_turns)
+        return measured
+
+    def _observe_all(self, step: int | None = None, clip: ClipPolicy | None = None) -> Measured | None:
+        """The gradients of all optimizers, also where the scaler has unscaled those of some and not of others."""
+        scalings = self._scalings()
+        if len({found and found.factor is None for found in scalings}) == 1:
+            return self.observe(step, clip=clip, record=self.recording, scaling=scalings[0])
+        measured = None
+        for i, (optimizer, scaling) in enumerate(zip(self._optimizers, scalings), 1):
+            measured = self.observe(
+                step,
+                parameters=parameters_of(optimizer),
+                clip=clip,
+                record=self.recording,
+                scaling=scaling,
+                last=i == len(scalings),
+            )
         return measured
 
     def flush(self) -> None:
@@ -369,12 +379,8 @@ class Monitor:
         self._probes.switch_off()
         self._capture = Capture(self._table, self._faults)
 
-    def _scalings(self, to_clip: bool) -> list[amp.Scaling | None]:
-        """What the scaler does to the gradients of each optimizer; one entry where none is known.
-
-        Where it has unscaled some and not others, one factor cannot clip them all: ``to_clip`` has it unscale the rest,
-        as it would before they step.
-        """
+    def _scalings(self) -> list[amp.Scaling | None]:
+        """What the scaler does to the gradients of each optimizer; one entry where none is known."""
         if self._scaler is None and self._unnoticed.is_at_work():
             warnings.warn(
                 "gradwatch: a GradScaler is at work and has not unscaled the gradients when monitor.step() is called: "
@@ -387,13 +393,7 @@ class Monitor:
         optimizers, given = self._optimizers, _alive(self._given_refs)
         if len(optimizers) != len(given):
             return [amp.scaling(self._scaler, *optimizers, *given)]
-        found = [amp.scaling(self._scaler, *both) for both in zip(optimizers, given)]
-        scaled = [one for one, its in zip(given, found) if its is not None and its.factor is not None]
-        if to_clip and 0 < len(scaled) < len(found):
-            for one in scaled:
-                self._scaler.unscale_(one)
-            return [amp.Scaling(None)]
-        return found or [amp.scaling(self._scaler)]
+        return [amp.scaling(self._scaler, *both) for both in zip(optimizers, given)] or [amp.scaling(self._scaler)]
 
     def _without_moves(self, arriving: Arriving) -> Arriving:
         """A step of LBFGS is many in one, and how far they moved says nothing of any of them."""

@@ -162,9 +162,38 @@ def asked(model: nn.Module, step: Callable[[], Any]) -> tuple[float, float]:
     ],
 )
 def test_how_much_of_the_outputs_differs(outputs: Tensor, expected: float) -> None:
+    assert varying(outputs) == pytest.approx(expected, nan_ok=True, abs=1e-6)
+
+
+def varying(*calls: Tensor) -> float:
     last = LastOutput()
-    last.listen_to_all(nn.Identity(), (), outputs.requires_grad_() * 1.0)
-    assert last.take()[3] == pytest.approx(expected, nan_ok=True)
+    for outputs in calls:
+        last.listen_to_all(nn.Identity(), (), outputs.requires_grad_() * 1.0)
+    return last.take()[3]
+
+
+def test_the_examples_of_all_calls_count() -> None:
+    ones, zeros = torch.ones(8, 1), torch.zeros(8, 1)
+    assert varying(ones, zeros) == pytest.approx(0.5)
+    assert varying(ones, ones) == 0.0
+    assert varying(torch.ones(1, 2), torch.zeros(1, 2)) == pytest.approx(0.5)
+    assert isnan(varying(ones, torch.ones(8, 2)))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 300.0])
+def test_half_precision_is_not_squared(scale: float) -> None:
+    outputs = scale * normal(64, 1).sigmoid()
+    assert varying(outputs.half()) == pytest.approx(varying(outputs), rel=0.02)
+
+
+def test_of_log_probabilities_it_is_not_known() -> None:
+    assert isnan(varying(normal(8, 5).log_softmax(1)))
+
+
+def test_nothing_hangs_on_a_parameter_that_is_returned() -> None:
+    p, last = nn.Parameter(torch.ones(3)), LastOutput()
+    last.listen_to_all(nn.Identity(), (), p)
+    assert not p._backward_hooks
 
 
 TARGETS = normal(8, 4, seed=1)

@@ -31,8 +31,9 @@ def clip_at(history: History, factor: float) -> str:
     totals, calm = finite_totals(history), norm_of_a_calm_step(history)
     normal = factor * float(np.median(totals)) if len(totals) >= NORMAL_STEPS else math.nan
     why = f"{factor:g} times this run's median norm"
-    if history.progress.left < LITTLE and history.first is not None and factor * history.first.total_norm > normal:
-        normal, why = factor * history.first.total_norm, f"{factor:g} times the norm that this run began with"
+    began = math.nan if history.first is None else factor * history.first.total_norm
+    if history.progress.left < LITTLE and normal < began < math.inf:
+        normal, why = began, f"{factor:g} times the norm that this run began with"
     limits = [(normal, why), (calm, f"a step then moves the weights by {CALM:.0%}")]
     unknown = 1.0, "this run saw too few normal steps to tell, and 1 is usual"
     limit, why = min(((x, reason) for x, reason in limits if 0 < x < math.inf), default=unknown)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.start import largest_update
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -44,7 +43,9 @@ class SmallSteps:
         found, stats = told(alerts, "stalled"), history.latest
         if not found or stats is None or not 0 <= found[0].value < self.usual_update:
             return None
-        most, norm, largest = found[0].value, stats.total_norm, largest_update(history)
+        most, norm = found[0].value, stats.total_norm
+        before = history.total_update[history.steps <= found[0].step]
+        largest = float(np.fmax.reduce(before, initial=0.0))
         ended = largest > LARGER * most
         when = "lately" if ended else "so far"
         evidence = f"with a total gradient norm of {norm:.3g} no step {when} has changed the weights"

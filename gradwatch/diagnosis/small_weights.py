@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_size
@@ -90,5 +92,6 @@ class SmallWeights:
 
 def _from_the_start(history: History, alerts: Sequence[Alert]) -> bool:
     """Whether the gradient vanished, or units were dead as the run began: later they die of something else."""
-    begins = math.inf if history.first is None else history.first.step
-    return bool(told(alerts, "vanishing")) or any(a.step <= begins + 2 * EARLY for a in told(alerts, "dead"))
+    gone = history.count - len(history)
+    recorded = [gone + np.searchsorted(history.steps, alert.step) for alert in told(alerts, "dead")]
+    return bool(told(alerts, "vanishing")) or any(steps <= 2 * EARLY for steps in recorded)

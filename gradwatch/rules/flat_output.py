@@ -74,11 +74,10 @@ class FlatOutput(LayerRule):
         assert stats is not None
         asked = np.nan if stats.loss_gradient is None else stats.loss_gradient
         passed = np.nan if stats.output_gradient is None else stats.output_gradient
-        is_known = np.isfinite(asked) and np.isfinite(passed) and not np.isfinite(stats.output_error or np.nan)
+        is_known = not stats.half and np.isfinite([asked, passed]).all() and np.isnan(stats.output_error or np.nan)
         value, flat = np.nan, False
         if is_known and run["looks"] < FIRST:
-            run["asked"] += asked / FIRST
-            run["passed"] = max(run["passed"], passed)
+            run["asked"], run["passed"] = max(run["asked"], asked), max(run["passed"], passed)
             run["looks"] += 1
         elif is_known and run["passed"] > 0:
             value = passed / run["passed"]

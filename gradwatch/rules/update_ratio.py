@@ -123,7 +123,8 @@ class UpdateRatio(LayerRule):
                 return for_nothing
         bad = known & (too_much | (ratio < low))
         measured = history.total_update[np.isfinite(history.total_update)]
-        may_settle = history.count <= EARLY and not (measured[:1] < of_all).any()
+        early = history.count <= EARLY and too_much.any() and np.isfinite(of_all)
+        may_settle = early and not (measured[:1] < of_all).any()
         return Judgement(
             ratio,
             np.where(ratio < low, low, high),

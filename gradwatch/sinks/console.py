@@ -60,8 +60,10 @@ class Console:
 
 
 def _say(severity: Severity, line: str) -> None:
-    if logger.hasHandlers() or logger.level:  # else logging would drop what is no warning
+    if logger.hasHandlers():
         logger.log(_LEVELS[severity], "%s", line)
+        return
+    if _LEVELS[severity] < logger.level:  # without handlers logging would drop all but warnings
         return
     if sys.stderr.isatty():
         with suppress(ImportError):

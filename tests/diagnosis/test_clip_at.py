@@ -39,6 +39,13 @@ def test_a_norm_that_came_down_as_the_run_learned_is_no_limit(left: float, limit
     assert clip_at(history, 3.0).startswith(f"clip at {limit}")
 
 
+def test_a_first_norm_that_overflowed_is_no_limit() -> None:
+    history = run([INF, *[0.5] * 100], 1e-3)
+    assert history.latest is not None
+    history.append(replace(history.latest, step=101, output_error=0.1))
+    assert clip_at(history, 3.0) == "clip at 1.5: 3 times this run's median norm"
+
+
 def test_calm_steps_set_no_limit() -> None:
     assert math.isnan(norm_of_a_calm_step(run([1.0, 1.0], 1e-3)))
     assert math.isnan(norm_of_a_calm_step(History()))

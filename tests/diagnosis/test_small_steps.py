@@ -42,6 +42,14 @@ def test_steps_that_have_come_to_their_end(earlier: float, ended: bool) -> None:
     assert ("no step lately" in found.evidence[0]) == found.remedy.startswith("let the schedule") == ended
 
 
+def test_large_steps_after_the_alert_have_not_ended() -> None:
+    moved = [1e-9] * 10 + [1e-2] * 10
+    history = history_of([stats(i, layers([4.0, 3.0]), total_update=update) for i, update in enumerate(moved)])
+    found = SmallSteps().explain(history, None, [Alert(8, "stalled", "fc0", Severity.ERROR, 1e-9, 1e-6, "")])
+    assert found is not None
+    assert "no step so far" in found.evidence[0]
+
+
 def test_another_symptom() -> None:
     assert SmallSteps().explain(HISTORY, None, [alert("vanishing")]) is None
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from gradwatch import Diagnosis, History
-from gradwatch.diagnosis import SmallWeights
+from gradwatch.diagnosis import SmallWeights, small_weights
 from gradwatch.profile import BackwardProfile
 from tests.diagnosis.profiles import PROFILES, activation, alert, begun, chain, linear
+from tests.histories import history_of, layers, stats
 
 VANISHING = [alert("vanishing")]
 
@@ -83,3 +84,12 @@ def test_a_network_that_has_woken_up_and_layers_that_died_of_it() -> None:
         assert found is not None
         assert (found.confidence, found.layers[0]) == (0.8, "fc0")
     assert SmallWeights().explain(begun(awake), awake, [alert("dead")]) is None
+
+
+@pytest.mark.parametrize(("step", "explained"), [(9, True), (90, False)])
+@pytest.mark.parametrize("stride", [1, 10])
+def test_what_dies_later_dies_of_something_else(step: int, explained: bool, stride: int) -> None:
+    """Counted in steps that were recorded, whatever the user's numbers."""
+    history = history_of([stats(i * stride, layers([0.0, 1.0])) for i in range(100)])
+    died = alert("dead", step=step * stride)
+    assert small_weights._from_the_start(history, [died]) is explained

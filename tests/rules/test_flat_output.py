@@ -118,3 +118,41 @@ def test_a_segmentation_that_is_asked_for_overlap_whatever_its_sigmoids_pass() -
     assert last.output_gradient < 0.05 * first.output_gradient  # type: ignore[operator]
     assert last.loss_gradient > 0.75 * first.loss_gradient  # type: ignore[operator]
     assert monitor.alerts == []
+
+
+def errors(monitor: gw.Monitor) -> list[str]:
+    return [a.rule for a in monitor.alerts if a.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize(("lr", "scaled"), [(0.05, False), (4e-3, True)])
+def test_a_discriminator_that_tells_all_apart(lr: float, scaled: bool) -> None:
+    """It sees each class in a call of its own; and a loss scale that grows asks for no more."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1), nn.Sigmoid())
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled, init_scale=256.0, growth_interval=50)
+    with gw.watch(model, optimizer, scaler=scaler, sinks=(), histogram_every_n_steps=50) as monitor:
+        for _ in range(400):
+            optimizer.zero_grad()
+            real, fake = (model(0.3 * torch.randn(64, 8) + mean) for mean in (1, -1))
+            loss = functional.binary_cross_entropy(real, torch.ones(64, 1))
+            scaler.scale(loss + functional.binary_cross_entropy(fake, torch.zeros(64, 1))).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert errors(monitor) == []
+
+
+def test_log_probabilities_are_asked_for_as_much_when_all_is_learned() -> None:
+    torch.manual_seed(0)
+    classes = 200
+    model = nn.Sequential(nn.Linear(classes, 64), nn.Tanh(), nn.Linear(64, classes), nn.LogSoftmax(-1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=600)
+    x, targets = torch.eye(classes), torch.full((classes, classes), 0.1 / classes) + 0.9 * torch.eye(classes)
+    with gw.watch(model, optimizer, sinks=(), histogram_every_n_steps=50) as monitor:
+        for _ in range(600):
+            optimizer.zero_grad()
+            functional.kl_div(model(x), targets, reduction="batchmean").backward()
+            optimizer.step()
+            schedule.step()
+    assert errors(monitor) == []

@@ -24,7 +24,7 @@ def check(rule: UpdateRatio, *ratios: tuple[float, float] | None) -> list[Alert]
 
 def test_a_step_that_is_too_large_is_told_with_its_recovery() -> None:
     found = check(UpdateRatio(), (0.9, 1e-3), None, None, (0.9, 1e-3), None, (1e-3, 1e-3))
-    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.WARNING), (6, "a", Severity.INFO)]
+    assert [(a.step, a.layer, a.severity) for a in found] == [(1, "a", Severity.ERROR), (6, "a", Severity.INFO)]
     assert found[0].message == "a: a step changed the weights by 90% of their size"
     assert found[1].message == "a: recovered from update_ratio after 5 steps, update ratio now 0.001"
 
@@ -152,7 +152,7 @@ W, E = Severity.WARNING, Severity.ERROR
         (2, [0.9, 0.8, 0.85], [(1, W)]),
         (2, [0.5, 0.8, 0.7], [(2, E)]),
         (2, [0.9, 0.8, NAN], [(1, W)]),
-        (2, [INF, INF], [(1, W)]),
+        (2, [INF, 0.5], [(1, E)]),
         (4, [0.5, 0.4, 0.3], [(2, W)]),
         (4, [0.1, 0.2, 0.18], [(3, E)]),
     ],
@@ -166,6 +166,12 @@ def test_at_the_start_large_steps_that_shrink_are_a_warning(
         history.append(stats(step, layers([1.0] * depth), update_ratio=np.full(depth, total), total_update=total))
         found += rule.check(history)
     assert [(a.step, a.severity) for a in found if a.severity is not Severity.INFO] == told
+
+
+def test_a_step_that_is_too_small_is_not_one_that_may_settle() -> None:
+    fine = layers([1.0, 1.0])
+    run = history_of([fine, stats(1, fine, update_ratio=np.full(2, 1e-6), total_update=1e-6)])
+    assert [a.severity for a in UpdateRatio(low=1e-4).check(run)] == [E]
 
 
 def test_after_the_start_a_large_step_is_an_error() -> None:

@@ -118,10 +118,11 @@ def test_a_level_that_the_user_has_set_holds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(logging.Logger, "hasHandlers", lambda self: False)
-    logging.getLogger("gradwatch").setLevel(logging.ERROR)
-    Console().write(report(alert("a")))
-    logging.getLogger("gradwatch").setLevel(logging.NOTSET)
-    assert capsys.readouterr().err == ""
+    for level, said in ((logging.ERROR, ""), (logging.INFO, "step 7  INFO dead  a: 100% zero [bold]\n")):
+        logging.getLogger("gradwatch").setLevel(level)
+        Console().write(report(alert("a", severity=Severity.INFO)))
+        logging.getLogger("gradwatch").setLevel(logging.NOTSET)
+        assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("value", ["warning", 7, None])
