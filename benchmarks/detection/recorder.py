@@ -79,7 +79,10 @@ class Recorder:
         watched = Gradients([self._parameters[i] for i in found], gradients, found)
         if is_looked_at(step):
             self._sample = ParameterSample(watched)
-            self._add(closeup_steps=step, closeup=self._closeup.take())
+            seen = self._closeup.take()
+            if self._task.scaler is not None:  # as in a Monitor: its scale may have changed since the last look
+                seen = seen._replace(loss_gradient=np.nan)
+            self._add(closeup_steps=step, closeup=seen)
             half = in_float16(gradients)
             self._add(half=self._closeup.half if half is None else half)
             self._add(trained=[p.requires_grad for p in self._parameters], not_zeroed=self._leftover.take())
