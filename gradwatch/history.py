@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from gradwatch.patterns import check_whole_number
 from gradwatch.progress import EARLY, Progress
-from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats
+from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats, from_state, to_state
 
 __all__ = ["EARLY", "History", "finite_median"]
 
@@ -178,7 +177,7 @@ class History:
             "update_ratio": self.update_ratio.copy(),
             "half": self.half,
             "progress": self.progress.state_dict(),
-            "first": self.first and _plain(self.first),
+            "first": self.first and to_state(self.first, without="histogram"),  # which would be most of a checkpoint
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -190,7 +189,7 @@ class History:
             row = (np.asarray(norms), np.asarray(has_grad), float(total))
             self.append(StepStats(int(step), self._layers, *row, skipped=bool(skipped)))
         self._total_update[self._start : self._end] = state.get("total_update", [np.nan] * len(self))[-len(self) :]
-        self.first = _stats_of(state["first"]) if state.get("first") else None
+        self.first = from_state(StepStats, state["first"]) if state.get("first") else None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
         self.half = bool(state.get("half", False))
         self.progress = Progress()
@@ -244,18 +243,6 @@ def finite_median(norms: FloatArray, present: BoolArray) -> FloatArray:
     upper = np.minimum(counts // 2, len(kept) - 1)
     middle: FloatArray = (kept[np.maximum(counts - 1, 0) // 2, columns] + kept[upper, columns]) / 2
     return middle
-
-
-def _plain(stats: StepStats) -> dict[str, Any]:
-    """What is known, as arrays and plain types; but for the histogram, which would be most of a checkpoint."""
-    known = {f.name: getattr(stats, f.name) for f in fields(stats) if f.name != "histogram"}
-    changed = {tuple: list, np.float64: float, np.bool_: bool}
-    return {name: changed.get(type(v), lambda same: same)(v) for name, v in known.items() if v is not None}
-
-
-def _stats_of(plain: Mapping[str, Any]) -> StepStats:
-    known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-    return StepStats(**known)
 
 
 def _stats(step: int, layers: tuple[str, ...], row: Sequence[float | None]) -> StepStats:

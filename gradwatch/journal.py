@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from gradwatch.clip_log import ClipLog
 from gradwatch.faults import DROPPED, Faults
 from gradwatch.history import History
 from gradwatch.protocols import Cause, Rule, Sink
-from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity
+from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity, from_state, to_state
 from gradwatch.verdict import judge
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Journal:
         self.log, self._clip_log = AlertLog(), ClipLog()
         self.rules, self.sinks = list(rules), list(sinks)
         self._causes = list(causes)
-        self._explained: dict[str, Diagnosis] = {}
-        """By their causes, of alerts that are so old that the history soon forgets them."""
+        self._explained: tuple[Diagnosis, ...] = ()
+        """Of alerts that are so old that the history soon forgets them."""
         self._unexplained: list[Alert] = []
         """Those that are not."""
         self._probes, self._faults = probes, faults
@@ -144,7 +144,7 @@ class Journal:
             verdict,
             severity,
             tuple(self.log.alerts),
-            _by_confidence([*self._explained.values(), *self._diagnose(self._unexplained, profile)]),
+            self._explain_all(),
             self.history.latest,
             self._last_clip,
             profile,
@@ -165,7 +165,7 @@ class Journal:
             "log": self.log.state_dict(),
             "rules": states(self.rules),
             "clip_log": self._clip_log.state_dict(),
-            "explained": [_plain(diagnosis) for diagnosis in self._explained.values()],
+            "explained": [to_state(diagnosis) for diagnosis in self._explained],
             "unexplained": len(self._unexplained),
         }
 
@@ -176,8 +176,7 @@ class Journal:
         if "clip_log" in state:
             self._clip_log.load_state_dict(state["clip_log"])
         load_states(self.rules, state["rules"])
-        explained = [{name: _tuple(v) for name, v in plain.items()} for plain in state.get("explained", ())]
-        self._explained = {known["cause"]: Diagnosis(**known) for known in explained}
+        self._explained = tuple([from_state(Diagnosis, known) for known in state.get("explained", ())])
         grave = _grave(self.log.alerts)
         self._unexplained = grave[len(grave) - int(state.get("unexplained", len(grave))) :]
 
@@ -240,10 +239,12 @@ class Journal:
         """Explain alerts before the history forgets what came before them."""
         old = len(self.history) - self.history.window // 2
         if self._unexplained and old >= 0 and self._unexplained[0].step <= self.history.steps[old]:
-            profile = self._probes.last and self._probes.last.profile
-            found = [*self._explained.values(), *self._diagnose(self._unexplained, profile)]
-            self._explained = {diagnosis.cause: diagnosis for diagnosis in _by_confidence(found)}
-            self._unexplained = []
+            self._explained, self._unexplained = self._explain_all(), []
+
+    def _explain_all(self) -> tuple[Diagnosis, ...]:
+        """What is known of every alert so far."""
+        profile = self._probes.last and self._probes.last.profile
+        return _by_confidence([*self._explained, *self._diagnose(self._unexplained, profile)])
 
     def _judge(self) -> tuple[str, Severity]:
         return judge(self.history, self.log.ongoing(self.rules), self.log.counts, self.log.worst)
@@ -301,14 +302,6 @@ def _by_confidence(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     for diagnosis in sorted(found, key=lambda d: -d.confidence):
         best.setdefault(diagnosis.cause, diagnosis)
     return tuple(best.values())
-
-
-def _plain(diagnosis: Diagnosis) -> dict[str, Any]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(diagnosis).items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _grave(alerts: Iterable[Alert]) -> list[Alert]:

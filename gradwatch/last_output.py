@@ -47,23 +47,15 @@ class LastOutput:
 
     def listen(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
         """As a forward hook of the module of this number; of several outputs the first counts."""
-        value = output[0] if isinstance(output, tuple) else output
-        value = value.data if isinstance(value, PackedSequence) else value
-        if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf and not has_compiled_backward():
+        value = _first(output)
+        if value is not None:
             self._latest = value.detach() if value.numel() <= MOST and value.is_floating_point() else None
             value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
 
     def listen_to_all(self, module: nn.Module, args: Any, output: Any) -> None:
         """As a forward hook of the model itself, whose output may have gone through an activation behind its layers."""
-        value = output[0] if isinstance(output, tuple) else output
-        # The gradient of a model's own loss is 1, and tells nothing.
-        if (
-            isinstance(value, Tensor)
-            and value.requires_grad
-            and not value.is_leaf
-            and value.numel() > 1
-            and not has_compiled_backward()
-        ):
+        value = _first(output)
+        if value is not None and value.numel() > 1:  # the gradient of a model's own loss is 1, and tells nothing
             value.register_hook(self._hear_all)  # type: ignore[no-untyped-call]
             y = value.detach()[: max(2, MOST // max(1, value[:1].numel()))].float()
             if y.ndim > 1 and y.shape[1] > 1:  # log-probabilities are asked for as much when all is learned
@@ -109,6 +101,14 @@ class LastOutput:
         whole = float(weighted[1].mean())
         alike = float(weighted[0].square().mean()) / whole if whole else 1.0
         return 0.0 if alike > 1 else 1 - alike  # above by rounding; NaN stays
+
+
+def _first(output: Any) -> Tensor | None:
+    """The first of several outputs, where a gradient will come to it that can be listened to."""
+    value = output[0] if isinstance(output, tuple) else output
+    value = value.data if isinstance(value, PackedSequence) else value
+    listens = isinstance(value, Tensor) and value.requires_grad and not value.is_leaf and not has_compiled_backward()
+    return value if listens else None
 
 
 def _size(gradient: Tensor) -> tuple[Tensor, Tensor]:

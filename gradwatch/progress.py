@@ -102,6 +102,11 @@ class Progress:
         self.of_classes = of_classes
 
     @property
+    def in_words(self) -> str:
+        """What is left, as the end of a sentence."""
+        return f"{self.left:.0%} of the outputs' error is left"
+
+    @property
     def units(self) -> float:
         """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are."""
         return self._range[0] if self._looks else 0.0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
+
+T = TypeVar("T")
 
 CHANGES = frozenset(
     ("activation", "init_scale", "residual", "norm", "lr", "clipping", "data_scaling", "precision", "width")
@@ -321,6 +323,22 @@ class Report:
         plain = to_plain(self)
         assert isinstance(plain, dict)
         return plain
+
+
+def to_state(record: Any, without: str = "") -> dict[str, Any]:
+    """What a checkpoint keeps of ``record``, but for the field ``without``: arrays, and else plain types.
+
+    >>> to_state(Diagnosis("dead_units", np.float64(0.5), ("fc",), (), "look"))["layers"]
+    ['fc']
+    """
+    values = {f.name: getattr(record, f.name) for f in fields(record) if f.name != without}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def from_state(kind: type[T], state: Mapping[str, Any]) -> T:
+    """The record of which :func:`to_state` gave that."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in state.items()})
 
 
 def to_plain(value: object) -> Any:

@@ -237,7 +237,7 @@ class LayerRule(StepRule):
         fatal = nothing & (episodes["opened_at"] < progress.looked_at)
         raised = warned & (fatal if found.certain is None else fatal | found.certain)
         episodes["warned"] &= ~raised
-        return np.flatnonzero(raised), f"; {progress.left:.0%} of the outputs' error is left" * nothing
+        return np.flatnonzero(raised), f"; {progress.in_words}" * nothing
 
     def _alert(
         self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity, more: str

@@ -153,7 +153,7 @@ class Exploding(LayerRule):
         if is_shallow(stats):
             return np.full(len(threshold), np.inf)
         calm = history.update_ratio < self.limit("calm_update", stats.layers)
-        of_calm = np.fmin(np.fmax(threshold, self.above_all * self._moved["norm"]), SQUARES)
+        of_calm = np.minimum(self.above_all * self._moved["norm"], SQUARES)
         return np.where(calm, np.fmax(threshold, of_calm), threshold)
 
     def _threw_off(self, history: History) -> Judgement | None:
@@ -207,7 +207,7 @@ class Exploding(LayerRule):
         if not bad.any():
             return None
         self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
-        self._told += f"; {history.progress.left:.0%} of the outputs' error is left" * (history.count > EARLY)
+        self._told += f"; {history.progress.in_words}" * (history.count > EARLY)
         return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool))
 
     def _by_first_norm(self, history: History, factor: float) -> Judgement | None:
@@ -220,7 +220,7 @@ class Exploding(LayerRule):
         moved = self._start["update"]
         self._told = f"was {first.total_norm / usual:.3g} times the usual one at the first step"
         self._told += f", and one of the first steps moved the weights by {moved:.1%} of their size" * (moved > 0)
-        self._told += f"; {history.progress.left:.0%} of the outputs' error is left"
+        self._told += f"; {history.progress.in_words}"
         every = np.ones(len(stats.layers))
         return Judgement(first.total_norm * every, factor * usual * every, stats.has_grad, good=~stats.has_grad)
 

@@ -26,7 +26,7 @@ class Stalled(LayerRule):
 
     It is an ERROR as well where nothing was learned (:class:`~gradwatch.progress.Progress`) and the latest steps are
     too small to, as under a schedule that has come to its end, a gradient that is clipped to next to nothing, or an
-    Adadelta that begins with steps of 1e-6.
+    Adadelta, whose first steps are tiny.
 
     Args:
         low: limit of ``|step| / |weights|`` over all layers, of the largest step that was measured; and of the latest
@@ -96,7 +96,7 @@ class Stalled(LayerRule):
         self._told = ""
         if no_more:
             value, limit = latest, late
-            self._told = f"; {history.progress.left:.0%} of the outputs' error is left"
+            self._told = f"; {history.progress.in_words}"
         bad = known & (never or no_more) & (history.count > self.warmup)
         severity = Severity.ERROR if most < ROUNDING or no_more else None
         good = known & (not never) & (latest > late)

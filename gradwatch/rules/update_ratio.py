@@ -26,7 +26,7 @@ class UpdateRatio(LayerRule):
     knows that the optimizer is LBFGS, which takes many steps in one.
 
     At the start a step that is too large is a WARNING, and one that is larger than the first an ERROR: RMSprop, which
-    begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and half of the networks that
+    begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and many of the networks that
     RMSprop throws off so settle.
 
     Args:
@@ -151,7 +151,7 @@ class UpdateRatio(LayerRule):
         if went > self.path:
             what, value, limit = "the first steps together", went, self.path
         self._told = f"{what} changed the weights by {share_of(value)} their size"
-        self._told += f", and {progress.left:.0%} of the outputs' error is left"
+        self._told += f", and {progress.in_words}"
         known, every = ~np.isnan(ratio), np.ones(len(ratio))
         return Judgement(value * every, limit * every, known, good=~known, known=known, certain=known)
 

@@ -77,6 +77,21 @@ def test_outputs_that_differ_have_learned_to(variation: float | None, alerts: in
     assert len(check([*BEGINS, *[(1e-3, 1.0)] * 20], output_variation=variation)) == alerts
 
 
+@pytest.mark.parametrize(("half", "alerts"), [(None, 1), (False, 1), (True, 0)])
+def test_in_half_precision_a_loss_scale_may_have_changed(half: bool | None, alerts: int) -> None:
+    assert len(check([*BEGINS, *[(1e-3, 1.0)] * 20], half=half)) == alerts
+
+
+def test_it_is_told_of_the_last_layer_that_is_trained_whatever_its_name() -> None:
+    name, rule, history = "x" * 300, FlatOutput(), history_of([])
+    found: list[Alert] = []
+    for number in range(20):
+        seen = {"output_gradient": float(number < FIRST), "loss_gradient": 1.0, "output_variation": 0.0}
+        history.append(stats(number, {"body": 1.0, name: 1.0, "frozen": None}, **seen))
+        found += rule.check(history)
+    assert [(a.layer, a.value) for a in found] == [(name, 0.0)]
+
+
 def trained(behind: nn.Module, targets: Tensor, steps: int = 120, lr: float = 0.05) -> list[str]:
     torch.manual_seed(0)
     x = torch.randn(64, 4)
