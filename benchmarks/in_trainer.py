@@ -143,6 +143,9 @@ class Clock(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         if index in (WARM_UP, WARM_UP + self.steps):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientMonitor):
+                    callback.monitor.flush()
             self.logger.experiment.flush()
             now = time.process_time()
             self.ms_per_step, self._start = 1e3 * (now - self._start) / self.steps, now

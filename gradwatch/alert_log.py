@@ -74,6 +74,8 @@ class AlertLog:
     def ongoing(self, rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
         """The layers of each rule's open episodes; () where an alert concerns no single layer."""
         layers: dict[str, list[str]] = {}
+        if not self.worst:  # nothing was ever told
+            return {}
         for rule, layer, severity in sorted(self._repeated, key=str):
             if severity > Severity.INFO:
                 layers.setdefault(rule, []).extend([layer] if layer else [])

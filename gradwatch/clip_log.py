@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
+from gradwatch.history import MAD_TO_STD, History
 from gradwatch.records import Alert, ClipRecord, ClipSummary, FloatArray, Severity
 
 OFTEN, SELDOM = 0.9, 0.5
@@ -26,9 +26,6 @@ ADVISED, FACTOR, Z = 99, 3.0, 4.0
 """Percentile of the norms that is advised as a limit: what is clipped is then the exception. But no more than FACTOR
 times the median, or in noisy runs exp(Z robust standard deviations of the log norms) times it: beyond are spikes,
 however many."""
-
-MAD_TO_STD = 1.4826
-"""The standard deviation of a normal distribution, in units of its median absolute deviation."""
 
 COUNTED = {
     "value": "of the elements",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,21 @@ from gradwatch.progress import EARLY, Progress
 from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats, from_state, to_state
 
 __all__ = ["EARLY", "History", "finite_median"]
+
+
+MAD_TO_STD = 1.4826
+"""The standard deviation of a normal distribution, in units of its median absolute deviation."""
+
+
+class Usual(NamedTuple):
+    """What the norms of L layers are like, over the steps in which they were finite and not zero; NaN without any."""
+
+    level: FloatArray
+    """float64 [L], median of the log norm."""
+    spread: FloatArray
+    """float64 [L], its robust standard deviation."""
+    steps: IntArray
+    """int64 [L], of how many steps."""
 
 
 class History:
@@ -46,6 +61,8 @@ class History:
         self.half = False
         """Whether gradients were computed in float16, as far as is known."""
         self.progress = Progress()
+        self._usual: tuple[tuple[int, int], Usual] | None = None
+        """What was asked for last, of how many steps and after how many; several rules ask for the same."""
         self._start, self._end = 0, 0
         self._allocate((), 0)
 
@@ -144,6 +161,18 @@ class History:
         norms = self._grad_norm[rows]
         return norms, self._has_grad[rows] & np.isfinite(norms)
 
+    def usual(self, steps: int) -> Usual:
+        """What the layers' norms were like over up to ``steps`` steps before the latest one."""
+        asked = (self.count, steps)
+        if self._usual is None or self._usual[0] != asked:
+            norms, present = self.before_latest(steps)
+            present &= norms > 0
+            logs = np.log(np.where(present, norms, 1.0))
+            level = finite_median(logs, present)
+            spread = MAD_TO_STD * finite_median(np.abs(logs - level), present)
+            self._usual = asked, Usual(level, spread, present.sum(axis=0))
+        return self._usual[1]
+
     def median(self) -> FloatArray:
         """float64 [L], median norm of each layer over its finite steps; NaN for a layer without any."""
         return finite_median(self.grad_norm, self.has_grad)
@@ -198,6 +227,7 @@ class History:
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:
+        self._usual = None
         size = 2 * self.window
         self._steps: IntArray = np.zeros(size, np.int64)
         self._total_norm: FloatArray = np.zeros(size)
@@ -235,7 +265,12 @@ def finite_median(norms: FloatArray, present: BoolArray) -> FloatArray:
     >>> finite_median(np.array([[1.0], [np.inf], [3.0]]), np.ones((3, 1), bool)).tolist()
     [2.0]
     """
-    kept = np.sort(np.where(present & np.isfinite(norms), norms, np.nan), axis=0)  # NaN sorts last
+    known = present & np.isfinite(norms)
+    if len(norms) and known.all():  # nearly always, and a third of the cost
+        ordered, last = np.sort(norms, axis=0), len(norms) - 1
+        median: FloatArray = (ordered[last // 2] + ordered[len(norms) // 2]) / 2
+        return median
+    kept = np.sort(np.where(known, norms, np.nan), axis=0)  # NaN sorts last
     counts = len(kept) - np.isnan(kept).sum(axis=0)
     if not counts.any():
         return np.full(kept.shape[1], np.nan)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from gradwatch.probe_schedule import Probed, ProbeSchedule
     from gradwatch.profile import BackwardProfile
 
-TOGETHER = 8
+TOGETHER = 16
 """Short steps that are taken in at once. After a training step the processor's caches hold nothing of what that needs,
 which the first of them fetches for the others (docs/benchmarks.md has what it saves)."""
 
-SHORT = 0.05
+SHORT = 0.025
 """Seconds up to which a step is short: while training goes on, no alert or record of one comes more than 0.4 s late."""
 
 UNLIKE = 3.0

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradwatch.history import MAD_TO_STD
 from gradwatch.patterns import check_number, check_whole_number
 from gradwatch.records import FloatArray
 
@@ -19,9 +20,6 @@ never looked at, so that nothing waits. The equations are written once, for eith
 
 Numbers: TypeAlias = Any
 """The same of several, 1-d."""
-
-MAD_TO_STD = 1.4826
-"""The standard deviation of a normal distribution, in units of its median absolute deviation."""
 
 
 def number(norm: Tensor) -> Number:

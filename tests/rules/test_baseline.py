@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwatch import History
-from gradwatch.rules.baseline import MAD_TO_STD, NOISE, REFRESH_STEPS, Baseline
+from gradwatch.history import MAD_TO_STD
+from gradwatch.rules.baseline import NOISE, REFRESH_STEPS, Baseline
 from tests.histories import INF, NAN, history_of, layers, stats
 
 norms = st.one_of(st.none(), st.floats(1e-30, 1e30), st.sampled_from([0.0, 1.0, NAN, INF]))
@@ -53,6 +54,17 @@ def test_it_is_refreshed_now_and_then() -> None:
     changes = [i + 1 for i in range(1, len(levels)) if levels[i] != levels[i - 1] and not math.isnan(levels[i])]
     as_soon_as_there_is_one = 2
     assert changes == [as_soon_as_there_is_one, REFRESH_STEPS, 2 * REFRESH_STEPS, 3 * REFRESH_STEPS]
+
+
+def test_it_is_refreshed_half_as_often_once_the_window_is_full() -> None:
+    baseline, history = Baseline(window=2 * REFRESH_STEPS, minimum=1), history_of([])
+    levels = []
+    for i in range(8 * REFRESH_STEPS):
+        history.append(stats(i, {"fc": float(i + 1)}))
+        baseline.update(history)
+        levels.append(baseline["level"][0])
+    changes = [i + 1 for i in range(2, len(levels)) if levels[i] != levels[i - 1]]
+    assert changes == [n * REFRESH_STEPS for n in (1, 2, 4, 6, 8)]
 
 
 def test_a_frozen_layer_keeps_its_baseline() -> None:
