@@ -188,7 +188,9 @@ class History:
         i = then._end - 1
         row = (self._grad_norm[i], self._has_grad[i], float(self._total_norm[i]))
         then.progress = Progress()  # what was known of it then is not
-        then.latest = StepStats(int(self._steps[i]), self._layers, *row, skipped=bool(self._skipped[i]))
+        moved = None if np.isnan(self._total_update[i]) else float(self._total_update[i])
+        skipped = bool(self._skipped[i])
+        then.latest = StepStats(int(self._steps[i]), self._layers, *row, total_update=moved, skipped=skipped)
         return then
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import lru_cache
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -155,7 +156,7 @@ class Journal:
         """Close every sink, whatever the others raise with ``strict=True``."""
         with ExitStack() as stack:
             for sink in self.sinks:
-                part, consequence = f"sink {name(sink)}", "what it had not written is lost"
+                part, consequence = _part("sink", type(sink)), "what it had not written is lost"
                 stack.callback(self._faults.run, part, consequence, sink.close, otherwise=None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,7 +220,7 @@ class Journal:
         for sink in list(self.sinks):
             if not (writes or getattr(sink, "every_rank", False)):
                 continue
-            result = self._faults.run(f"sink {name(sink)}", DROPPED, sink.write, report, otherwise=FAILED)
+            result = self._faults.run(_part("sink", type(sink)), DROPPED, sink.write, report, otherwise=FAILED)
             if result is FAILED:
                 self.sinks.remove(sink)
                 with suppress(Exception):
@@ -228,10 +229,10 @@ class Journal:
     def _check(self) -> list[tuple[Rule, list[Alert]]]:
         found = []
         for rule in list(self.rules):
-            alerts = self._faults.run(f"rule {name(rule)}", DROPPED, _checked, rule, self.history, otherwise=None)
+            alerts = self._faults.run(_part("rule", type(rule)), DROPPED, _checked, rule, self.history, otherwise=None)
             if alerts is None:
                 self.rules.remove(rule)
-            else:
+            elif alerts:
                 found.append((rule, alerts))
         return found
 
@@ -255,7 +256,7 @@ class Journal:
         found: list[Diagnosis] = []
         for cause in list(self._causes):
             given = (self.history, profile, alerts)
-            result = self._faults.run(f"cause {name(cause)}", DROPPED, cause.explain, *given, otherwise=FAILED)
+            result = self._faults.run(_part("cause", type(cause)), DROPPED, cause.explain, *given, otherwise=FAILED)
             if result is FAILED:
                 self._causes.remove(cause)
             elif isinstance(result, Diagnosis):
@@ -281,9 +282,10 @@ def load_states(parts: Iterable[object], state: Mapping[str, Any]) -> None:
             part.load_state_dict(state[key])
 
 
-def name(part: object) -> str:
-    """Of a rule, a cause, a sink."""
-    return type(part).__name__
+@lru_cache
+def _part(kind: str, of: type) -> str:
+    """What a rule, a cause or a sink of this type is called where it fails."""
+    return f"{kind} {of.__name__}"
 
 
 def _stateful(parts: Iterable[object]) -> list[tuple[str, Any]]:
@@ -291,7 +293,7 @@ def _stateful(parts: Iterable[object]) -> list[tuple[str, Any]]:
     found = []
     for part in parts:
         if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
-            names.append(name(part))
+            names.append(type(part).__name__)
             found.append((f"{names[-1]}.{names.count(names[-1]) - 1}", part))
     return found
 

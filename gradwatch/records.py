@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -145,10 +146,20 @@ class StepStats:
     nonfinite_ranks: tuple[int, ...] = ()
 
     @cached_property
+    def is_plain(self) -> bool:
+        """Whether nothing but the norms is known: neither this step nor the one before was looked at closely."""
+        return {*map(type, _more_than_norms(self))} == {type(None)}
+
+    @cached_property
     def norm_range(self) -> tuple[float, float]:
         """The least and the largest norm of the layers that have a gradient, NaN where one is; inf and 0 of none."""
         norms = self.grad_norm if np.logical_and.reduce(self.has_grad) else self.grad_norm[self.has_grad]
         return (float(np.minimum.reduce(norms)), float(np.maximum.reduce(norms))) if len(norms) else (math.inf, 0.0)
+
+
+_more_than_norms = attrgetter(
+    *[f.name for f in fields(StepStats) if f.default is None and f.name not in ("numel", "half")]
+)
 
 
 @dataclass(frozen=True)

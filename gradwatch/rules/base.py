@@ -129,6 +129,8 @@ class LayerRule(StepRule):
     grouped: ClassVar[bool] = False
     """True: the layers found at one step make one alert, which names the layer when it is the only one."""
     reports_recovery: ClassVar[bool] = True
+    by_looks: ClassVar[bool] = False
+    """True: nothing new is to be found at a step of which only the norms are known."""
     quantity: ClassVar[str] = "gradient norm"
     """What is judged, in the words of a recovery."""
 
@@ -141,7 +143,7 @@ class LayerRule(StepRule):
         super().__post_init__()
 
     def look(self, history: History) -> None:
-        """Take in what the latest step of ``history`` tells for later ones, once and before it is judged."""
+        """Take in what a close look tells for later steps, once and before it is judged."""
 
     @abstractmethod
     def judge(self, history: History) -> Judgement:
@@ -201,9 +203,11 @@ class LayerRule(StepRule):
     def _check_latest(self, history: History) -> list[Alert]:
         stats = history.latest
         assert stats is not None
-        self._episodes.align(stats.layers)
-        self.look(history)
-        if self._episodes.quiet and self.is_calm(history):
+        if stats.layers is not self._episodes.layers:
+            self.align(stats.layers)
+        if not stats.is_plain:
+            self.look(history)
+        if self._episodes.quiet and ((self.by_looks and stats.is_plain) or self.is_calm(history)):
             return []
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
@@ -226,6 +230,12 @@ class LayerRule(StepRule):
                 groups = [indices] if self.grouped else indices.reshape(-1, 1)
                 alerts += [self._alert(stats.step, stats.layers, found, group, severity, more) for group in groups]
         return alerts
+
+    def align(self, layers: tuple[str, ...]) -> None:
+        """Make what is remembered of each layer that of ``layers``."""
+        for part in self._remembered.values():
+            if isinstance(part, LayerState):
+                part.align(layers)
 
     def _raised(self, found: Judgement, history: History) -> tuple[IntArray, str]:
         """The layers whose open WARNING has become an ERROR, and why, as the end of its message."""

@@ -39,10 +39,15 @@ class Baseline(LayerState):
 
     def is_under_ceiling(self, history: History) -> bool:
         """Whether all norms of the latest step are; False where there is no ceiling or it must be found anew."""
-        if self.ceiling is None or self.layers is not history.layers or self._is_due(history):
+        if self.ceiling is None or self._is_due(history):
             return False
         assert history.latest is not None
         return not np.logical_or.reduce(history.latest.grad_norm > self.ceiling)  # half the time of any()
+
+    def align(self, layers: tuple[str, ...]) -> None:
+        if layers != self.layers:
+            self.ceiling = None
+        super().align(layers)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -76,12 +76,13 @@ class Dead(LayerRule):
         if not history.latest.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
             return False
         self._zero["steps"][:] = 0
+        self._run["alive"] = True
         return True
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
-        self._zero.align(stats.layers)
+        self._run["alive"] |= stats.total_norm != 0
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
@@ -89,7 +90,6 @@ class Dead(LayerRule):
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
         self._zero["steps"] = steps
         bad = (steps > 0) & (cut_off | (steps > self.isolated_patience - self.patience))
-        self._episodes.align(stats.layers)
         self._episodes.hasten(starved, self.patience - 1)
         bad, cut_off, alive = bad | starved, cut_off | starved, alive & ~starved
         opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
@@ -126,9 +126,6 @@ class Dead(LayerRule):
         """What a close look tells: the layers before one that is given nothing, where it stays so from there."""
         stats, starved = history.latest, self._starved
         assert stats is not None
-        if not self._run["alive"]:
-            self._run["alive"] = stats.total_norm != 0
-        starved.align(stats.layers)
         if stats.given_nothing is None or stats.variation is None:
             return
         starved["share"][:] = 0.0

@@ -130,7 +130,6 @@ class Exploding(LayerRule):
         limit = np.fmin(absolute, grown)
         bad, good = present & (norm > limit), present & (norm < limit / 2)
         certain = bad & ((norm > absolute * max(history.progress.units, 1.0)) | (norm > SQUARES))
-        self._certain.align(stats.layers)
         self._certain["steps"] = np.where(certain, self._certain["steps"] + 1, 0)
         severity = None if certain.any() else Severity.WARNING
         self._told = ""
@@ -146,7 +145,6 @@ class Exploding(LayerRule):
         """float64 [L], the absolute limit; of a layer that moved calmly ten times the norm at which it did."""
         stats = history.latest
         assert stats is not None
-        self._moved.align(stats.layers)
         if stats.update_ratio is not None and len(history) > 1:
             self._moved["norm"] = np.where(np.isnan(stats.update_ratio), self._moved["norm"], history.grad_norm[-2])
         threshold = self.limit("threshold", stats.layers)

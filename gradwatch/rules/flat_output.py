@@ -51,6 +51,7 @@ class FlatOutput(LayerRule):
     name: ClassVar[str] = "flat_output"
     severity: ClassVar[Severity] = Severity.ERROR
     quantity: ClassVar[str] = "gradient at its output, relative to the first ones,"
+    by_looks: ClassVar[bool] = True
 
     passed: float = 0.01
     asked: float = 0.75
@@ -64,10 +65,6 @@ class FlatOutput(LayerRule):
         check_number("FlatOutput: asked", self.asked, above=0)
         self._check_steps("late_patience", at_least=1)
         super().__post_init__()
-
-    def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        return history.latest.loss_gradient is None
 
     def judge(self, history: History) -> Judgement:
         stats, run = history.latest, self._run

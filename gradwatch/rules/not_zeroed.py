@@ -40,14 +40,11 @@ class NotZeroed(LayerRule):
     name: ClassVar[str] = "not_zeroed"
     severity: ClassVar[Severity] = Severity.ERROR
     grouped: ClassVar[bool] = True
+    by_looks: ClassVar[bool] = True
 
     patience: int = 8
     # Half of the looks that a run begins with.
     recovery: int = 1
-
-    def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        return not history.latest.not_zeroed
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest

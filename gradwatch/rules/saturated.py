@@ -49,6 +49,7 @@ class Saturated(LayerRule):
     name: ClassVar[str] = "saturated"
     severity: ClassVar[Severity] = Severity.ERROR
     quantity: ClassVar[str] = "share of saturated outputs"
+    by_looks: ClassVar[bool] = True
 
     share: PerLayer = 0.5
     patience: int = 4
@@ -58,16 +59,10 @@ class Saturated(LayerRule):
         self._check_limit("share", above=0, at_most=1)
         super().__post_init__()
 
-    def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        saturated = history.latest.saturated
-        return saturated is None or not np.logical_or.reduce(saturated > self.limit("share", history.layers))
-
     def look(self, history: History) -> None:
         """Which layers a close look has found within the limit."""
         stats = history.latest
         assert stats is not None
-        self._fine.align(stats.layers)
         if stats.saturated is not None:
             self._fine["ever"] |= stats.saturated <= self.limit("share", stats.layers)
 

@@ -63,7 +63,7 @@ class Skipped(LayerRule):
     def _check_latest(self, history: History) -> list[Alert]:
         stats = history.latest
         assert stats is not None
-        self._episodes.align(stats.layers)
+        self.align(stats.layers)
         if not stats.skipped and self._episodes.quiet:
             return []
         first = stats.skipped and not self._episodes["bad_steps"][stats.has_grad].any()

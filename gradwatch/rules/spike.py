@@ -87,7 +87,6 @@ class Spike(LayerRule):
         norm, layers = stats.grad_norm, stats.layers
         present = stats.has_grad & np.isfinite(norm)
         base, burst = self._baseline, self._burst
-        burst.align(layers)
         base.update(history, frozen=burst["steps"] > 0)
         noise = np.exp(np.minimum(self.limit("z", layers) * base["spread"], 700.0))
         jump = np.maximum(self.limit("factor", layers), noise)

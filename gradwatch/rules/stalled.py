@@ -56,6 +56,7 @@ class Stalled(LayerRule):
     severity: ClassVar[Severity] = Severity.WARNING
     grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
+    by_looks: ClassVar[bool] = True
 
     low: float = 1e-6
     # A thousandth of what is usual: it takes a million steps to make anew what was there.
@@ -80,10 +81,6 @@ class Stalled(LayerRule):
         if stats.total_update is not None:
             most["update"] = np.fmax(most["update"], stats.total_update)
             most["before"], most["latest"] = most["latest"], stats.total_update
-
-    def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        return history.latest.total_update is None
 
     def judge(self, history: History) -> Judgement:
         stats, most = history.latest, self._most["update"]

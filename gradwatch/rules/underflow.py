@@ -66,7 +66,6 @@ class Underflow(LayerRule):
     def is_calm(self, history: History) -> bool:
         stats = history.latest
         assert stats is not None
-        self._lived.align(stats.layers)
         if stats.norm_range[1] > 0 and not self._lived["ever"].all():
             self._lived["ever"][:] = True
         return not stats.half and (stats.norm_range[1] > 0 or bool(self._lived["ever"].any()))
@@ -74,7 +73,6 @@ class Underflow(LayerRule):
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
-        self._lived.align(stats.layers)
         self._lived["ever"] |= stats.norm_range[1] > 0
         zero = stats.has_grad & (stats.grad_norm == 0) & (history.count > self.warmup)
         nothing = zero & history.half & ~self._lived["ever"].any()

@@ -64,6 +64,7 @@ class UpdateRatio(LayerRule):
     severity: ClassVar[Severity] = Severity.ERROR
     grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
+    by_looks: ClassVar[bool] = True
 
     high: PerLayer = 0.6
     # Half of the weights' size is what RMSprop and Adagrad may begin with; more forgets what they were initialised to.
@@ -98,10 +99,6 @@ class UpdateRatio(LayerRule):
         """How far the first steps have gone, all of them together."""
         if history.count <= EARLY:
             self._row["path"] += min(np.nan_to_num(history.total_update[-1]), ENDLESS)
-
-    def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        return history.latest.update_ratio is None
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest

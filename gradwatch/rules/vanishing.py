@@ -185,7 +185,6 @@ class Vanishing(LayerRule):
         return Severity.WARNING if one_fall or late or single else None
 
     def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
-        self._peak.align(layers)
         self._peak["norm"] = np.fmax(self._peak["norm"], norm)
 
 

@@ -60,6 +60,7 @@ class VanishingInTime(LayerRule):
     name: ClassVar[str] = "vanishing_in_time"
     severity: ClassVar[Severity] = Severity.ERROR
     quantity: ClassVar[str] = "share of the gradient"
+    by_looks: ClassVar[bool] = True
 
     first_ratio: PerLayer = 1e-4
     # Networks that learn what came 20 to 30 time steps ago have 0.01 and more from the start, in docs/detection.md.
@@ -91,17 +92,11 @@ class VanishingInTime(LayerRule):
         """For how many looks each layer has forgotten."""
         stats, forgets = history.latest, self._forgets
         assert stats is not None
-        forgets.align(stats.layers)
         if stats.time_ratio is not None:
             bad = self._forgets_at(stats, "ratio", "gain")
             forgets["looks"] = np.where(
                 bad, forgets["looks"] + 1, np.where(np.isnan(stats.time_ratio), forgets["looks"], 0)
             )
-
-    def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        ratio = history.latest.time_ratio
-        return ratio is None or not np.logical_or.reduce(ratio < max(map(self.highest, ("first_ratio", "ratio"))))
 
     def judge(self, history: History) -> Judgement:
         stats = history.latest

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gradwatch import Alert, History, Severity
-from gradwatch.rules import Spike
 from gradwatch.history import MAD_TO_STD
+from gradwatch.rules import Spike
 from gradwatch.rules.baseline import NOISE
 from gradwatch.rules.spike import BEYOND
 from tests.histories import NAN, history_of, layers

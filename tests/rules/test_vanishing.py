@@ -51,6 +51,7 @@ norms = st.one_of(st.none(), st.floats(0.0, 1e6), st.sampled_from([0.0, 1e-12, 1
 def test_the_judgement_of_a_step(rows: list[list[float | None]], ratio: float, threshold: float) -> None:
     rule = Vanishing(ratio=ratio, norm_ratio=ratio, threshold=threshold, warmup=0)
     history = history_of(map(layers, rows))
+    rule.align(history.layers)
     found = [rule.judge(history.up_to(i + 1)) for i in range(len(rows))][-1]
     expected = reference(rows, ratio, threshold)
     np.testing.assert_allclose(found.threshold, [limit for limit, _ in expected], rtol=1e-12)
