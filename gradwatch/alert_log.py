@@ -15,22 +15,50 @@ from gradwatch.told import Told
 FOLLOWS = {
     "nonfinite": ("not_zeroed", "exploding", "update_ratio", "unstable"),
     "overflow": ("not_zeroed", "exploding", "update_ratio", "unstable"),
-    "exploding": ("not_zeroed", "overflow", "update_ratio", "unstable"),
-    "update_ratio": ("not_zeroed", "overflow", "exploding", "unstable"),
-    "unstable": ("not_zeroed", "overflow", "exploding", "update_ratio", "vanishing", "saturated", "dead"),
-    "stalled": ("vanishing", "saturated", "underflow", "dead", "skipped", "flat_output"),
+    "exploding": ("loss_mismatch", "not_zeroed", "overflow", "update_ratio", "unstable"),
+    "update_ratio": ("loss_mismatch", "not_zeroed", "overflow", "exploding", "unstable"),
+    "unstable": (
+        "loss_mismatch",
+        "not_zeroed",
+        "overflow",
+        "exploding",
+        "update_ratio",
+        "vanishing",
+        "saturated",
+        "dead",
+    ),
+    "stalled": ("loss_mismatch", "symmetric", "vanishing", "saturated", "underflow", "dead", "skipped", "flat_output"),
     "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable"),
-    "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead", "flat_output"),
-    "dead": ("not_zeroed", "exploding", "update_ratio", "vanishing", "saturated", "underflow", "flat_output"),
-    "saturated": ("not_zeroed", "exploding", "update_ratio"),
+    "vanishing": (
+        "loss_mismatch",
+        "symmetric",
+        "not_zeroed",
+        "exploding",
+        "update_ratio",
+        "saturated",
+        "underflow",
+        "dead",
+        "flat_output",
+    ),
+    "dead": (
+        "loss_mismatch",
+        "not_zeroed",
+        "exploding",
+        "update_ratio",
+        "vanishing",
+        "saturated",
+        "underflow",
+        "flat_output",
+    ),
+    "saturated": ("loss_mismatch", "not_zeroed", "exploding", "update_ratio"),
     "vanishing_in_time": ("not_zeroed", "exploding", "update_ratio", "saturated", "dead"),
 }
 """What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
 inf."""
 
-DONE = frozenset({"update_ratio"})
-"""Rules of which a WARNING will do: a step that was too large may settle, and what it has done is done. Of others it
-takes an ERROR."""
+DONE = frozenset({"update_ratio", "loss_mismatch", "symmetric"})
+"""Rules of which a WARNING will do: a step that was too large may settle, and what it has done is done; and what is a
+mistake, whatever comes of it. Of others it takes an ERROR."""
 
 RELATED = 1000
 """Steps up to which it may."""

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradwatch.alike import AlikeUnits
 from gradwatch.amp import Scaling
 from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.faults import Faults
 from gradwatch.host_copy import HostCopy
-from gradwatch.layers import LayerTable
+from gradwatch.layers import Gradients, LayerTable
 from gradwatch.leftover import Leftover
 from gradwatch.protocols import ClipPolicy
 from gradwatch.records import BoolArray, ClipRecord, FloatArray, StepStats
@@ -26,6 +27,7 @@ from gradwatch.sharding import Sharding
 from gradwatch.stats import Measured, measure, per_layer
 
 CLOSEUP = "the close look at activations", "it is missing at this step"
+ALIKE = "the look at units that are alike", "it is missing at this step"
 LEFTOVER = "the look at gradients that were not zeroed", "it is missing at this step"
 
 
@@ -59,6 +61,8 @@ class Arriving(NamedTuple):
     half: bool | None
     trained: BoolArray | None
     not_zeroed: bool | None
+    alike: list[int] | None
+    """The rows of the layers whose units are."""
     reduction: Reduction | None
 
     @property
@@ -98,6 +102,7 @@ class Arriving(NamedTuple):
             half=self.half,
             trained=self.trained,
             not_zeroed=self.not_zeroed,
+            alike=None if self.alike is None else np.isin(np.arange(layers), self.alike),
             **({} if self.closeup is None else self.closeup._asdict()),
             **({} if elements is None else elements.stats(layers)),
         )
@@ -122,6 +127,7 @@ class _Gathered:
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
     samples: list[ParameterSample | None] = field(default_factory=list)
+    alike: list[int] = field(default_factory=list)
     parts: Parts = field(default_factory=Parts)
     """Of a sharded model, what this rank adds to the sum."""
     scaling: Scaling | None = None
@@ -152,6 +158,7 @@ class Capture:
         self._cut_off: Exception | None = None
         self._closeup: tuple[int, Closeup] | None = None
         self._leftover = Leftover()
+        self._alike: tuple[int, AlikeUnits] | None = None
         self._expecting = False
 
     def close(self) -> None:
@@ -243,6 +250,7 @@ class Capture:
             next((half for half in (*gathered.half, self._half(closeup)) if half is not None), None),
             self._table.trained(gathered.only) if look else None,
             self._faults.run(*LEFTOVER, self._leftover.take, otherwise=None) if look else None,
+            gathered.alike if look else None,
             reduction,
         )
         return measured, arriving
@@ -274,6 +282,8 @@ class Capture:
             gathered.ndims += [p.ndim for p in found.parameters]
             watched = found.watched()
             gathered.half.append(in_float16(watched.values) if sharding is None else None)
+            if sharding is None:
+                gathered.alike += self._faults.run(*ALIKE, self._look_for_alike, watched, otherwise=[])
             part, consequence = "the sampled statistics", "they are missing at this step"
             gathered.samples.append(self._faults.run(part, consequence, ParameterSample, watched, otherwise=None))
         if sample:
@@ -288,6 +298,11 @@ class Capture:
             self.close()
             self._closeup = version, Closeup(model, self._table.layers)
         self._closeup[1].arm()
+
+    def _look_for_alike(self, watched: Gradients) -> list[int]:
+        if self._alike is None or self._alike[0] != self._table.version:
+            self._alike = self._table.version, AlikeUnits()
+        return self._alike[1].look(watched)
 
     def _arm_leftover(self, only: Sequence[Tensor] | None) -> None:
         self._leftover.arm(self._table.collect(only).parameters)

@@ -74,6 +74,8 @@ class CloseupStats(NamedTuple):
     """L2 norm of the gradient with respect to the model's own output, behind whatever follows its last layer."""
     output_variation: float
     """Share of that output that differs from example to example."""
+    loss_mismatch: float
+    """Place in ``MISTAKES`` of what a cross entropy is given that it does not take."""
 
 
 class Closeup:
@@ -100,6 +102,7 @@ class Closeup:
     as the mean absolute error's. ``output_error`` is what it says of a cross entropy's probabilities, see
     :func:`~gradwatch.output_error.output_error`. ``loss_gradient`` is the same norm with respect to what the model
     itself returns, behind whatever follows its last layer, and ``output_variation`` how much of that differs.
+    ``loss_mismatch`` is what the gradient tells of the loss, see :func:`~gradwatch.loss_mismatch.loss_mismatch`.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
     called with, see :func:`~gradwatch.inputs.input_shares`: of several calls the call whose examples differ most, of
@@ -175,7 +178,7 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        of_outputs = (np.nan,) * 4
+        of_outputs = (np.nan,) * 5
         with contextlib.suppress(Exception):
             of_outputs = last_output.take()
         of_layers = np.full((len(CloseupStats._fields) - len(of_outputs), self._layers), np.nan)

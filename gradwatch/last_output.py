@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.compiling import has_compiled_backward
+from gradwatch.loss_mismatch import loss_mismatch
 from gradwatch.output_error import output_error
 
 MOST = 1 << 20
@@ -31,7 +32,7 @@ class LastOutput:
         >>> for number, module in enumerate(net):
         ...     handle = module.register_forward_hook(partial(last.listen, number))
         >>> (net(torch.ones(3, 1)) * torch.tensor([3.0, 4.0])).sum().backward()
-        >>> norm, error, asked, variation = last.take()
+        >>> norm, error, *_ = last.take()
         >>> round(norm**2), error  # 3 * (9 + 16), and no cross entropy
         (75, nan)
     """
@@ -75,21 +76,25 @@ class LastOutput:
         output, self._latest = self._latest, None
         with contextlib.suppress(Exception), torch.no_grad():
             norm, alike = _size(gradient)
-            error = norm * torch.nan
+            error = mistake = norm * torch.nan
             if output is not None and output.ndim and output.shape == gradient.shape:
-                error = output_error(output, gradient)
-            self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm)]))
+                error, (mistake, its_error) = output_error(output, gradient), loss_mismatch(output, gradient)
+                error = torch.where(torch.isnan(error), its_error, error)
+            self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
 
-    def take(self) -> tuple[float, float, float, float]:
+    def take(self) -> tuple[float, float, float, float, float]:
         """What was heard, from the device; NaN where there was nothing, or it is none.
 
         Returns:
-            The L2 norm over all calls and :func:`output_error`; and of the model's own output the norm, and the share
-            of its mean square that differs from example to example, 0 where it is zero.
+            The L2 norm over all calls and :func:`output_error`; of the model's own output the norm, and the share of
+            its mean square that differs from example to example, 0 where it is zero; and :func:`loss_mismatch`, where
+            all calls agree on it.
         """
         asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
-        heard = joined([found for calls in self._heard.values() for found in torch.stack(calls).tolist()])
-        return *heard, asked, self._variation()
+        heard = [found for calls in self._heard.values() for found in torch.stack(calls).tolist()]
+        mistakes = {found[3] for found in heard}
+        mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
+        return *joined([found[:3] for found in heard]), asked, self._variation(), mistake
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""

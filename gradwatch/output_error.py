@@ -66,31 +66,37 @@ def output_error(outputs: Tensor, gradient: Tensor) -> Tensor:
     return torch.fmin(found, _of_labels(z.reshape(-1, columns), g.reshape(-1, columns)))
 
 
+def error_of_classes(z: Tensor, y: Tensor, told: Tensor) -> Tensor:
+    """0-dim, of the softmax of ``z`` [N, C] for the classes ``y`` [N, C], of the examples ``told`` [N]."""
+    number = told.sum()
+    often = torch.where(told[:, None], y, 0.0).sum(0) / number
+    if z.shape[1] <= FEW:
+        wrong = torch.where(told[:, None], z.softmax(1) - y, 0.0)
+        return _of_squares(wrong, number, 1 - often.square().sum())
+    surprise = torch.where(told, -(y * z.log_softmax(1)).sum(1), 0.0)
+    return _of_logarithms(surprise.sum() / number, number, often)
+
+
+def error_of_labels(z: Tensor, y: Tensor, told: Tensor) -> Tensor:
+    """0-dim, of the sigmoid of ``z`` [N, K] for the labels ``y`` [N, K]; 0 where one is not ``told`` [N, K]."""
+    often, number = y.mean(0), torch.full((), float(len(z)), device=z.device)
+    return _of_squares(torch.where(told, z.sigmoid() - y, 0.0), number, (often * (1 - often)).sum())
+
+
 def _of_classes(z: Tensor, g: Tensor) -> Tensor:
     """Of a softmax: [N, C] each. An example that is masked, or told to the last bit, has no gradient."""
     p, asked = z.softmax(1), g.amin(1) < 0
-    right = g.argmin(1, keepdim=True)
-    y = torch.zeros_like(p).scatter_(1, right, 1.0)
-    wrong = torch.where(asked[:, None], p - y, 0.0)
-    told = asked | (p.amax(1) == 1)
-    number = told.sum()
-    often = torch.where(told[:, None], torch.where(asked[:, None], y, p), 0.0).sum(0) / number
-    if z.shape[1] <= FEW:
-        error = _of_squares(wrong, number, 1 - often.square().sum())
-    else:
-        surprise = torch.where(asked, -z.log_softmax(1).gather(1, right)[:, 0], 0.0)
-        error = _of_logarithms(surprise.sum() / number, number, often)
-    return _where_asked(wrong, g, error)
+    y = torch.where(asked[:, None], torch.zeros_like(p).scatter_(1, g.argmin(1, keepdim=True), 1.0), p)
+    return _where_asked(p - y, g, error_of_classes(z, y, asked | (p.amax(1) == 1)))
 
 
 def _of_labels(z: Tensor, g: Tensor) -> Tensor:
     """Of sigmoids: [N, K] each, N examples of K labels."""
-    wrong = torch.where(g == 0, 0.0, z.sigmoid() - (g < 0).float())
+    told = g != 0
+    wrong = torch.where(told, z.sigmoid() - (g < 0).float(), 0.0)
     size = wrong.abs()  # where it is one, the gradient is a sign, as that of an absolute error
     wrong = torch.where(size.std() > ONE_SIZE * size.mean(), wrong, torch.nan)
-    often = torch.where(g == 0, (z > 0).float(), (g < 0).float()).mean(0)
-    number = torch.full((), float(len(z)), device=z.device)
-    return _where_asked(wrong, g, _of_squares(wrong, number, (often * (1 - often)).sum()))
+    return _where_asked(wrong, g, error_of_labels(z, torch.where(told, g < 0, z > 0).float(), told))
 
 
 def _of_squares(wrong: Tensor, number: Tensor, scatter: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ CHANGES = frozenset(
 )
 """The kinds of change that a remedy may ask for."""
 
+MISTAKES = ("softmax", "sigmoid", "tanh", "relu", "labels", "sign")
+"""What may be wrong with a cross entropy: its logits went through one of the first four, its labels are 1 and -1, or it
+is negated."""
+
 
 class Severity(IntEnum):
     """How much an alert matters: ERROR, this run will not train; WARNING, look; INFO, good to know."""
@@ -99,6 +103,8 @@ class StepStats:
         loss_gradient: L2 norm of the gradient with respect to what the model itself returns, behind an activation that
             may follow its last layer. NaN where that is not known.
         output_variation: share of the mean square of what the model returns that differs from example to example.
+        loss_mismatch: of a cross entropy that is given what it does not take, the mistake's place in
+            ``MISTAKES``. Else NaN.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
@@ -109,6 +115,7 @@ class StepStats:
             known, has.
         not_zeroed: whether the gradients were added to those of the step before, which nothing had set to zero; None
             where that is not known.
+        alike: bool [L], whether all units of a layer have the same weights and are given the same gradient.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.
@@ -138,9 +145,11 @@ class StepStats:
     output_error: float | None = None
     loss_gradient: float | None = None
     output_variation: float | None = None
+    loss_mismatch: float | None = None
     half: bool | None = None
     trained: BoolArray | None = None
     not_zeroed: bool | None = None
+    alike: BoolArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False
     nonfinite_ranks: tuple[int, ...] = ()

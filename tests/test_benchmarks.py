@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import threading
 import time
@@ -324,7 +325,7 @@ def test_a_histogram_is_measured_in_all_and_in_binning(tmp_path: Path) -> None:
     found = histograms.measure(50_000, 1, tmp_path)
     assert found["elements"] == 50_000
     for part in ("", "_binning"):
-        assert found[f"gradwatch{part}_ms"] > 0
+        assert math.isfinite(found[f"gradwatch{part}_ms"])  # in all it is a difference of two times
         assert found[f"add_histogram{part}_ms"] > 0
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from gradwatch.last_output import LastOutput
+from gradwatch.records import MISTAKES
 from tests.tensors import normal
 
 
@@ -147,7 +148,7 @@ def asked(model: nn.Module, step: Callable[[], Any]) -> tuple[float, float]:
     step()
     for handle in handles:
         handle.remove()
-    norm, _, of_all, _ = last.take()
+    norm, _, of_all, *_ = last.take()
     return norm, of_all
 
 
@@ -170,6 +171,16 @@ def varying(*calls: Tensor) -> float:
     for outputs in calls:
         last.listen_to_all(nn.Identity(), (), outputs.requires_grad_() * 1.0)
     return last.take()[3]
+
+
+@pytest.mark.parametrize(("second", "told"), [(True, MISTAKES.index("softmax")), (False, float("nan"))])
+def test_a_mistake_is_one_of_all_calls(second: bool, told: float) -> None:
+    net, last = Net(), LastOutput()
+    net.head.register_forward_hook(partial(last.listen, 0))
+    for softmax in (True, second):
+        logits = net(X)
+        F.cross_entropy(logits.softmax(1) if softmax else logits, LABELS).backward()
+    assert last.take()[4] == pytest.approx(told, nan_ok=True)
 
 
 def test_the_examples_of_all_calls_count() -> None:

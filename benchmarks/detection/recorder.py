@@ -15,6 +15,7 @@ from benchmarks.detection.recording import Recording
 from benchmarks.detection.task import Task
 from benchmarks.detection.through_time import ThroughTime
 from benchmarks.detection.training import Outcome, train
+from gradwatch.alike import AlikeUnits
 from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.layers import Gradients, LayerTable
 from gradwatch.leftover import Leftover
@@ -57,7 +58,7 @@ class Recorder:
         self._before = self._elements.join(self._parameters)
         self._sample: ParameterSample | None = None
         self._closeup = Closeup(task.model, LayerTable(task.model).layers)
-        self._leftover = Leftover()
+        self._leftover, self._alike = Leftover(), AlikeUnits()
         self._rows: dict[str, list[Any]] = {}
         self._through_time.listen(0 in self._time_points)
 
@@ -86,6 +87,7 @@ class Recorder:
             half = in_float16(gradients)
             self._add(half=self._closeup.half if half is None else half)
             self._add(trained=[p.requires_grad for p in self._parameters], not_zeroed=self._leftover.take())
+            self._add(alike=np.isin(np.arange(len(self._names)), self._alike.look(watched)))
         if step % SAMPLED_EVERY == 0:
             self._add_sample(step, watched)
         if is_looked_at(step + 1):
@@ -133,6 +135,7 @@ class Recorder:
             closeup_steps=np.array(self._rows["closeup_steps"], np.int64),
             **dict(zip(CloseupStats._fields, map(np.array, zip(*self._rows["closeup"])))),
             trained=np.array(self._rows["trained"], bool),
+            alike=np.array(self._rows["alike"], bool),
             **{name: _or_unknown(self._rows[name]) for name in ("half", "not_zeroed")},
             recurrent=self._through_time.names,
             time_steps=np.array(self._rows["time_steps"], np.int64),
@@ -286,6 +289,7 @@ _OTHERWISE = {
     "half",
     "trained",
     "not_zeroed",
+    "alike",
     "sampled_steps",
     "sampled_sums",
     "moved_steps",

@@ -83,8 +83,10 @@ class Recording:
         output_error: [C] likewise.
         loss_gradient: [C] likewise.
         output_variation: [C] likewise.
+        loss_mismatch: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
+        alike: [C, P] whether all units of the parameter are.
         trained: [C, P] whether the parameter requires a gradient.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
@@ -146,8 +148,10 @@ class Recording:
     output_error: FloatArray
     loss_gradient: FloatArray
     output_variation: FloatArray
+    loss_mismatch: FloatArray
     half: IntArray
     not_zeroed: IntArray
+    alike: BoolArray
     trained: BoolArray
     recurrent: tuple[str, ...]
     time_steps: IntArray
@@ -207,6 +211,7 @@ class Recording:
                 for name in ("half", "not_zeroed"):
                     told = getattr(self, name)[looked[step]]
                     more[name] = None if told < 0 else bool(told)
+                more["alike"] = np.bincount(rows, self.alike[looked[step]], len(names)) > 0
                 more["trained"] = np.bincount(rows, self.trained[looked[step]], len(names)) > 0
                 if granularity == "layer" and step > 0:  # a Monitor has no hooks in place before its first step
                     more |= {name: getattr(self, name)[looked[step]] for name in CloseupStats._fields}

@@ -12,6 +12,7 @@ from gradwatch.diagnosis.flat_output import FlatOutput
 from gradwatch.diagnosis.growing_gradient import GrowingGradient
 from gradwatch.diagnosis.large_weights import LargeWeights
 from gradwatch.diagnosis.learning_rate import LearningRate
+from gradwatch.diagnosis.loss_mismatch import LossMismatch
 from gradwatch.diagnosis.loss_scale import LossScale
 from gradwatch.diagnosis.norm_weights import NormWeights
 from gradwatch.diagnosis.not_zeroed import NotZeroed
@@ -21,6 +22,7 @@ from gradwatch.diagnosis.residual_branches import ResidualBranches
 from gradwatch.diagnosis.saturation import Saturation
 from gradwatch.diagnosis.small_steps import SmallSteps
 from gradwatch.diagnosis.small_weights import SmallWeights
+from gradwatch.diagnosis.symmetry import Symmetry
 from gradwatch.diagnosis.unscaled_inputs import UnscaledInputs
 from gradwatch.diagnosis.unscaled_targets import UnscaledTargets
 from gradwatch.diagnosis.vanishing_in_time import VanishingInTime
@@ -42,6 +44,7 @@ __all__ = [
     "GrowingGradient",
     "LargeWeights",
     "LearningRate",
+    "LossMismatch",
     "LossScale",
     "NormWeights",
     "NotZeroed",
@@ -51,6 +54,7 @@ __all__ = [
     "Saturation",
     "SmallSteps",
     "SmallWeights",
+    "Symmetry",
     "UnscaledInputs",
     "UnscaledTargets",
     "VanishingInTime",
@@ -74,10 +78,12 @@ def default() -> tuple[Cause, ...]:
         NotZeroed(),
         LossScale(),
         FirstNonFinite(),
+        LossMismatch(),
         UnscaledInputs(),
         UnscaledTargets(),
         FlatOutput(),
         ZeroWeights(),
+        Symmetry(),
         WeightDecay(),
         Bottleneck(),
         DeadUnits(),

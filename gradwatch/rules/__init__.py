@@ -12,6 +12,7 @@ from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.flat_output import FlatOutput
+from gradwatch.rules.loss_mismatch import LossMismatch
 from gradwatch.rules.no_gradient import NoGradient
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
@@ -20,6 +21,7 @@ from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
 from gradwatch.rules.stalled import Stalled
+from gradwatch.rules.symmetric import Symmetric
 from gradwatch.rules.underflow import Underflow
 from gradwatch.rules.unstable import Unstable
 from gradwatch.rules.update_ratio import UpdateRatio
@@ -32,6 +34,7 @@ __all__ = [
     "Exploding",
     "FlatOutput",
     "LayerRule",
+    "LossMismatch",
     "NoGradient",
     "NonFinite",
     "NotZeroed",
@@ -41,6 +44,7 @@ __all__ = [
     "Skipped",
     "Spike",
     "Stalled",
+    "Symmetric",
     "Underflow",
     "Unstable",
     "UpdateRatio",
@@ -56,13 +60,15 @@ def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds; of what two find at one step, the later one's may be a consequence.
 
     >>> print(*(rule.name for rule in default()[:8]))
-    no_gradient not_zeroed exploding update_ratio nonfinite overflow underflow stalled
+    no_gradient not_zeroed loss_mismatch symmetric exploding update_ratio nonfinite overflow
     >>> print(*(rule.name for rule in default()[8:]))
-    flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    underflow stalled flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
         NotZeroed(),
+        LossMismatch(),
+        Symmetric(),
         Exploding(),
         UpdateRatio(),
         NonFinite(),

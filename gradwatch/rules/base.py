@@ -34,8 +34,9 @@ class Judgement:
     """Of the episodes that open at this step, where it is not the rule's."""
     certain: BoolArray | None = None
     """bool [L], the layers whose open WARNING has become an ERROR; it is told again."""
-    worsens: bool = False
-    """Whether an open WARNING becomes one once it is seen that nothing was learned since it was told."""
+    worsens: float = 0.0
+    """Share of the outputs' error that is left where an open WARNING becomes one, as nothing was learned since it was
+    told; of less than NOTHING where that also stands still. 0 where none ever does."""
 
 
 class StepRule(ABC):
@@ -243,7 +244,8 @@ class LayerRule(StepRule):
         warned = episodes["warned"] & episodes["open"] & found.bad
         if not warned.any():
             return NONE, ""
-        nothing = found.worsens and bool(progress.is_none(but=NOTHING))
+        little = 0 < found.worsens < NOTHING and progress.stands_still(but=found.worsens)
+        nothing = bool(little or (found.worsens > 0 and progress.is_none(but=NOTHING)))
         fatal = nothing & (episodes["opened_at"] < progress.looked_at)
         raised = warned & (fatal if found.certain is None else fatal | found.certain)
         episodes["warned"] &= ~raised

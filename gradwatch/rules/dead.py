@@ -104,7 +104,7 @@ class Dead(LayerRule):
             good=alive,
             known=known,
             severity=severity,
-            worsens=bool(stats.total_norm == 0),
+            worsens=NOTHING if stats.total_norm == 0 else 0.0,
         )
 
     def describe(self, value: float, threshold: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
-from gradwatch.progress import LITTLE
+from gradwatch.progress import LITTLE, NOTHING
 from gradwatch.records import FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, share_of
 from gradwatch.rules.baseline import NOISE, Baseline
@@ -139,7 +139,7 @@ class Exploding(LayerRule):
                 self._episodes.hasten(at_once.bad, self.patience - 1)
                 return at_once
         raised = self._certain["steps"] >= self.patience
-        return Judgement(norm, limit, bad, good, severity=severity, certain=raised, worsens=True)
+        return Judgement(norm, limit, bad, good, severity=severity, certain=raised, worsens=NOTHING)
 
     def _absolute(self, history: History) -> FloatArray:
         """float64 [L], the absolute limit; of a layer that moved calmly ten times the norm at which it did."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
+from gradwatch.progress import NOTHING
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState
@@ -76,7 +77,7 @@ class Saturated(LayerRule):
         bad = known & (found > limit)
         opens = bad & ~self._episodes["open"]
         severity = Severity.WARNING if history.count > EARLY or self._fine["ever"][opens].all() else None
-        return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity, worsens=True)
+        return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity, worsens=NOTHING)
 
     def reset(self) -> None:
         super().reset()

@@ -98,7 +98,7 @@ class Stalled(LayerRule):
         severity = Severity.ERROR if most < ROUNDING or no_more else None
         good = known & (not never) & (latest > late)
         judged = np.full(len(bad), value), np.full(len(bad), limit)
-        return Judgement(*judged, bad, good, known=known, severity=severity, certain=bad & no_more, worsens=True)
+        return Judgement(*judged, bad, good, known=known, severity=severity, certain=bad & no_more, worsens=NOTHING)
 
     def describe(self, value: float, threshold: float) -> str:
         when = "lately" if self._told else "so far"

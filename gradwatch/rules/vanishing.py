@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
+from gradwatch.progress import NOTHING
 from gradwatch.records import BoolArray, FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.signal import Signal
@@ -122,7 +123,7 @@ class Vanishing(LayerRule):
         self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
         limit = np.where(tiny, np.fmax(limit, absolute), limit)
-        return Judgement(norm, limit, bad, good, severity=severity, worsens=True)
+        return Judgement(norm, limit, bad, good, severity=severity, worsens=NOTHING)
 
     def describe(self, value: float, threshold: float) -> str:
         stayed = f"gradient norm {value:.3g} stayed below {threshold:.3g} for {self.patience} steps"

@@ -1,0 +1,62 @@
+"""Loss mismatch: a cross entropy is given what it does not take, or is negated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradwatch.diagnosis.symptoms import layers_of, told
+from gradwatch.history import History
+from gradwatch.profile import BackwardProfile
+from gradwatch.records import MISTAKES, Alert, Diagnosis
+
+KNOWN = {
+    **{
+        name: (
+            f"a cross entropy behind a {name}",
+            f"leave the {name} off the model's output in training: the loss applies its own activation",
+            "activation",
+        )
+        for name in ("softmax", "sigmoid", "tanh", "relu")
+    },
+    "labels": (
+        "a binary cross entropy of labels 1 and -1",
+        "give the binary cross entropy labels of 0 and 1: (labels + 1) / 2",
+        "loop",
+    ),
+    "sign": (
+        "a cross entropy times -1",
+        "take the minus sign out of the loss, which optimizer.step() makes smaller by itself",
+        "loop",
+    ),
+}
+"""Of each mistake whose gradient it is, the remedy, and the kind of change."""
+
+
+@dataclass(frozen=True)
+class LossMismatch:
+    """The outputs and the loss do not fit each other, which the loss's gradient tells exactly.
+
+    A loss that applies a softmax to probabilities sees numbers between 0 and 1 for logits: of C classes the right one
+    gets a probability of e / (e + C - 1) at most, so the loss stays far above zero, and the gradient is small where the
+    network is sure and wrong.
+
+    Example:
+        >>> alerts = [Alert(4, "loss_mismatch", "fc", 1, MISTAKES.index("softmax"), 0.0, "")]
+        >>> print(LossMismatch().explain(History(), None, alerts).remedy)
+        leave the softmax off the model's output in training: the loss applies its own activation
+
+    Source: torch.nn.CrossEntropyLoss and torch.nn.BCEWithLogitsLoss, whose input is unnormalised logits.
+    """
+
+    def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        for alert in told(alerts, "loss_mismatch"):
+            mistake = dict(enumerate(MISTAKES)).get(alert.value)  # type: ignore[call-overload]
+            if mistake is not None:
+                what, remedy, change = KNOWN[mistake]
+                evidence = (
+                    f"the gradient at the output of {alert.layer or 'the last layer'} is that of {what}: not that of "
+                    "one as it should be, nor of a squared error"
+                )
+                return Diagnosis("loss_mismatch", 0.97, layers_of([alert]), (evidence,), remedy, change)
+        return None

@@ -1,0 +1,173 @@
+"""Whether a cross entropy is given what it does not take: the gradient that it asks of the outputs tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradwatch.output_error import CLASSES, error_of_classes, error_of_labels
+from gradwatch.records import MISTAKES
+
+MOST = 1 << 16
+"""Elements that are looked at, from the first example on."""
+
+EXACT = 1e-5
+"""Share of the gradient's square that may be otherwise than a mistake makes it; float32 rounds to 1e-12 of it."""
+
+OTHERWISE, TIMES = 1e-6, 1e3
+"""Least share that is otherwise than a loss which is no mistake would make it, and how often what is otherwise than the
+mistake does. With nearly the same outputs for all classes both are alike, and nothing is told."""
+
+WRONG = 1e-3
+"""Root mean square of p - y from which it is no rounding: where all is learned, the gradient is little else."""
+
+STEEPNESS = 4.0
+"""What a sigmoid divides small logits by: to divide them by it on purpose, as a temperature, is no mistake."""
+
+
+class Told(NamedTuple):
+    """What a gradient tells of the loss, 0-dim each."""
+
+    mistake: Tensor
+    """Its place in MISTAKES, NaN where none is told."""
+    error: Tensor
+    """How far off the outputs are all the same, as :func:`~gradwatch.output_error.output_error` has it; likewise."""
+
+
+class _Squash(NamedTuple):
+    name: str
+    apply: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor, Tensor], Tensor]
+    """From its output, and the gradient with respect to that, the gradient with respect to its input."""
+
+
+_SOFTMAX = _Squash("softmax", lambda z: z.softmax(-1), lambda p, v: p * (v - (p * v).sum(-1, keepdim=True)))
+_ELEMENTWISE = (
+    _Squash("sigmoid", torch.sigmoid, lambda s, v: s * (1 - s) * v),
+    _Squash("tanh", torch.tanh, lambda t, v: (1 - t * t) * v),
+    _Squash("relu", torch.relu, lambda r, v: (r > 0) * v),
+)
+
+
+@torch.no_grad()
+def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
+    """Which of MISTAKES a loss is, by its gradient with respect to the last layer's output.
+
+    ``CrossEntropyLoss`` and ``BCEWithLogitsLoss`` take logits, and apply a softmax or a sigmoid by themselves. Where
+    the outputs have been through one already, the probabilities stay close to each other: the loss cannot come near
+    zero, and the gradient is small where it should be large. The gradient then is (q - y) passed back through that
+    activation, with q the second softmax; so y is known from it, and whether it was so at all. The same is asked of
+    a binary one with labels of 1 and -1, and of a loss that is negated.
+    Squared errors behind the same activations are no mistake, and where the gradient could be theirs, nothing is told.
+
+    Args:
+        outputs: logits [N, C], [N, C, ...] or [N, ..., C] for classes, or of any shape for labels.
+        gradient: of the loss with respect to them.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.5, 3.0]], requires_grad=True)
+        >>> torch.nn.functional.cross_entropy(logits.softmax(1), torch.tensor([0, 1])).backward()
+        >>> MISTAKES[int(loss_mismatch(logits, logits.grad).mistake)]
+        'softmax'
+    """
+    rows = max(1, MOST // max(1, outputs[:1].numel()))
+    z, g = outputs[:rows].float(), gradient[:rows].float()
+    nothing = torch.full((), torch.nan, device=z.device)
+    found = Told(nothing, nothing)
+    if z.numel() < 2:
+        return found
+    for dim in sorted({1, z.ndim - 1}) if z.ndim > 1 else ():
+        if 2 <= z.shape[dim] <= CLASSES:
+            found = _either(found, _of_classes(*(t.movedim(dim, -1).flatten(0, -2) for t in (z, g))))
+    columns = z.shape[-1] if z.ndim > 1 else 1
+    return _either(found, _of_labels(z.reshape(-1, columns), g.reshape(-1, columns)))
+
+
+class _Mistake(NamedTuple):
+    name: str
+    gradient: Tensor
+    """That it leads to, but for a factor."""
+    y: Tensor
+    """The classes or labels that it is the gradient for."""
+
+
+def _of_classes(z: Tensor, g: Tensor) -> Told:
+    """Of a softmax's: [N, C] each. An example that is masked has no gradient."""
+    used = (g != 0).any(1, keepdim=True)
+    p = _SOFTMAX.apply(z)
+    right, wrong = (_one_hot(at, like=z) for at in (g.argmin(1, keepdim=True), g.argmax(1, keepdim=True)))
+    right = right * (g < 0)
+    # Behind a softmax all share what the class loses, each by its probability.
+    shared = _one_hot((g / p.clamp(min=torch.finfo(p.dtype).tiny)).argmin(1, keepdim=True), like=z)
+    # Of one that is right to the last bit no gradient is below 0.
+    wrong_by = p - torch.where(right.any(1, keepdim=True), right, _one_hot(p.argmax(1, keepdim=True), like=z))
+    proper = [wrong_by, (z / STEEPNESS).softmax(-1) - right, _SOFTMAX.pull(p, p - shared)]
+    mistakes = [
+        _Mistake("softmax", _SOFTMAX.pull(p, p.softmax(-1) - shared), shared),
+        _Mistake("sign", wrong - p, wrong),
+    ]
+    for squash in _ELEMENTWISE:
+        a = squash.apply(z)
+        proper.append(squash.pull(a, a - right))
+        mistakes.append(_Mistake(squash.name, squash.pull(a, a.softmax(-1) - right), right))
+    several = [((mistake.y * used) > 0).any(0).sum() > 1 for mistake in mistakes]
+    errors = [error_of_classes(z, mistake.y, used[:, 0] & mistake.y.any(1)) for mistake in mistakes]
+    return _best(g, used, wrong_by, proper, mistakes, several, errors)
+
+
+def _of_labels(z: Tensor, g: Tensor) -> Told:
+    """Of sigmoids: [N, K] each, N examples of K labels."""
+    used, y = g != 0, (g < 0).float()
+    p = z.sigmoid()
+    # What is masked otherwise has no gradient either, but not exactly where a ReLU gives zero.
+    behind_relu = (used == (z > 0)).all() & ~used.all()
+    proper = [torch.where(behind_relu, torch.nan, p - y)]
+    mistakes = [_Mistake("labels", p - (2 * y - 1), y), _Mistake("sign", (1 - y) - p, 1 - y)]
+    for squash in _ELEMENTWISE:
+        a = squash.apply(z)
+        proper += [squash.pull(a, a - y), squash.pull(a, a - (2 * y - 1))]
+        mistakes.append(_Mistake(squash.name, squash.pull(a, a.sigmoid() - y), y))
+    several = [(used & (mistake.y > 0)).any() & (used & (mistake.y == 0)).any() for mistake in mistakes]
+    errors = [error_of_labels(z, mistake.y, used) for mistake in mistakes]
+    return _best(g, used, p - y, proper, mistakes, several, errors)
+
+
+def _best(
+    g: Tensor,
+    used: Tensor,
+    wrong_by: Tensor,
+    proper: list[Tensor],
+    mistakes: list[_Mistake],
+    several: list[Tensor],
+    errors: list[Tensor],
+) -> Told:
+    """The mistake of which ``g`` is a multiple, of ``several`` classes, where it is one of nothing that is proper."""
+    rests = [torch.where(mixed, _rest(g, used * m.gradient), 1.0) for m, mixed in zip(mistakes, several, strict=True)]
+    least, at = torch.stack(rests).min(0)
+    other = torch.stack([_rest(g, used * gradient) for gradient in proper]).min()
+    is_told = (
+        ((used * wrong_by).square().mean().sqrt() > WRONG)
+        & (least < EXACT)
+        & (other > OTHERWISE)
+        & (other > TIMES * least)
+    )
+    places = torch.tensor([MISTAKES.index(mistake.name) for mistake in mistakes], dtype=torch.float32, device=g.device)
+    return Told(*(torch.where(is_told, found[at], torch.nan) for found in (places, torch.stack(errors))))
+
+
+def _rest(g: Tensor, found: Tensor) -> Tensor:
+    """Share of the square of ``g`` that is no multiple, above 0, of ``found``."""
+    factor = (g * found).sum() / found.square().sum()
+    rest = (g - factor * found).square().sum() / g.square().sum()
+    return torch.where((factor > 0) & torch.isfinite(rest), rest, 1.0)
+
+
+def _either(one: Told, other: Told) -> Told:
+    return Told(*(torch.where(torch.isnan(one.mistake), b, a) for a, b in zip(one, other)))
+
+
+def _one_hot(index: Tensor, like: Tensor) -> Tensor:
+    return torch.zeros_like(like).scatter_(1, index, 1.0)

@@ -1,0 +1,77 @@
+"""LossMismatch: a cross entropy is given what it does not take, or is negated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.progress import LITTLE
+from gradwatch.records import MISTAKES, Severity
+from gradwatch.rules.base import Judgement, LayerRule
+
+WORDS = {
+    **{
+        name: f"its outputs go through a {name} before a cross entropy that takes logits"
+        for name in ("softmax", "sigmoid", "tanh", "relu")
+    },
+    "labels": "the labels of its binary cross entropy are 1 and -1, and should be 1 and 0",
+    "sign": "its cross entropy is negated: training makes it larger",
+}
+
+
+@dataclass
+class LossMismatch(LayerRule):
+    """The gradient at the last layer's output is that of a cross entropy that is given what it does not take.
+
+    Its logits go through a softmax, sigmoid, tanh or ReLU before, as where a network ends with the activation that
+    the loss applies as well; its labels are 1 and -1; or it is negated. It follows exactly from outputs and gradient,
+    see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps and at the sampled ones. Many such networks
+    learn all the same, if less well: it is a WARNING, and an ERROR once it is seen that nothing has been learned, or
+    little and it stands still.
+
+    Args:
+        patience: looks in a row before the alert.
+        recovery: looks in a row without it before the episode is over.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> history = History.from_grad_norms(fc=[1.0])
+        >>> history.append(replace(history.latest, step=1, loss_mismatch=0.0))
+        >>> [alert.message for alert in LossMismatch(patience=1).check(history)]
+        ['fc: its outputs go through a softmax before a cross entropy that takes logits']
+
+    Source: torch.nn.CrossEntropyLoss and torch.nn.BCEWithLogitsLoss, whose input is unnormalised logits.
+    """
+
+    name: ClassVar[str] = "loss_mismatch"
+    severity: ClassVar[Severity] = Severity.WARNING
+    reports_recovery: ClassVar[bool] = False
+    by_looks: ClassVar[bool] = True
+
+    patience: int = 4
+    recovery: int = 4
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.latest
+        assert stats is not None
+        mistake = np.nan if stats.loss_mismatch is None else stats.loss_mismatch
+        last = np.arange(len(stats.layers)) == np.flatnonzero(stats.has_grad)[-1:].sum()
+        bad = last & bool(np.isfinite(mistake))
+        good = last & bool(np.isnan(mistake) and np.isfinite(stats.output_error or np.nan))
+        if bad.any():
+            self._mistake = MISTAKES[int(mistake)]
+        of_all = np.full(len(last), mistake), np.zeros(len(last))
+        return Judgement(*of_all, bad, good, known=bad | good, worsens=LITTLE)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return WORDS[self._mistake]
+
+    def reset(self) -> None:
+        super().reset()
+        self._mistake = ""

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+import gradwatch as gw
+from gradwatch import Severity
+from gradwatch.records import MISTAKES
+from gradwatch.rules import LossMismatch
+from gradwatch.rules.loss_mismatch import WORDS
+from tests.histories import NAN, layers, stats
+
+RULE = LossMismatch()
+
+
+def check(seen: list[float | None], **more: Any) -> list[gw.Alert]:
+    rule, history = LossMismatch(), gw.History()
+    found: list[gw.Alert] = []
+    for step, mistake in enumerate(seen):
+        history.append(stats(step, layers([1.0, 2.0, None]), loss_mismatch=mistake, **more))
+        found += rule.check(history)
+    return found
+
+
+@pytest.mark.parametrize("mistake", range(len(MISTAKES)))
+def test_it_must_last_and_is_told_of_the_last_layer_with_a_gradient(mistake: int) -> None:
+    (alert,) = check([None, *[float(mistake)] * (RULE.patience - 1), None, float(mistake), NAN, None])
+    assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", Severity.WARNING)
+    assert alert.message == f"fc1: {WORDS[MISTAKES[mistake]]}"
+    assert alert.value == mistake
+
+
+def test_a_look_without_it_begins_anew() -> None:
+    almost: list[float | None] = [0.0] * (RULE.patience - 1)
+    assert check([*almost, NAN, *almost], output_error=0.9) == []
+    (alert,) = check([*almost, NAN, *almost], output_error=NAN)  # one that tells nothing does not
+    assert alert.step == RULE.patience
+
+
+def test_every_mistake_has_words() -> None:
+    assert tuple(WORDS) == MISTAKES
+
+
+def train(loss: Callable[[Tensor, Tensor], Tensor], tail: nn.Module, lr: float, steps: int = 320) -> gw.Monitor:
+    """Three classes that a line separates."""
+    torch.manual_seed(0)
+    x = torch.randn(256, 4)
+    y = (x[:, :3]).argmax(1)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3), tail)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss(model(x), y).backward()
+            optimizer.step()
+    return monitor
+
+
+def test_what_learns_all_the_same_is_a_warning() -> None:
+    monitor = train(F.cross_entropy, nn.Softmax(1), lr=2.0)
+    assert [(a.rule, a.layer, a.severity) for a in monitor.alerts] == [("loss_mismatch", "2", Severity.WARNING)]
+    assert monitor.history.progress.left < 0.7
+    report = monitor.report()
+    assert report.diagnoses[0].cause == "loss_mismatch"
+    assert report.diagnoses[0].remedy.startswith("leave the softmax off the model's output in training")
+
+
+def test_what_does_not_is_an_error() -> None:
+    monitor = train(F.cross_entropy, nn.Softmax(1), lr=1e-3)
+    assert [(a.rule, a.severity) for a in monitor.alerts] == [
+        ("loss_mismatch", Severity.WARNING),
+        ("loss_mismatch", Severity.ERROR),
+    ]
+
+
+def test_a_negated_loss_is_the_origin_of_what_comes_of_it() -> None:
+    monitor = train(lambda z, y: -F.cross_entropy(z, y), nn.Identity(), lr=1.0)
+    assert {a.rule for a in monitor.alerts if not a.follows and a.severity > Severity.INFO} == {"loss_mismatch"}
+    assert monitor.report().diagnoses[0].remedy.startswith("take the minus sign out of the loss")
+
+
+@pytest.mark.parametrize("lr", [1e-3, 0.5])
+def test_a_loss_that_fits_is_none(lr: float) -> None:
+    assert train(F.cross_entropy, nn.Identity(), lr).alerts == []

@@ -1,0 +1,162 @@
+"""loss_mismatch() against losses whose mistake is known; it is given outputs and their gradient alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isnan
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gradwatch.loss_mismatch import loss_mismatch
+from gradwatch.output_error import CLASSES, output_error
+from gradwatch.records import MISTAKES
+from tests.tensors import normal
+
+N, C = 64, 10
+LABELS = torch.arange(N) ** 2 % C
+ONE_HOT = F.one_hot(LABELS, C).float()
+WEIGHTS = torch.linspace(0.1, 2.0, C)
+Loss = Callable[[Tensor], Tensor]
+
+MISTAKEN: dict[str, tuple[str, Loss]] = {
+    "softmax": ("softmax", lambda z: F.cross_entropy(z.softmax(1), LABELS)),
+    "sigmoid": ("sigmoid", lambda z: F.cross_entropy(z.sigmoid(), LABELS)),
+    "tanh": ("tanh", lambda z: F.cross_entropy(z.tanh(), LABELS)),
+    "relu": ("relu", lambda z: F.cross_entropy(z.relu(), LABELS)),
+    "negated": ("sign", lambda z: -F.cross_entropy(z, LABELS)),
+    "binary, sigmoid": ("sigmoid", lambda z: F.binary_cross_entropy_with_logits(z.sigmoid(), ONE_HOT)),
+    "binary, tanh": ("tanh", lambda z: F.binary_cross_entropy_with_logits(z.tanh(), ONE_HOT)),
+    "binary, relu": ("relu", lambda z: F.binary_cross_entropy_with_logits(z.relu(), ONE_HOT)),
+    "binary, labels of 1 and -1": ("labels", lambda z: F.binary_cross_entropy_with_logits(z, 2 * ONE_HOT - 1)),
+    "binary, negated": ("sign", lambda z: -F.binary_cross_entropy_with_logits(z, ONE_HOT)),
+}
+
+FINE: dict[str, Loss] = {
+    "cross entropy": lambda z: F.cross_entropy(z, LABELS),
+    "of log-probabilities": lambda z: F.cross_entropy(z.log_softmax(1), LABELS),
+    "NLL of log-probabilities": lambda z: F.nll_loss(z.log_softmax(1), LABELS),
+    "smoothed": lambda z: F.cross_entropy(z, LABELS, label_smoothing=0.1),
+    "weighted": lambda z: F.cross_entropy(z, LABELS, weight=WEIGHTS),
+    "tempered": lambda z: F.cross_entropy(z / 4, LABELS),
+    "some ignored": lambda z: F.cross_entropy(z, LABELS.where(LABELS > 3, -100)),
+    "focal": lambda z: (
+        (1 - z.softmax(1)[range(N), LABELS]) ** 2 * F.cross_entropy(z, LABELS, reduction="none")
+    ).mean(),
+    "distilled": lambda z: F.kl_div(z.log_softmax(1), (3 * ONE_HOT).softmax(1), reduction="batchmean"),
+    "mean absolute error of probabilities": lambda z: F.nll_loss(z.softmax(1), LABELS),
+    "squared error": lambda z: F.mse_loss(z, ONE_HOT),
+    "squared error behind a softmax": lambda z: F.mse_loss(z.softmax(1), ONE_HOT),
+    "squared error behind a sigmoid": lambda z: F.mse_loss(z.sigmoid(), ONE_HOT),
+    "squared error behind a tanh": lambda z: F.mse_loss(z.tanh(), ONE_HOT),
+    "squared error behind a tanh, of signs": lambda z: F.mse_loss(z.tanh(), 2 * ONE_HOT - 1),
+    "squared error behind a relu": lambda z: F.mse_loss(z.relu(), ONE_HOT),
+    "absolute error": lambda z: F.l1_loss(z, ONE_HOT),
+    "margins": lambda z: F.multi_margin_loss(z, LABELS),
+    "logistic, of signs": lambda z: F.soft_margin_loss(z, 2 * ONE_HOT - 1),
+    "binary": lambda z: F.binary_cross_entropy_with_logits(z, ONE_HOT),
+    "binary behind a sigmoid": lambda z: F.binary_cross_entropy(z.sigmoid(), ONE_HOT),
+    "binary, some masked": lambda z: F.binary_cross_entropy_with_logits(
+        z, ONE_HOT, weight=(normal(N, C, seed=1) > 0).float()
+    ),
+    "a generator's, that wants the discriminator to be wrong": lambda z: -F.binary_cross_entropy_with_logits(z, 0 * z),
+    "a critic's": lambda z: z[: N // 2].mean() - z[N // 2 :].mean(),
+    "of a huber on the values of some actions": lambda z: F.huber_loss(z[range(N), LABELS], torch.full((N,), 9.0)),
+}
+
+
+def told(logits: Tensor, loss: Loss) -> tuple[str, float]:
+    logits = logits.detach().clone().requires_grad_()
+    loss(logits).backward()
+    assert logits.grad is not None
+    mistake, error = (float(found) for found in loss_mismatch(logits, logits.grad))
+    assert isnan(mistake) or mistake == int(mistake)
+    assert isnan(mistake) == isnan(error) or not isnan(mistake)
+    return "" if isnan(mistake) else MISTAKES[int(mistake)], error
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("weight", [1.0, 1e-6, 65536.0])
+@pytest.mark.parametrize(("mistake", "loss"), MISTAKEN.values(), ids=MISTAKEN)
+def test_a_mistake_is_told_whatever_the_scale_of_the_loss(
+    mistake: str, loss: Loss, weight: float, scale: float
+) -> None:
+    assert told(scale * normal(N, C), lambda z: weight * loss(z))[0] == mistake
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 0.3, 3.0, 30.0])
+@pytest.mark.parametrize("loss", FINE.values(), ids=FINE)
+def test_what_is_none_is_not(loss: Loss, scale: float) -> None:
+    assert told(scale * normal(N, C), loss)[0] == ""
+
+
+@given(seed=st.integers(0, 10**6), sure=st.floats(0.0, 40.0), noise=st.floats(0.0, 5.0))
+def test_nor_is_one_of_which_all_is_learned(seed: int, sure: float, noise: float) -> None:
+    """What is left of the gradient then is rounding."""
+    z = sure * ONE_HOT + noise * normal(N, C, seed=seed)
+    assert told(z, lambda z: F.cross_entropy(z, LABELS))[0] == ""
+    assert told(z - sure / 2, lambda z: F.binary_cross_entropy_with_logits(z, ONE_HOT))[0] == ""
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 6), classes=st.integers(2, 4), scale=st.floats(1e-3, 10.0))
+def test_nor_is_a_cross_entropy_of_a_few_examples(seed: int, rows: int, classes: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z = scale * torch.randn(rows, classes, generator=generator)
+    labels = torch.randint(classes, (rows,), generator=generator)
+    assert told(z, lambda z: F.cross_entropy(z, labels))[0] == ""
+    assert told(z, lambda z: F.binary_cross_entropy_with_logits(z, F.one_hot(labels, classes).float()))[0] == ""
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "tanh", "negated"])
+def test_the_error_is_that_of_the_outputs_as_logits(name: str) -> None:
+    """Which output_error() gives where the loss is right."""
+    logits = 2 * ONE_HOT + normal(N, C)
+    right = logits.clone().requires_grad_()
+    F.cross_entropy(right, LABELS).backward()
+    assert right.grad is not None
+    assert told(logits, MISTAKEN[name][1])[1] == pytest.approx(float(output_error(right, right.grad)), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 1)])
+def test_of_one_output(shape: tuple[int, ...]) -> None:
+    y = (normal(*shape) > 0).float()
+    for mistake, loss in (
+        ("sigmoid", lambda z: F.binary_cross_entropy_with_logits(z.sigmoid(), y)),
+        ("labels", lambda z: F.binary_cross_entropy_with_logits(z, 2 * y - 1)),
+        ("", lambda z: F.binary_cross_entropy_with_logits(z, y)),
+        ("", lambda z: F.mse_loss(z, y)),
+    ):
+        assert told(normal(*shape, seed=1), loss)[0] == mistake
+
+
+def test_of_every_place() -> None:
+    images, labels = normal(4, 3, 5, 6), torch.arange(4 * 5 * 6).view(4, 5, 6) % 3
+    assert told(images, lambda z: F.cross_entropy(z.softmax(1), labels))[0] == "softmax"
+    assert told(images.movedim(1, -1), lambda z: F.cross_entropy(z.sigmoid().movedim(-1, 1), labels))[0] == "sigmoid"
+
+
+def test_in_half_precision_it_is_told_where_it_is_plain() -> None:
+    z, scale = (3 * normal(N, C)).to(torch.float16), 1024.0
+    assert told(z, lambda z: scale * F.cross_entropy(z.float().softmax(1), LABELS))[0] == "softmax"
+    for dtype in (torch.float16, torch.bfloat16):
+        assert told(normal(N, C).to(dtype), lambda z: F.cross_entropy(z.float(), LABELS))[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("z", "g"),
+    [
+        (torch.zeros(0, 3), torch.zeros(0, 3)),
+        (torch.zeros(4, 3), torch.zeros(4, 3)),
+        (torch.full((4, 3), torch.nan), torch.ones(4, 3)),
+        (torch.full((4, 3), torch.inf), torch.ones(4, 3)),
+        (normal(4, 3), torch.full((4, 3), torch.nan)),
+        (normal(1), normal(1)),
+        (normal(4, CLASSES + 1), normal(4, CLASSES + 1, seed=1)),
+    ],
+)
+def test_nothing_is_told_of_nothing(z: Tensor, g: Tensor) -> None:
+    assert isnan(loss_mismatch(z, g).mistake)
