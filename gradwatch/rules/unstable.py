@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
-from gradwatch.progress import LITTLE
+from gradwatch.progress import APART, LITTLE
 from gradwatch.records import Alert, BoolArray, Severity
 from gradwatch.rules.base import StepRule, is_shallow
 from gradwatch.rules.state import ModelState
@@ -26,6 +26,9 @@ class Unstable(StepRule):
     fallen. Where batches are small, or tell of rewards, single norms lie as far below the usual one as above it: that
     is noise, and no leap of it is very large. One leap is a :class:`~gradwatch.rules.Spike`, a rise that lasts is
     :class:`~gradwatch.rules.Exploding`.
+
+    It is a WARNING until a look has told what was learned, and an ERROR where that is little, or cannot be told: before
+    it finds what a sequence ends in, a recurrent network leaps as well.
 
     A step at which other layers have a gradient than before it or after it is no leap: networks may take turns. Nor is
     a single layer judged, which may need large steps.
@@ -99,7 +102,18 @@ class Unstable(StepRule):
     def reset(self) -> None:
         super().reset()
         self._state = self._remembered["state"] = ModelState(
-            start=np.nan, update=0.0, largest=0.0, opened_at=-1, latest=0
+            start=np.nan,
+            update=0.0,
+            largest=0.0,
+            opened_at=-1,
+            latest=0,
+            since=0,
+            warned=False,
+            by=0.0,
+            usual=0.0,
+            leaps=0,
+            enough=0,
+            of=0,
         )
 
     @property
@@ -117,6 +131,9 @@ class Unstable(StepRule):
             state["start"] = np.median(finite[:FIRST]) if len(finite) >= FIRST else np.nan
         if state["opened_at"] >= 0 and history.count - state["latest"] > self.window:
             return [self._recovered(stats.step)]
+        if state["warned"] and self._is_certain(history):
+            state["warned"] = False
+            return [self._alert(stats.step, Severity.ERROR, f"; {history.progress.in_words}")]
         fell = len(total) > 2 and np.isfinite(total[-1]) and total[-1] <= total[-2] / self.steepness
         if not fell or not state["largest"] > self.largest or is_shallow(stats):
             return []
@@ -136,16 +153,31 @@ class Unstable(StepRule):
         state["latest"] = history.count
         if state["opened_at"] >= 0:
             return []
-        state["opened_at"] = stats.step
-        steps = min(self.window, len(total))
+        told = {"leaps": len(leaps), "enough": enough, "of": min(self.window, len(total)), "usual": usual}
+        for name, number in (told | {"opened_at": stats.step, "since": history.count, "by": state["update"]}).items():
+            state[name] = number
+        state["warned"] = not self._is_certain(history)
+        return [self._alert(stats.step, Severity.WARNING if state["warned"] else Severity.ERROR)]
+
+    def _is_certain(self, history: History) -> bool:
+        """Whether a look has told that little was learned, or none has told for long."""
+        progress, state = history.progress, self._state
+        if progress.looked_at < max(state["opened_at"] - APART, 0):
+            return bool(history.count - state["since"] > APART)
+        return not progress.left <= LITTLE
+
+    def _alert(self, step: int, severity: Severity, more: str = "") -> Alert:
+        state = self._state
         message = (
-            f"by steps of {state['update']:.2g} of the weights' size the total gradient norm leaps: {len(leaps)} times "
-            f"in {steps} steps beyond {self.factor:g} times its usual {usual:.3g}, which is not coming down"
+            f"by steps of {state['by']:.2g} of the weights' size the total gradient norm leaps: {state['leaps']} times "
+            f"in {state['of']} steps beyond {self.factor:g} times its usual {state['usual']:.3g}, which is not coming "
+            "down"
         )
-        return [Alert(stats.step, self.name, None, Severity.ERROR, float(len(leaps)), float(enough), message)]
+        numbers = float(state["leaps"]), float(state["enough"])
+        return Alert(step, self.name, None, severity, *numbers, message + more)
 
     def _recovered(self, step: int) -> Alert:
-        steps, self._state["opened_at"] = step - self._state["opened_at"], -1
+        steps, self._state["opened_at"], self._state["warned"] = step - self._state["opened_at"], -1, False
         message = f"recovered from {self.name} after {steps} steps, the last {self.window} of them without such a leap"
         return Alert(step, self.name, None, Severity.INFO, 0.0, float(self.leaps), message)
 

@@ -25,8 +25,8 @@ class UpdateRatio(LayerRule):
     regression, it must happen three times in a row while the gradient grows. Nothing is measured where the monitor
     knows that the optimizer is LBFGS, which takes many steps in one.
 
-    At the start a step that is too large is a WARNING, and one that is larger than the first an ERROR: RMSprop, which
-    begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and many of the networks that
+    At the start a step that is too large is a WARNING, and one half as large again as the first an ERROR: RMSprop,
+    which begins with 10 times its learning rate, Adagrad and Adam take ever smaller ones, and many of the networks that
     RMSprop throws off so settle.
 
     Args:
@@ -121,7 +121,7 @@ class UpdateRatio(LayerRule):
         bad = known & (too_much | (ratio < low))
         measured = history.total_update[np.isfinite(history.total_update)]
         early = history.count <= EARLY and too_much.any() and np.isfinite(of_all)
-        may_settle = early and not (measured[:1] < of_all).any()
+        may_settle = early and not (GROWS * measured[:1] < of_all).any()
         return Judgement(
             ratio,
             np.where(ratio < low, low, high),
@@ -169,6 +169,10 @@ class UpdateRatio(LayerRule):
 
 ENDLESS = 1e9
 """A step that no sum of others comes near."""
+
+GROWS = 1.5
+"""A step that is larger than the first one by so much is no start that settles. Those of RMSprop, whose mean of squares
+has seen two gradients, stray by less."""
 
 DEEP = 4
 """Layers from which the changes of all of them multiply (Bernstein et al., NeurIPS 2020)."""

@@ -6,6 +6,7 @@ import pytest
 
 from gradwatch import Alert, Severity
 from gradwatch.alert_log import AlertLog
+from gradwatch.progress import APART
 from gradwatch.rules import Unstable
 from tests.histories import INF, LOOK, NAN, Step, history_of, layers, slow, stats, told_by
 
@@ -32,7 +33,7 @@ def run(steps: list[Step], update: float | None = 2 * RULE.largest, **changes: A
 
 def test_leaps_by_large_steps_of_a_gradient_that_does_not_come_down() -> None:
     (alert,) = check(LEAPING)
-    assert (alert.step, alert.layer, alert.severity) == (TOLD, None, Severity.ERROR)
+    assert (alert.step, alert.layer, alert.severity) == (TOLD, None, Severity.WARNING)
     assert (alert.value, alert.threshold) == (RULE.leaps, RULE.leaps)
     assert "0.03 of the weights' size" in alert.message
 
@@ -130,12 +131,33 @@ def test_a_single_layer_may_need_large_steps() -> None:
     assert run([layers([norm]) for norm in LEAPING]) == []
 
 
+@pytest.mark.parametrize(("left", "severities"), [(0.6, []), (0.8, [Severity.ERROR]), (NAN, [Severity.ERROR])])
+def test_it_is_an_error_once_a_look_tells_that_little_was_learned(left: float, severities: list[Severity]) -> None:
+    """Or what was learned cannot be told."""
+    rule, history = Unstable(), history_of([])
+    found: list[Alert] = []
+    for number, norm in enumerate(LEAPING * 4):
+        looked = {"output_error": 1.0 if number < APART else left} if number in (2, APART) else {}
+        step = 2 * RULE.largest if number == 2 else None
+        history.append(stats(number, layers([norm, norm]), total_update=step, **looked))
+        found += rule.check(history)
+    assert [a.severity for a in found] == [Severity.WARNING, *severities]
+    if left == 0.8:
+        assert found[1].step == APART
+        assert found[1].message == f"{found[0].message}; 80% of the outputs' error is left"
+
+
+def test_so_it_is_where_nobody_looks() -> None:
+    first, second = check(LEAPING * 6)
+    assert (first.severity, second.severity) == (Severity.WARNING, Severity.ERROR)
+    assert second.step == TOLD + APART + 1
+
+
 def test_it_is_told_again_after_a_rest() -> None:
-    assert [a.step for a in check(LEAPING * 5)] == [TOLD]
     rest = [1.0] * 2 * RULE.window
     first, over, second = check(LEAPING + rest + LEAPING)
     assert [first.step, over.step, second.step] == [TOLD, TOLD + RULE.window + 1, len(LEAPING + rest) + TOLD]
-    assert [a.severity for a in (first, over, second)] == [Severity.ERROR, Severity.INFO, Severity.ERROR]
+    assert [a.severity for a in (first, over, second)] == [Severity.WARNING, Severity.INFO, Severity.WARNING]
     assert over.message == "recovered from unstable after 101 steps, the last 100 of them without such a leap"
 
 

@@ -84,7 +84,7 @@ def test_limits_of_layers_that_exclude_each_other() -> None:
 
 @pytest.mark.parametrize(
     ("depth", "of_all", "steps"),
-    [(4, [0.2, 0.1, 0.3], [3]), (4, [0.2, 0.1, 0.1], []), (3, [0.2] * 6, []), (4, [0.1] * 6, [])],
+    [(4, [0.2, 0.1, 0.31], [3]), (4, [0.2, 0.1, 0.1], []), (3, [0.2] * 6, []), (4, [0.1] * 6, [])],
 )
 def test_a_deep_network_stands_less_and_not_twice(depth: int, of_all: list[float], steps: list[int]) -> None:
     history, rule = history_of([layers([1.0] * depth)]), UpdateRatio()
@@ -148,7 +148,8 @@ W, E = Severity.WARNING, Severity.ERROR
     [
         (2, [1.5, 0.9, 0.6, 0.4], [(1, W)]),  # RMSprop
         (2, [0.4, 0.7, 0.3], [(2, E)]),  # grows
-        (2, [0.9, 1.0, 0.3], [(1, W), (2, E)]),
+        (2, [0.9, 1.4, 0.3], [(1, W), (2, E)]),
+        (2, [0.9, 1.3, 0.3], [(1, W)]),  # RMSprop, whose second gradient is the larger one
         (2, [0.9, 0.8, 0.85], [(1, W)]),
         (2, [0.5, 0.8, 0.7], [(2, E)]),
         (2, [0.9, 0.8, NAN], [(1, W)]),
