@@ -29,17 +29,7 @@ FOLLOWS = {
     ),
     "stalled": ("loss_mismatch", "symmetric", "vanishing", "saturated", "underflow", "dead", "skipped", "flat_output"),
     "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable"),
-    "vanishing": (
-        "loss_mismatch",
-        "symmetric",
-        "not_zeroed",
-        "exploding",
-        "update_ratio",
-        "saturated",
-        "underflow",
-        "dead",
-        "flat_output",
-    ),
+    "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead", "flat_output"),
     "dead": (
         "loss_mismatch",
         "not_zeroed",
@@ -56,9 +46,9 @@ FOLLOWS = {
 """What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
 inf."""
 
-DONE = frozenset({"update_ratio", "loss_mismatch", "symmetric"})
-"""Rules of which a WARNING will do: a step that was too large may settle, and what it has done is done; and what is a
-mistake, whatever comes of it. Of others it takes an ERROR."""
+DONE = frozenset({"update_ratio"})
+"""Rules of which a WARNING will do: a step that was too large may settle, and what it has done is done. Of others it
+takes an ERROR."""
 
 RELATED = 1000
 """Steps up to which it may."""

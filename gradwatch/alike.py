@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gradwatch.layers import Gradients
-from gradwatch.sampled import thinned
 from gradwatch.stats import real_values
 
 SAME_WEIGHTS, SAME_GRADIENTS = 0.01, 0.05
 """Largest difference of a unit's weights and gradients from the first one's, relative to their largest: biases drawn at
 random leave a small one, which no optimizer makes larger by itself."""
 
+MATRICES = 1, 3, 4
+"""That may be one below the other: those of attention or a GRU, and of an LSTM."""
+
+COLUMNS = 64
+"""Elements of a unit that are compared, evenly."""
+
 
 class AlikeUnits:
     """Which layers have units with the same weights that are given the same gradient, so that they stay alike.
 
-    A layer with units that differ at one look is not asked again. So weights of zero that training leaves, as those of
-    a branch that is to begin as none, cost one look more.
+    Of recurrent layers and attention, which hold several matrices in one, the units of each are meant. A layer with
+    units that differ at one look is not asked again. So weights of zero that training leaves, as those of a branch that
+    is to begin as none, cost one look more.
 
     Example:
         >>> weight = torch.ones(3, 4, requires_grad=True)
@@ -33,19 +41,32 @@ class AlikeUnits:
 
     @torch.no_grad()
     def look(self, gradients: Gradients) -> list[int]:
-        """The rows of the layers concerned, from the device; those without any gradient are not."""
+        """The rows of the layers concerned, from the device; those whose gradient is zero or not finite are not."""
         rows = []
         for p, gradient, row in zip(gradients.parameters, gradients.values, gradients.rows):
             if id(p) in self._differ or p.ndim < 2 or len(p) < 2 or gradient.layout is not torch.strided:
                 continue
-            if not (_alike(p, SAME_WEIGHTS) and _alike(gradient, SAME_GRADIENTS)):
-                self._differ.add(id(p))
-            elif real_values(gradient).any():
+            weights, asked = _units(p), _units(gradient)
+            size = float(asked.abs().max())
+            if not any(_alike(weights, SAME_WEIGHTS, n) and _alike(asked, SAME_GRADIENTS, n) for n in MATRICES):
+                if math.isfinite(size):
+                    self._differ.add(id(p))
+            elif size > 0:
                 rows.append(row)
         return rows
 
 
-def _alike(values: Tensor, tolerance: float) -> bool:
-    """Whether the first rows and the last one are the same but for ``tolerance``."""
-    few = torch.stack([thinned(real_values(values.detach()[i])) for i in (0, 1, -1)])
-    return bool((few - few[0]).abs().max() <= tolerance * few.abs().max())
+def _units(values: Tensor) -> Tensor:
+    """[units, columns], a few elements of each."""
+    each = real_values(values.detach())
+    each = each.reshape(len(each), -1)
+    return each[:, :: -(-each.shape[1] // COLUMNS) | 1]
+
+
+def _alike(values: Tensor, tolerance: float, matrices: int) -> bool:
+    """Whether the units of each of so many matrices are the same but for ``tolerance``; the first three tell at once
+    of nearly all that they are not."""
+    if len(values) % matrices or len(values) < 2 * matrices:
+        return False
+    each = values.view(matrices, -1, values.shape[1])
+    return all(bool((few - few[:, :1]).abs().max() <= tolerance * few.abs().max()) for few in (each[:, :3], each))

@@ -127,7 +127,7 @@ class _Gathered:
     measured: list[Measured] = field(default_factory=list)
     elements: list[Elements] = field(default_factory=list)
     samples: list[ParameterSample | None] = field(default_factory=list)
-    alike: list[int] = field(default_factory=list)
+    alike: list[int] | None = None
     parts: Parts = field(default_factory=Parts)
     """Of a sharded model, what this rank adds to the sum."""
     scaling: Scaling | None = None
@@ -192,11 +192,11 @@ class Capture:
             self._moved = version, [self._moved_by(sample) for sample in samples]
 
     def add(
-        self, only: Sequence[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
+        self, only: Sequence[Tensor] | None, clip: ClipPolicy | None, look: bool, sample: bool, scaling: Scaling | None
     ) -> None:
         """Measure the gradients that exist now; an error is kept for :meth:`finish`."""
         try:
-            self._measure(only, everything, look, sample, scaling)
+            self._measure(only, clip, look, sample, scaling)
         except Exception as error:
             self._gathered.error = error
 
@@ -256,23 +256,23 @@ class Capture:
         return measured, arriving
 
     def _measure(
-        self, only: Sequence[Tensor] | None, everything: bool, look: bool, sample: bool, scaling: Scaling | None
+        self, only: Sequence[Tensor] | None, clip: ClipPolicy | None, look: bool, sample: bool, scaling: Scaling | None
     ) -> None:
         gathered = self._gathered
         gathered.scaling = scaling
         if only is not None:
             gathered.only = {*(gathered.only or ()), *map(id, only)}
-        found = self._table.collect(only, everything or scaling is not None)  # a scaler looks at all
+        found = self._table.collect(only, everything=clip is not None or scaling is not None)  # a scaler looks at all
         sharding = self._table.sharding  # known after collect(), which follows the model
         if sharding is not None:
             whole, found = found.values, sharding.localize(found)
             gathered.parts.add(found, whole, gathered.factor)
-        measured = measure(found.values)
+        measured = measure(found.values, by_torch=sharding is None and getattr(clip, "by_torch", False))
         factor = gathered.factor
         if factor is not None:
             factor = factor.to(measured.norms.device, non_blocking=True)
             measured = Measured(measured.norms / factor, measured.total_norm / factor)
-        if everything:  # kept to be clipped, else they may be freed
+        if clip is not None:  # kept to be clipped, else they may be freed
             gathered.values += found.values
             gathered.factors += [gathered.factor] * len(found.values)
             gathered.parameters += found.parameters
@@ -283,7 +283,8 @@ class Capture:
             watched = found.watched()
             gathered.half.append(in_float16(watched.values) if sharding is None else None)
             if sharding is None:
-                gathered.alike += self._faults.run(*ALIKE, self._look_for_alike, watched, otherwise=[])
+                alike = self._faults.run(*ALIKE, self._look_for_alike, watched, otherwise=None)
+                gathered.alike = alike if gathered.alike is None else gathered.alike + (alike or [])
             part, consequence = "the sampled statistics", "they are missing at this step"
             gathered.samples.append(self._faults.run(part, consequence, ParameterSample, watched, otherwise=None))
         if sample:
@@ -375,8 +376,7 @@ class Capture:
         scaled = gathered.scaling is not None
         if reduction is None:
             names = [self._table.paths[id(p)] for p in gathered.parameters]
-            given = (measured.norms, measured.total_norm, False, names, gathered.parameters, scaled)
-            return gathered.values, Measured(*given)
+            return gathered.values, replace(measured, names=names, parameters=gathered.parameters, scaled=scaled)
         held = dict(zip(gathered.parts.slots, gathered.values))
         every = enumerate(self._table.named_parameters().items())
         found = [(slot, *named) for slot, named in every if gathered.only is None or id(named[1]) in gathered.only]

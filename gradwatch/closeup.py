@@ -74,6 +74,8 @@ class CloseupStats(NamedTuple):
     """L2 norm of the gradient with respect to the model's own output, behind whatever follows its last layer."""
     output_variation: float
     """Share of that output that differs from example to example."""
+    output_row: float
+    """The row of that layer."""
     loss_mismatch: float
     """Place in ``MISTAKES`` of what a cross entropy is given that it does not take."""
 
@@ -134,7 +136,7 @@ class Closeup:
         self._saturated: _Counts = {}
         self._norms: _Norms = {}
         self._shares: _Shares = {}
-        self._last_output = LastOutput()
+        self._last_output, self._heard_rows = LastOutput(), list[int]()
         self._dtypes: set[torch.dtype] = set()
         self.half: bool | None = None
         """Whether a layer computed in float16 in the step last taken; None where none was looked at."""
@@ -162,6 +164,7 @@ class Closeup:
             if (module := reference()) is not None:
                 listen = partial(_listen, self._norms.setdefault(row, {}), order)
                 self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
+        self._heard_rows = [row for _, row in (*self._recurrent, *self._given)]
         for number, (reference, _) in enumerate([*self._recurrent, *self._given]):
             if (module := reference()) is not None:
                 hear = partial(self._last_output.listen, number)
@@ -178,11 +181,12 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        of_outputs = (np.nan,) * 5
+        of_outputs: tuple[float, ...] = (np.nan,) * 6
         with contextlib.suppress(Exception):
-            of_outputs = last_output.take()
+            *of_values, number, mistake = last_output.take()
+            of_outputs = *of_values, self._heard_rows[int(number)] if np.isfinite(number) else np.nan, mistake
         of_layers = np.full((len(CloseupStats._fields) - len(of_outputs), self._layers), np.nan)
-        stats = CloseupStats(*of_layers, *of_outputs)  # type: ignore[call-arg]
+        stats = CloseupStats(*of_layers, *of_outputs)
         for row, (flat, outputs) in saturated.items():
             with contextlib.suppress(Exception):
                 stats.saturated[row] = int(flat) / outputs

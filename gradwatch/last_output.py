@@ -82,19 +82,20 @@ class LastOutput:
                 error = torch.where(torch.isnan(error), its_error, error)
             self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
 
-    def take(self) -> tuple[float, float, float, float, float]:
+    def take(self) -> tuple[float, float, float, float, float, float]:
         """What was heard, from the device; NaN where there was nothing, or it is none.
 
         Returns:
             The L2 norm over all calls and :func:`output_error`; of the model's own output the norm, and the share of
-            its mean square that differs from example to example, 0 where it is zero; and :func:`loss_mismatch`, where
-            all calls agree on it.
+            its mean square that differs from example to example, 0 where it is zero; the module's number; and
+            :func:`loss_mismatch`, where all calls agree on it.
         """
         asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
         heard = [found for calls in self._heard.values() for found in torch.stack(calls).tolist()]
         mistakes = {found[3] for found in heard}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
-        return *joined([found[:3] for found in heard]), asked, self._variation(), mistake
+        number = next(iter(self._heard), float("nan"))
+        return *joined([found[:3] for found in heard]), asked, self._variation(), number, mistake
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""

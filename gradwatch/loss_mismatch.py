@@ -73,11 +73,11 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
         >>> MISTAKES[int(loss_mismatch(logits, logits.grad).mistake)]
         'softmax'
     """
-    rows = max(1, MOST // max(1, outputs[:1].numel()))
+    rows = MOST // max(1, outputs[:1].numel())
     z, g = outputs[:rows].float(), gradient[:rows].float()
     nothing = torch.full((), torch.nan, device=z.device)
     found = Told(nothing, nothing)
-    if z.numel() < 2:
+    if z.numel() < 2:  # also where a single example is too large
         return found
     for dim in sorted({1, z.ndim - 1}) if z.ndim > 1 else ():
         if 2 <= z.shape[dim] <= CLASSES:
@@ -104,7 +104,14 @@ def _of_classes(z: Tensor, g: Tensor) -> Told:
     shared = _one_hot((g / p.clamp(min=torch.finfo(p.dtype).tiny)).argmin(1, keepdim=True), like=z)
     # Of one that is right to the last bit no gradient is below 0.
     wrong_by = p - torch.where(right.any(1, keepdim=True), right, _one_hot(p.argmax(1, keepdim=True), like=z))
-    proper = [wrong_by, (z / STEEPNESS).softmax(-1) - right, _SOFTMAX.pull(p, p - shared)]
+    likely = (p * wrong).sum(1, keepdim=True)
+    proper = [
+        wrong_by,
+        (z / STEEPNESS).softmax(-1) - right,
+        _SOFTMAX.pull(p, p - shared),
+        wrong - _SOFTMAX.apply(-z),  # of distances, the least of which is the likeliest
+        likely / (1 - likely) * (wrong - p),  # of classes that it is not
+    ]
     mistakes = [
         _Mistake("softmax", _SOFTMAX.pull(p, p.softmax(-1) - shared), shared),
         _Mistake("sign", wrong - p, wrong),
@@ -113,8 +120,9 @@ def _of_classes(z: Tensor, g: Tensor) -> Told:
         a = squash.apply(z)
         proper.append(squash.pull(a, a - right))
         mistakes.append(_Mistake(squash.name, squash.pull(a, a.softmax(-1) - right), right))
-    several = [((mistake.y * used) > 0).any(0).sum() > 1 for mistake in mistakes]
-    errors = [error_of_classes(z, mistake.y, used[:, 0] & mistake.y.any(1)) for mistake in mistakes]
+    several = {m.name: ((m.y * used) > 0).any(0).sum() > 1 for m in mistakes}
+    several["sign"] = several["sign"] & used.all()  # some have no reward where others have one of -1
+    errors = {m.name: error_of_classes(z, m.y, used[:, 0] & m.y.any(1)) for m in mistakes}
     return _best(g, used, wrong_by, proper, mistakes, several, errors)
 
 
@@ -130,8 +138,9 @@ def _of_labels(z: Tensor, g: Tensor) -> Told:
         a = squash.apply(z)
         proper += [squash.pull(a, a - y), squash.pull(a, a - (2 * y - 1))]
         mistakes.append(_Mistake(squash.name, squash.pull(a, a.sigmoid() - y), y))
-    several = [(used & (mistake.y > 0)).any() & (used & (mistake.y == 0)).any() for mistake in mistakes]
-    errors = [error_of_labels(z, mistake.y, used) for mistake in mistakes]
+    several = {m.name: (used & (m.y > 0)).any() & (used & (m.y == 0)).any() for m in mistakes}
+    several["sign"] = several["sign"] & used.all()
+    errors = {m.name: error_of_labels(z, m.y, used) for m in mistakes}
     return _best(g, used, p - y, proper, mistakes, several, errors)
 
 
@@ -141,21 +150,18 @@ def _best(
     wrong_by: Tensor,
     proper: list[Tensor],
     mistakes: list[_Mistake],
-    several: list[Tensor],
-    errors: list[Tensor],
+    several: dict[str, Tensor],
+    errors: dict[str, Tensor],
 ) -> Told:
     """The mistake of which ``g`` is a multiple, of ``several`` classes, where it is one of nothing that is proper."""
-    rests = [torch.where(mixed, _rest(g, used * m.gradient), 1.0) for m, mixed in zip(mistakes, several, strict=True)]
-    least, at = torch.stack(rests).min(0)
+    one = torch.ones((), device=g.device)
+    rests = {m.name: torch.where(several[m.name], _rest(g, used * m.gradient), one) for m in mistakes}
+    least, place = torch.stack([rests.get(name, one) for name in MISTAKES]).min(0)
     other = torch.stack([_rest(g, used * gradient) for gradient in proper]).min()
-    is_told = (
-        ((used * wrong_by).square().mean().sqrt() > WRONG)
-        & (least < EXACT)
-        & (other > OTHERWISE)
-        & (other > TIMES * least)
-    )
-    places = torch.tensor([MISTAKES.index(mistake.name) for mistake in mistakes], dtype=torch.float32, device=g.device)
-    return Told(*(torch.where(is_told, found[at], torch.nan) for found in (places, torch.stack(errors))))
+    is_told = ((used * wrong_by).square().mean().sqrt() > WRONG) & (least < EXACT)
+    is_told = is_told & (other > OTHERWISE) & (other > TIMES * least)
+    error = torch.stack([errors.get(name, one) for name in MISTAKES]).take(place)
+    return Told(*(torch.where(is_told, found, torch.nan) for found in (place.float(), error)))
 
 
 def _rest(g: Tensor, found: Tensor) -> Tensor:

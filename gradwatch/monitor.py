@@ -275,7 +275,7 @@ class Monitor:
             return None
         looked_at = self._looked_at(parameters)
         try:
-            self._capture.add(looked_at, clip is not None, look, sample, scaling)
+            self._capture.add(looked_at, clip, look, sample, scaling)
             if not last:
                 return None
             consequence = f"this step is not recorded{' nor clipped' if clip else ''}"

@@ -73,7 +73,7 @@ def error_of_classes(z: Tensor, y: Tensor, told: Tensor) -> Tensor:
     if z.shape[1] <= FEW:
         wrong = torch.where(told[:, None], z.softmax(1) - y, 0.0)
         return _of_squares(wrong, number, 1 - often.square().sum())
-    surprise = torch.where(told, -(y * z.log_softmax(1)).sum(1), 0.0)
+    surprise = torch.where(told[:, None] & (y > 0), -y * z.log_softmax(1), 0.0).sum(1)
     return _of_logarithms(surprise.sum() / number, number, often)
 
 
@@ -87,7 +87,7 @@ def _of_classes(z: Tensor, g: Tensor) -> Tensor:
     """Of a softmax: [N, C] each. An example that is masked, or told to the last bit, has no gradient."""
     p, asked = z.softmax(1), g.amin(1) < 0
     y = torch.where(asked[:, None], torch.zeros_like(p).scatter_(1, g.argmin(1, keepdim=True), 1.0), p)
-    return _where_asked(p - y, g, error_of_classes(z, y, asked | (p.amax(1) == 1)))
+    return _where_asked(torch.where(asked[:, None], p - y, 0.0), g, error_of_classes(z, y, asked | (p.amax(1) == 1)))
 
 
 def _of_labels(z: Tensor, g: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ SHORT = 512
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _PLAIN = {*_WIDER, torch.float32, torch.float64}
+_FLOATS_ON_CPU = (torch.device("cpu"), torch.float32, torch.strided)
 
 SAFE = (1e-14, 1e18)
 """Outside this range the squares of float32 elements may over- or underflow: the norm is taken again in float64."""
@@ -47,6 +48,7 @@ class Measured:
         names: of the P parameters, as in ``named_parameters()`` without the names of wrappers; () where nobody asked.
         parameters: the P parameters themselves, () where nobody asked.
         scaled: whether a GradScaler skips the step by itself where a gradient is not finite.
+        by_torch: float32 [P], the norms as torch has them, to the last bit, where those were taken; else None.
     """
 
     norms: Tensor
@@ -55,6 +57,7 @@ class Measured:
     names: Sequence[str] = ()
     parameters: Sequence[Tensor] = ()
     scaled: bool = False
+    by_torch: Tensor | None = None
 
     @classmethod
     def together(cls, parts: Sequence[Measured]) -> Measured:
@@ -65,13 +68,15 @@ class Measured:
         return cls(norms, torch.linalg.vector_norm(norms))
 
 
-def measure(gradients: Sequence[Tensor]) -> Measured:
+def measure(gradients: Sequence[Tensor], by_torch: bool = False) -> Measured:
     """L2 norm of each gradient, to 1e-6 relative at any size, dtype and scale.
 
     Sparse gradients are summed first, complex ones count both parts, float16 and bfloat16 are measured in float32.
 
     Args:
         gradients: P tensors of any shapes, dtypes and devices.
+        by_torch: take torch's own norms where they are as exact, as all gradients are short. They cost a third more,
+            and clipping as torch does needs them.
 
     Example:
         >>> measured = measure([torch.tensor([3.0, 4.0]), torch.full((2,), 1e-30)])
@@ -83,6 +88,10 @@ def measure(gradients: Sequence[Tensor]) -> Measured:
     kinds = {(g.device, g.dtype, g.layout) for g in gradients}
     plain = all(dtype in _PLAIN and layout is torch.strided for _, dtype, layout in kinds)
     values = list(gradients) if plain else [real_values(g) for g in gradients]
+    if by_torch and plain and kinds == {_FLOATS_ON_CPU} and _plan(tuple([v.numel() for v in values])).short:
+        theirs = torch.stack(torch._foreach_norm(values, 2.0))
+        norms = _in_range(theirs.double(), values)
+        return Measured(norms, _total(norms), by_torch=theirs)
     if plain and len(kinds) == 1:
         norms = _norms(values)
     else:
@@ -184,6 +193,8 @@ class _Plan(NamedTuple):
     """Where the rows of each of them begin, and their number."""
     together: list[tuple[list[int], IntArray]]
     """Indices of those that are read together, and where the elements of each begin."""
+    short: bool
+    """Whether torch's own norm is as exact for all of them."""
 
 
 @lru_cache(maxsize=16)
@@ -193,7 +204,7 @@ def _plan(sizes: tuple[int, ...]) -> _Plan:
     alone = np.setdiff1d(np.flatnonzero(each), np.concatenate([*groups, np.zeros(0, np.int64)]))
     rows = np.append(0, np.cumsum(-(-each[alone] // ROW)))
     together = [(group.tolist(), np.cumsum(each[group]) - each[group]) for group in groups]
-    return _Plan(alone.tolist(), rows, together)
+    return _Plan(alone.tolist(), rows, together, bool(each.max() <= SHORT))
 
 
 def short_groups(sizes: IntArray) -> list[IntArray]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradwatch import Alert, History, StepStats
 from gradwatch.progress import APART
+from gradwatch.records import MISTAKES
 from gradwatch.rules import Rule
 
 Step = Mapping[str, float | None]
@@ -101,6 +102,11 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["total_update"] = float(rng.choice([NAN, 0.0, 1e-3, 0.4, 0.6, 5.0, INF]))
     found["output_error"] = float(rng.choice([NAN, 0.0, 1e-9, 0.5, 0.8, 0.95, 1.0, 1.2, INF]))
     found["output_gradient"] = float(rng.choice([NAN, 0.0, 1e-300, 0.5, 0.6, 1.0, INF]))
+    found["loss_gradient"] = float(rng.choice([NAN, 0.0, 1e-300, 0.5, 1.0, INF]))
+    found["output_variation"] = float(rng.choice([NAN, 0.0, 1e-9, 0.5, 1.0]))
+    found["output_row"] = float(rng.choice([NAN, 0.0, width - 1, width]))
+    found["loss_mismatch"] = float(rng.choice([NAN, *range(len(MISTAKES))]))
+    found["alike"] = rng.random(width) < 0.5
     found["half"] = bool(rng.random() < 0.5)
     found["not_zeroed"] = bool(rng.random() < 0.5)
     found["trained"] = rng.random(width) < 0.5

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.alike import AlikeUnits
-from gradwatch.layers import LayerTable
+from gradwatch.layers import Gradients, LayerTable
 from tests.tensors import normal
 
 
@@ -49,6 +49,31 @@ def test_weights_of_zero_are_none_where_their_gradient_tells_them_apart() -> Non
 def test_nor_where_they_have_no_gradient() -> None:
     """All but the last layer wait for it: at the first step its weights are zero."""
     assert looks(net(0.0, nn.Tanh())) == [[]] * 3
+
+
+def test_classes_of_which_no_example_comes_are_not_all() -> None:
+    """Their rows of a head that begins at zero have one gradient."""
+    torch.manual_seed(0)
+    head, h = nn.Linear(5, 12), torch.randn(16, 5)
+    nn.init.zeros_(head.weight)
+    nn.functional.cross_entropy(head(h), 3 + torch.arange(16) % 4).backward()
+    assert AlikeUnits().look(LayerTable(head).collect()) == []
+
+
+@pytest.mark.parametrize("rnn", [nn.LSTM, nn.GRU])
+def test_the_matrices_of_gates_are_compared_one_by_one(rnn: type[nn.RNNBase]) -> None:
+    model = rnn(3, 8, batch_first=True)
+    for p in model.parameters():
+        nn.init.constant_(p, 0.1)
+    model(normal(4, 6, 3))[0].square().sum().backward()
+    assert AlikeUnits().look(LayerTable(model).collect()) == [0, 0]
+
+
+def test_a_gradient_that_overflows_tells_nothing() -> None:
+    weight, alike = nn.Parameter(torch.ones(4, 3)), AlikeUnits()
+    for value, found in ((torch.inf, []), (torch.nan, []), (1.0, [0])):
+        weight.grad = torch.full((4, 3), value)
+        assert alike.look(Gradients([weight], [weight.grad], [0])) == found
 
 
 def test_dropout_tells_them_apart() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gradwatch import History
-from gradwatch.history import finite_median
+from gradwatch.history import MAD_TO_STD, finite_median
 from gradwatch.records import to_plain
 from tests.histories import CHANGING, HOSTILE, INF, NAN, Run, history_of, layers, noisy, stats
 
@@ -114,6 +114,46 @@ def test_the_median_of_what_is_finite_and_present(norms: np.ndarray, data: st.Da
 def test_the_history_as_it_was(count: int) -> None:
     run = noisy(60)
     assert_same(history_of(run).up_to(count), history_of(run[:count]))
+
+
+def test_of_an_earlier_step_it_is_known_how_far_the_one_before_moved() -> None:
+    history = history_of(noisy(3))
+    history.append(stats(3, layers([1.0, 1.0, 1.0]), total_update=0.25))
+    history.append(stats(4, layers([1.0, 1.0, 1.0])))
+    moved = [history.up_to(count).latest.total_update for count in (3, 4)]  # type: ignore[union-attr]
+    assert moved == [None, 0.25]
+
+
+@every_run
+def test_what_is_usual_is_that_of_the_steps_before(run: Run) -> None:
+    """Also after the layers have changed, and in a history that goes on from its state."""
+    for count in range(1, len(run), 7):
+        history = history_of(run[:count])
+        restored = History(512)
+        restored.load_state_dict(history.state_dict())
+        for one in (history, restored, history_of(run).up_to(count)):
+            if one.layers != history.layers:
+                continue  # the arrays of the layers that are there now
+            norms, present = one.before_latest(10)
+            logs = np.log(np.where(present & (norms > 0), norms, NAN))
+            for i, column in enumerate(logs.T):
+                kept = column[~np.isnan(column)].tolist()
+                usual = one.usual(10)
+                assert usual.steps[i] == len(kept)
+                level = statistics.median(kept) if kept else NAN
+                np.testing.assert_allclose(usual.level[i], level, rtol=1e-12)
+                deviations = [abs(x - level) for x in kept]
+                spread = MAD_TO_STD * statistics.median(deviations) if kept else NAN
+                np.testing.assert_allclose(usual.spread[i], spread, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_usual_is_kept_for_who_asks_next_and_no_longer() -> None:
+    history = history_of(noisy(20))
+    first = history.usual(10)
+    assert history.usual(10) is first
+    assert history.usual(5) is not first
+    history.append(stats(20, layers([9.0, 9.0, 9.0])))
+    assert history.usual(10) is not first
 
 
 def test_looking_back_changes_nothing() -> None:

@@ -20,6 +20,7 @@ from tests.tensors import normal
 N, C = 64, 10
 LABELS = torch.arange(N) ** 2 % C
 ONE_HOT = F.one_hot(LABELS, C).float()
+REWARDS = (torch.arange(N) % 3 > 0).float()
 WEIGHTS = torch.linspace(0.1, 2.0, C)
 Loss = Callable[[Tensor], Tensor]
 
@@ -49,6 +50,9 @@ FINE: dict[str, Loss] = {
     ).mean(),
     "distilled": lambda z: F.kl_div(z.log_softmax(1), (3 * ONE_HOT).softmax(1), reduction="batchmean"),
     "mean absolute error of probabilities": lambda z: F.nll_loss(z.softmax(1), LABELS),
+    "of distances": lambda z: F.cross_entropy(-z, LABELS),
+    "of classes that it is not": lambda z: -torch.log1p(-z.softmax(1)[range(N), LABELS]).mean(),
+    "rewards of -1 and 0": lambda z: (REWARDS * z.log_softmax(1)[range(N), LABELS]).mean(),
     "squared error": lambda z: F.mse_loss(z, ONE_HOT),
     "squared error behind a softmax": lambda z: F.mse_loss(z.softmax(1), ONE_HOT),
     "squared error behind a sigmoid": lambda z: F.mse_loss(z.sigmoid(), ONE_HOT),
@@ -88,7 +92,7 @@ def test_a_mistake_is_told_whatever_the_scale_of_the_loss(
     assert told(scale * normal(N, C), lambda z: weight * loss(z))[0] == mistake
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.01, 0.3, 3.0, 30.0])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e-3, 0.01, 0.3, 3.0, 30.0])
 @pytest.mark.parametrize("loss", FINE.values(), ids=FINE)
 def test_what_is_none_is_not(loss: Loss, scale: float) -> None:
     assert told(scale * normal(N, C), loss)[0] == ""
@@ -156,6 +160,7 @@ def test_in_half_precision_it_is_told_where_it_is_plain() -> None:
         (normal(4, 3), torch.full((4, 3), torch.nan)),
         (normal(1), normal(1)),
         (normal(4, CLASSES + 1), normal(4, CLASSES + 1, seed=1)),
+        (torch.zeros(1, 3, 200, 200), torch.ones(1, 3, 200, 200)),  # an example that is too large to be looked at
     ],
 )
 def test_nothing_is_told_of_nothing(z: Tensor, g: Tensor) -> None:

@@ -157,3 +157,15 @@ def test_many_classes_and_no_examples_are_not_known() -> None:
     assert torch.tensor(many).isnan()
     for shape in ((0, 3), (1, 3), (0,), (3, 0)):
         assert output_error(torch.zeros(shape), torch.zeros(shape)).isnan()
+
+
+@pytest.mark.parametrize("classes", [4, 20])
+def test_a_class_that_is_ruled_out_and_examples_that_are_masked(classes: int) -> None:
+    """By a logit of -inf, and by the label to be ignored, whose logits may be anything."""
+    labels = 1 + torch.arange(400) % (classes - 1)
+    logits = normal(400, classes)
+    logits[:, 0] = -torch.inf
+    reference = measured(logits[50:], lambda z: functional.cross_entropy(z, labels[50:]))
+    logits[:50] = torch.nan
+    found = measured(logits, lambda z: functional.cross_entropy(z[50:], labels[50:]))
+    assert found == pytest.approx(reference, rel=1e-3)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pickle
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,18 @@ def test_the_range_of_norms_is_over_the_layers_with_a_gradient(
     names = tuple(f"{i}" * 300 for i in range(len(norms)))
     stats = StepStats(0, names, given, np.array([norm is not None for norm in norms], bool), 0.0)
     np.testing.assert_equal(stats.norm_range, expected)
+
+
+OPTIONAL = [f.name for f in fields(StepStats) if f.default is None]
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_step_is_plain_where_nothing_but_its_norms_is_known(name: str) -> None:
+    """The layers' sizes and the precision are the same at each step, and no look is needed to know them."""
+    plain = StepStats(0, ("fc",), np.ones(1), np.ones(1, bool), 1.0)
+    assert plain.is_plain
+    for value in (np.array([np.nan]), 0.0):
+        assert replace(plain, **{name: value}).is_plain is (name in ("numel", "half"))
 
 
 @by_type

@@ -83,6 +83,7 @@ class Recording:
         output_error: [C] likewise.
         loss_gradient: [C] likewise.
         output_variation: [C] likewise.
+        output_row: [C] likewise.
         loss_mismatch: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
@@ -148,6 +149,7 @@ class Recording:
     output_error: FloatArray
     loss_gradient: FloatArray
     output_variation: FloatArray
+    output_row: FloatArray
     loss_mismatch: FloatArray
     half: IntArray
     not_zeroed: IntArray

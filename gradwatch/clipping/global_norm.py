@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,9 @@ class GlobalNorm:
     algorithm 1.
     """
 
+    by_torch: ClassVar[bool] = True
+    """That it is best given torch's own norms, where these are as exact."""
+
     max_norm: float
     norm_type: float = 2.0
 
@@ -103,7 +106,7 @@ class GlobalNorm:
     def _by_l2(self, gradients: Sequence[Tensor], stats: Measured) -> Tensor:
         total = stats.total_norm
         coefficient = self._coefficient(total)
-        theirs = None if stats.sharded else _by_torch(gradients)
+        theirs = None if stats.sharded else _by_torch(gradients, stats.by_torch)
         if theirs is not None:
             theirs = theirs.to(total.device)
             right = (theirs - total).abs() <= TOLERANCE * total
@@ -125,8 +128,16 @@ class GlobalNorm:
         return torch.clamp(self.max_norm / (total + EPSILON), max=1.0)
 
 
-def _by_torch(gradients: Sequence[Tensor]) -> Tensor | None:
-    """Their total norm to the last bit of torch's own, 0-dim; None where it has none that can be right."""
+def _by_torch(gradients: Sequence[Tensor], norms: Tensor | None) -> Tensor | None:
+    """Their total norm to the last bit of torch's own, 0-dim; None where it has none that can be right.
+
+    Args:
+        gradients: to be clipped.
+        norms: of each, as torch has them, where they were taken.
+    """
+    if norms is not None:
+        known: Tensor = torch.linalg.vector_norm(norms, 2.0)
+        return known
     devices, dtypes = {g.device for g in gradients}, {g.dtype for g in gradients}
     strided = {g.layout for g in gradients} <= {torch.strided}
     if _torchs_total is None or not strided or not dtypes <= _SUMMED or dtypes <= _ROUNDED:

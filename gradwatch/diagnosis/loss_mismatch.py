@@ -26,7 +26,7 @@ KNOWN = {
     ),
     "sign": (
         "a cross entropy times -1",
-        "take the minus sign out of the loss, which optimizer.step() makes smaller by itself",
+        "take the minus sign out of the loss, which optimizer.step() makes smaller by itself, unless it is a reward's",
         "loop",
     ),
 }
@@ -58,5 +58,6 @@ class LossMismatch:
                     f"the gradient at the output of {alert.layer or 'the last layer'} is that of {what}: not that of "
                     "one as it should be, nor of a squared error"
                 )
-                return Diagnosis("loss_mismatch", 0.97, layers_of([alert]), (evidence,), remedy, change)
+                confidence = 0.8 if mistake == "sign" else 0.97
+                return Diagnosis("loss_mismatch", confidence, layers_of([alert]), (evidence,), remedy, change)
         return None

@@ -36,7 +36,7 @@ class Judgement:
     """bool [L], the layers whose open WARNING has become an ERROR; it is told again."""
     worsens: float = 0.0
     """Share of the outputs' error that is left where an open WARNING becomes one, as nothing was learned since it was
-    told; of less than NOTHING where that also stands still. 0 where none ever does."""
+    told; of less than NOTHING where that also stands still, or so much is left. 0 where none ever does."""
 
 
 class StepRule(ABC):
@@ -154,7 +154,8 @@ class LayerRule(StepRule):
         """Whether a quick look tells that :meth:`judge` would find nothing bad in the latest step.
 
         It is asked while no layer is in an episode, and is what a rule costs in a normal step: a comparison or two,
-        a tenth of a judgement. What :meth:`judge` remembers of a calm step must be remembered here too.
+        a tenth of a judgement; a rule that goes ``by_looks`` is not asked where only the norms are known. What
+        :meth:`judge` remembers of a calm step must be remembered here too.
         """
         return False
 
@@ -245,7 +246,7 @@ class LayerRule(StepRule):
         if not warned.any():
             return NONE, ""
         little = 0 < found.worsens < NOTHING and progress.stands_still(but=found.worsens)
-        nothing = bool(little or (found.worsens > 0 and progress.is_none(but=NOTHING)))
+        nothing = bool(little or (found.worsens > 0 and progress.is_none(but=max(found.worsens, NOTHING))))
         fatal = nothing & (episodes["opened_at"] < progress.looked_at)
         raised = warned & (fatal if found.certain is None else fatal | found.certain)
         episodes["warned"] &= ~raised
@@ -269,6 +270,18 @@ class LayerRule(StepRule):
         every = () if len(indices) == 1 else tuple(layers[i] for i in indices)
         when = step if found.step is None else int(found.step[worst])
         return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}", layers=every)
+
+
+def last_layer(stats: StepStats) -> BoolArray:
+    """bool [L], the layer nearest to the loss: the one that was heard, else the last in the model with a gradient.
+
+    >>> last_layer(StepStats(0, ("head", "body"), np.ones(2), np.ones(2, bool), 1.0, output_row=0.0)).tolist()
+    [True, False]
+    """
+    heard = np.nan if stats.output_row is None else stats.output_row
+    row = heard if np.isfinite(heard) else np.flatnonzero(stats.has_grad)[-1:].sum()
+    last: BoolArray = np.arange(len(stats.layers)) == row
+    return last
 
 
 def is_shallow(stats: StepStats) -> bool:

@@ -76,7 +76,7 @@ class Dead(LayerRule):
         if not history.latest.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
             return False
         self._zero["steps"][:] = 0
-        self._run["alive"] = True
+        self._run["alive"] |= history.latest.total_norm != 0
         return True
 
     def judge(self, history: History) -> Judgement:

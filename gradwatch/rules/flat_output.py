@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import APART
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, last_layer
 from gradwatch.rules.state import ModelState
 
 
@@ -71,7 +71,8 @@ class FlatOutput(LayerRule):
         assert stats is not None
         asked = np.nan if stats.loss_gradient is None else stats.loss_gradient
         passed = np.nan if stats.output_gradient is None else stats.output_gradient
-        is_known = not stats.half and np.isfinite([asked, passed]).all() and np.isnan(stats.output_error or np.nan)
+        of_classes = stats.output_error is not None and np.isfinite(stats.output_error)
+        is_known = not stats.half and np.isfinite([asked, passed]).all() and not of_classes
         value, flat = np.nan, False
         if is_known and run["looks"] < FIRST:
             run["asked"], run["passed"] = max(run["asked"], asked), max(run["passed"], passed)
@@ -85,7 +86,7 @@ class FlatOutput(LayerRule):
             run["row"], run["sum"] = run["row"] + flat, run["sum"] + asked * flat
         enough = self.late_patience if history.count - run["since"] > APART else self.patience
         left = run["sum"] / run["row"] / run["asked"] if flat and run["asked"] > 0 else np.nan
-        last = np.arange(len(stats.layers)) == np.flatnonzero(stats.has_grad)[-1:].sum()
+        last = last_layer(stats)
         bad = last & flat & (run["row"] >= enough) & (left >= self.asked)
         self._left = left
         self._episodes.hasten(bad, self.patience - 1)  # the looks in a row have been counted

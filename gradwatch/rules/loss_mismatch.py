@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.progress import LITTLE
+from gradwatch.progress import BEYOND, LITTLE
 from gradwatch.records import MISTAKES, Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, last_layer
 
 WORDS = {
     **{
@@ -18,7 +18,7 @@ WORDS = {
         for name in ("softmax", "sigmoid", "tanh", "relu")
     },
     "labels": "the labels of its binary cross entropy are 1 and -1, and should be 1 and 0",
-    "sign": "its cross entropy is negated: training makes it larger",
+    "sign": "its gradient is that of a negated cross entropy: training makes that larger",
 }
 
 
@@ -30,7 +30,7 @@ class LossMismatch(LayerRule):
     the loss applies as well; its labels are 1 and -1; or it is negated. It follows exactly from outputs and gradient,
     see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps and at the sampled ones. Many such networks
     learn all the same, if less well: it is a WARNING, and an ERROR once it is seen that nothing has been learned, or
-    little and it stands still.
+    little and it stands still; of a negated one, which rewards of -1 look like, once the outputs have become worse.
 
     Args:
         patience: looks in a row before the alert.
@@ -60,14 +60,18 @@ class LossMismatch(LayerRule):
     def judge(self, history: History) -> Judgement:
         stats = history.latest
         assert stats is not None
+        last = last_layer(stats)
         mistake = np.nan if stats.loss_mismatch is None else stats.loss_mismatch
-        last = np.arange(len(stats.layers)) == np.flatnonzero(stats.has_grad)[-1:].sum()
+        error = np.nan if stats.output_error is None else stats.output_error
         bad = last & bool(np.isfinite(mistake))
-        good = last & bool(np.isnan(mistake) and np.isfinite(stats.output_error or np.nan))
+        if stats.trained is not None:  # of an adversary's loss, that of who is to fool it is negated
+            bad = bad & stats.trained
+        good = last & bool(np.isnan(mistake) and np.isfinite(error))
         if bad.any():
             self._mistake = MISTAKES[int(mistake)]
+        worsens = BEYOND if self._mistake == "sign" else LITTLE
         of_all = np.full(len(last), mistake), np.zeros(len(last))
-        return Judgement(*of_all, bad, good, known=bad | good, worsens=LITTLE)
+        return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens)
 
     def describe(self, value: float, threshold: float) -> str:
         return WORDS[self._mistake]

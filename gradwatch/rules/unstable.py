@@ -133,7 +133,8 @@ class Unstable(StepRule):
             return [self._recovered(stats.step)]
         if state["warned"] and self._is_certain(history):
             state["warned"] = False
-            return [self._alert(stats.step, Severity.ERROR, f"; {history.progress.in_words}")]
+            is_known = np.isfinite(history.progress.left)
+            return [self._alert(stats.step, Severity.ERROR, f"; {history.progress.in_words}" * bool(is_known))]
         fell = len(total) > 2 and np.isfinite(total[-1]) and total[-1] <= total[-2] / self.steepness
         if not fell or not state["largest"] > self.largest or is_shallow(stats):
             return []

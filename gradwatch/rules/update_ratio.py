@@ -110,7 +110,8 @@ class UpdateRatio(LayerRule):
         if self._again(history):
             high = np.fmin(high, self.limit("again", stats.layers))
         too_much = (ratio > high) & ((of_all > high) | np.isnan(of_all))
-        self._row["steps"] = self._row["steps"] + 1 if too_much.any() else 0
+        if known.any():
+            self._row["steps"] = self._row["steps"] + 1 if too_much.any() else 0
         grows = history.total_norm[-1] > 1.5 * history.total_norm[-4:][0]
         too_much &= not is_shallow(stats) or (self._row["steps"] >= 3 and grows)
         self._told = ""

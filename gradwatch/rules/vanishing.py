@@ -100,7 +100,7 @@ class Vanishing(LayerRule):
             before, after = _up_to_here(norm), _from_here_on(norm)
             if np.logical_or.reduce(stats.has_grad & (before < highest * after)):
                 return False
-        self._remember_peak(norm, stats.layers)
+        self._remember_peak(norm)
         self._peak["fine"] += stats.has_grad
         return True
 
@@ -110,7 +110,7 @@ class Vanishing(LayerRule):
         norm, layers = stats.grad_norm, stats.layers
         present = stats.has_grad & np.isfinite(norm)
         now, usual = np.where(present, norm, 0.0), self._usual(history)
-        self._remember_peak(now, layers)
+        self._remember_peak(now)
         lost, back, limit = self._along_depth(history, present, now, usual)
         absolute = self.limit("threshold", layers)
         still = ~(history.update_ratio > STILL) & (self._peak["norm"] < 10 * absolute)
@@ -185,7 +185,7 @@ class Vanishing(LayerRule):
         single = present.sum() > 2 > (present & ~back).sum()
         return Severity.WARNING if one_fall or late or single else None
 
-    def _remember_peak(self, norm: FloatArray, layers: tuple[str, ...]) -> None:
+    def _remember_peak(self, norm: FloatArray) -> None:
         self._peak["norm"] = np.fmax(self._peak["norm"], norm)
 
 

@@ -99,3 +99,9 @@ def test_a_layer_that_comes_alive_recovers() -> None:
 def test_a_sign_of_life_now_and_then_is_no_recovery() -> None:
     mostly = [*[layers([0.0, 1.0])] * 7, layers([1.0, 1.0])]
     assert [a.severity for a in Dead().check(history_of(mostly * 20))] == [Severity.ERROR]
+
+
+def test_steps_without_any_gradient_are_no_life() -> None:
+    (alert,) = Dead().check(History.from_grad_norms(a=[None] * 2 + [0.0] * 60, b=[None] * 2 + [0.0] * 60))[:1]
+    assert alert.severity is Severity.ERROR
+    assert alert.message.endswith("and no layer ever had one")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -78,10 +79,59 @@ def test_what_does_not_is_an_error() -> None:
     ]
 
 
-def test_a_negated_loss_is_the_origin_of_what_comes_of_it() -> None:
-    monitor = train(lambda z, y: -F.cross_entropy(z, y), nn.Identity(), lr=1.0)
-    assert {a.rule for a in monitor.alerts if not a.follows and a.severity > Severity.INFO} == {"loss_mismatch"}
+def test_a_negated_loss_is_an_error_once_the_outputs_are_worse() -> None:
+    monitor = train(lambda z, y: -F.cross_entropy(z, y), nn.Identity(), lr=0.1)
+    assert [(a.rule, a.severity) for a in monitor.alerts] == [
+        ("loss_mismatch", Severity.WARNING),
+        ("loss_mismatch", Severity.ERROR),
+    ]
+    assert monitor.history.progress.left > 1.1
     assert monitor.report().diagnoses[0].remedy.startswith("take the minus sign out of the loss")
+
+
+def test_a_policy_that_is_punished_is_at_most_a_warning() -> None:
+    """Its gradient is that of a negated cross entropy of what it did; what it does becomes better all the same."""
+    generator = torch.Generator().manual_seed(0)
+
+    def punished(z: Tensor, y: Tensor) -> Tensor:
+        did = torch.multinomial(z.detach().softmax(1), 1, generator=generator)[:, 0]
+        return ((did != y).float() * z.log_softmax(1)[range(len(y)), did]).mean()
+
+    monitor = train(punished, nn.Identity(), lr=0.5)
+    assert max([a.severity for a in monitor.alerts], default=Severity.INFO) < Severity.ERROR
+
+
+class BackToFront(nn.Module):
+    """Its layers are registered in another order than they are called in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.body = nn.Linear(16, 3), nn.Linear(4, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.head(torch.tanh(self.body(x))), 1)
+
+
+def test_the_layer_named_is_the_one_that_was_heard() -> None:
+    torch.manual_seed(0)
+    model, x = BackToFront(), torch.randn(32, 4)
+    with gw.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), sinks=()) as monitor:
+        for _ in range(10):
+            model.zero_grad()
+            F.cross_entropy(model(x), x[:, :3].argmax(1)).backward()
+            monitor.step()
+    assert [a.layer for a in monitor.alerts] == ["head"]
+
+
+def test_a_layer_that_the_optimizer_does_not_have_is_not_judged() -> None:
+    """As an adversary, whose loss is negated for those who are to fool it."""
+    steps = [{"loss_mismatch": float(MISTAKES.index("sign")), "output_row": 1.0}] * 10
+    for trained, alerts in (([True, True], 1), ([True, False], 0)):
+        rule, history, found = LossMismatch(), gw.History(), list[gw.Alert]()
+        for step, look in enumerate(steps):
+            history.append(stats(step, layers([1.0, 1.0]), trained=np.array(trained), **look))
+            found += rule.check(history)
+        assert len(found) == alerts
 
 
 @pytest.mark.parametrize("lr", [1e-3, 0.5])

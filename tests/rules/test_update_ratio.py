@@ -61,6 +61,17 @@ def test_of_a_single_layer_it_must_last_while_the_gradient_grows(growth: float, 
     assert [a.step for a in found] == steps
 
 
+def test_looks_at_which_no_step_was_measured_do_not_interrupt_that() -> None:
+    """Later on they alternate: a sampled step, and the one that tells how far it moved."""
+    history, rule = history_of([{"fc": 1.0}]), UpdateRatio()
+    found = list(rule.check(history))
+    for step in range(1, 8):
+        looked = {"update_ratio": np.array([0.9]), "total_update": 0.9} if step % 2 else {"input_size": np.array([1.0])}
+        history.append(stats(step, {"fc": 2.0**step}, **looked))
+        found += rule.check(history)
+    assert [a.step for a in found] == [5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -70,7 +70,7 @@ function described({layer, kind, operation, log_gain: logGain}) {
   return `<b>${where}</b>, ${literal(operation)}<br>${kind}: gradient norm ${factor(logGain)}`;
 }
 
-const factor = (logGain) => (logGain === null ? 'not finite' : `times ${short(Math.exp(logGain / 2))}`);
+const factor = (logGain) => (logGain === null ? 'zero or not finite' : `times ${short(Math.exp(logGain / 2))}`);
 
 /** What each kind does over the whole way, in words. */
 export function gainsSummary(profile) {
