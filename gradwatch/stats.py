@@ -89,7 +89,8 @@ def measure(gradients: Sequence[Tensor], by_torch: bool = False) -> Measured:
     plain = all(dtype in _PLAIN and layout is torch.strided for _, dtype, layout in kinds)
     values = list(gradients) if plain else [real_values(g) for g in gradients]
     if by_torch and plain and kinds == {_FLOATS_ON_CPU} and _plan(tuple([v.numel() for v in values])).short:
-        theirs = torch.stack(torch._foreach_norm(values, 2.0))
+        with torch.no_grad():
+            theirs = torch.stack(torch._foreach_norm(values, 2.0))
         norms = _in_range(theirs.double(), values)
         return Measured(norms, _total(norms), by_torch=theirs)
     if plain and len(kinds) == 1:

@@ -308,11 +308,11 @@ class Fails:
     def __init__(self, works: Callable[..., Any] = lambda *_: ()) -> None:
         self.works, self.calls = works, 0
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.calls += 1
         if self.calls > 1:
             raise RuntimeError("broken on purpose")
-        return self.works(*args)
+        return self.works(*args, **kwargs)
 
     def write(self, report: gw.Report) -> None:
         self(report)

@@ -420,7 +420,7 @@ class TestFaults:
     def test_a_capture_that_fails_three_times_is_given_up(self, monkeypatch):
         loop, calls = Loop(), []
 
-        def fail(gradients):
+        def fail(gradients, by_torch):
             calls.append(1)
             raise RuntimeError("no norm")
 

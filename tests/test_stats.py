@@ -212,3 +212,24 @@ def test_norm_of_a_gradient_with_the_negative_bit():
     gradient = torch.view_as_complex(normal(2000, 2)).conj().imag
     assert gradient.is_neg()
     assert float(measure([gradient]).norms[0]) == pytest.approx(reference(gradient.resolve_neg()), rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1.0, 1e20])
+def test_short_gradients_by_torch(scale):
+    """Its norms to the last bit, beside ours, which are right at any scale."""
+    gradients = [scale * normal(n, seed=n) for n in (1, 3, 17, SHORT)]
+    found = measure(gradients, by_torch=True)
+    assert found.by_torch is not None
+    assert torch.equal(found.by_torch, torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    exact = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients])
+    torch.testing.assert_close(found.norms.double(), exact, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(found.total_norm.double(), exact.norm(), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    "gradients", [[normal(SHORT + 1)], [normal(3).double()], [normal(3), normal(3).half()], [normal(3).to_sparse()], []]
+)
+def test_others_are_not_taken_by_torch(gradients):
+    found, plain = measure(gradients, by_torch=True), measure(gradients)
+    assert found.by_torch is None
+    assert torch.equal(found.norms, plain.norms)

@@ -60,7 +60,7 @@ class Unstable(StepRule):
         ...     history.append(replace(stats, step=step, total_update=0.02))
         >>> for alert in Unstable().check(history):
         ...     print(alert.step, alert.severity.name, alert.message)
-        14 ERROR by steps of 0.02 of the weights' size the total gradient norm leaps: 3 times in 15 steps beyond \
+        14 WARNING by steps of 0.02 of the weights' size the total gradient norm leaps: 3 times in 15 steps beyond \
 5 times its usual 1.41, which is not coming down
 
     Source: LeCun et al., Efficient BackProp, 1998: steps are stable up to 2 / curvature. Cohen et al., ICLR 2021 and
