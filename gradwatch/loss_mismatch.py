@@ -59,7 +59,8 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     ``CrossEntropyLoss`` and ``BCEWithLogitsLoss`` take logits, and apply a softmax or a sigmoid by themselves. Where
     the outputs have been through one already, the probabilities stay close to each other: the loss cannot come near
     zero, and the gradient is small where it should be large. The gradient then is (q - y) passed back through that
-    activation, with q the second softmax; so y is known from it, and whether it was so at all. The same is asked of
+    activation, with q the second softmax; so y is known from it, and whether it was so at all, also where classes have
+    weights. The same is asked of
     a binary one with labels of 1 and -1, and of a loss that is negated.
     Squared errors behind the same activations are no mistake, and where the gradient could be theirs, nothing is told.
 
@@ -75,26 +76,43 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     """
     rows = MOST // max(1, outputs[:1].numel())
     z, g = outputs[:rows].float(), gradient[:rows].float()
-    nothing = torch.full((), torch.nan, device=z.device)
-    found = Told(nothing, nothing)
     if z.numel() < 2:  # also where a single example is too large
-        return found
+        nothing = torch.full((), torch.nan, device=z.device)
+        return Told(nothing, nothing)
+    columns = z.shape[-1] if z.ndim > 1 else 1
+    found = [_of_labels(z.reshape(-1, columns), g.reshape(-1, columns))]
     for dim in sorted({1, z.ndim - 1}) if z.ndim > 1 else ():
         if 2 <= z.shape[dim] <= CLASSES:
-            found = _either(found, _of_classes(*(t.movedim(dim, -1).flatten(0, -2) for t in (z, g))))
-    columns = z.shape[-1] if z.ndim > 1 else 1
-    return _either(found, _of_labels(z.reshape(-1, columns), g.reshape(-1, columns)))
+            found.append(_of_classes(*(t.movedim(dim, -1).flatten(0, -2) for t in (z, g))))
+    mistakes, errors, rests, others = (torch.stack(column) for column in zip(*found))
+    least, other = rests.min(0), others.min()
+    is_told = (least.values < EXACT) & (other > OTHERWISE) & (other > TIMES * least.values)
+    return Told(*(torch.where(is_told, told.take(least.indices), torch.nan) for told in (mistakes, errors)))
 
 
-class _Mistake(NamedTuple):
-    name: str
+class _Fit(NamedTuple):
+    """The mistake that fits best, by a way to read the outputs, 0-dim each."""
+
+    mistake: Tensor
+    error: Tensor
+    rest: Tensor
+    """Share of the gradient's square that is otherwise."""
+    other: Tensor
+    """The same of what is no mistake."""
+
+
+class _Guess(NamedTuple):
+    """What a loss may be."""
+
     gradient: Tensor
-    """That it leads to, but for a factor."""
+    """That it leads to, [N, C] or [N, 1], but for a factor: one of each class, which may have a weight."""
     y: Tensor
-    """The classes or labels that it is the gradient for."""
+    """The classes [N, C], or labels [N, 1], that it is the gradient for."""
+    name: str = ""
+    """Of the mistake that it is."""
 
 
-def _of_classes(z: Tensor, g: Tensor) -> Told:
+def _of_classes(z: Tensor, g: Tensor) -> _Fit:
     """Of a softmax's: [N, C] each. An example that is masked has no gradient."""
     used = (g != 0).any(1, keepdim=True)
     p = _SOFTMAX.apply(z)
@@ -103,76 +121,79 @@ def _of_classes(z: Tensor, g: Tensor) -> Told:
     # Behind a softmax all share what the class loses, each by its probability.
     shared = _one_hot((g / p.clamp(min=torch.finfo(p.dtype).tiny)).argmin(1, keepdim=True), like=z)
     # Of one that is right to the last bit no gradient is below 0.
-    wrong_by = p - torch.where(right.any(1, keepdim=True), right, _one_hot(p.argmax(1, keepdim=True), like=z))
+    known = torch.where(right.any(1, keepdim=True), right, _one_hot(p.argmax(1, keepdim=True), like=z))
     likely = (p * wrong).sum(1, keepdim=True)
-    proper = [
-        wrong_by,
-        (z / STEEPNESS).softmax(-1) - right,
-        _SOFTMAX.pull(p, p - shared),
-        wrong - _SOFTMAX.apply(-z),  # of distances, the least of which is the likeliest
-        likely / (1 - likely) * (wrong - p),  # of classes that it is not
-    ]
-    mistakes = [
-        _Mistake("softmax", _SOFTMAX.pull(p, p.softmax(-1) - shared), shared),
-        _Mistake("sign", wrong - p, wrong),
+    guesses = [
+        _Guess(p - known, known),
+        _Guess((z / STEEPNESS).softmax(-1) - right, right),
+        _Guess(_SOFTMAX.pull(p, p - shared), shared),
+        _Guess(wrong - _SOFTMAX.apply(-z), wrong),  # of distances, the least of which is the likeliest
+        _Guess(likely / (1 - likely) * (wrong - p), wrong),  # of classes that it is not
+        _Guess(_SOFTMAX.pull(p, p.softmax(-1) - shared), shared, "softmax"),
+        _Guess(wrong - p, wrong, "sign"),
     ]
     for squash in _ELEMENTWISE:
         a = squash.apply(z)
-        proper.append(squash.pull(a, a - right))
-        mistakes.append(_Mistake(squash.name, squash.pull(a, a.softmax(-1) - right), right))
-    several = {m.name: ((m.y * used) > 0).any(0).sum() > 1 for m in mistakes}
-    several["sign"] = several["sign"] & used.all()  # some have no reward where others have one of -1
-    errors = {m.name: error_of_classes(z, m.y, used[:, 0] & m.y.any(1)) for m in mistakes}
-    return _best(g, used, wrong_by, proper, mistakes, several, errors)
+        guesses.append(_Guess(squash.pull(a, a - right), right))
+        guesses.append(_Guess(squash.pull(a, a.softmax(-1) - right), right, squash.name))
+    several = {guess.name: ((guess.y * used) > 0).any(0).sum() > 1 for guess in guesses}
+    errors = {guess.name: error_of_classes(z, guess.y, used[:, 0] & guess.y.any(1)) for guess in guesses if guess.name}
+    return _best(g, used, p - known, guesses, several, errors)
 
 
-def _of_labels(z: Tensor, g: Tensor) -> Told:
+def _of_labels(z: Tensor, g: Tensor) -> _Fit:
     """Of sigmoids: [N, K] each, N examples of K labels."""
+    shape = z.shape
+    z, g = z.reshape(-1, 1), g.reshape(-1, 1)
     used, y = g != 0, (g < 0).float()
     p = z.sigmoid()
     # What is masked otherwise has no gradient either, but not exactly where a ReLU gives zero.
     behind_relu = (used == (z > 0)).all() & ~used.all()
-    proper = [torch.where(behind_relu, torch.nan, p - y)]
-    mistakes = [_Mistake("labels", p - (2 * y - 1), y), _Mistake("sign", (1 - y) - p, 1 - y)]
+    guesses = [
+        _Guess(torch.where(behind_relu, torch.nan, p - y), y),
+        _Guess(p - (2 * y - 1), y, "labels"),
+        _Guess((1 - y) - p, 1 - y, "sign"),
+    ]
     for squash in _ELEMENTWISE:
         a = squash.apply(z)
-        proper += [squash.pull(a, a - y), squash.pull(a, a - (2 * y - 1))]
-        mistakes.append(_Mistake(squash.name, squash.pull(a, a.sigmoid() - y), y))
-    several = {m.name: (used & (m.y > 0)).any() & (used & (m.y == 0)).any() for m in mistakes}
-    several["sign"] = several["sign"] & used.all()
-    errors = {m.name: error_of_labels(z, m.y, used) for m in mistakes}
-    return _best(g, used, p - y, proper, mistakes, several, errors)
+        guesses += [_Guess(squash.pull(a, a - label), y) for label in (y, 2 * y - 1)]
+        guesses.append(_Guess(squash.pull(a, a.sigmoid() - y), y, squash.name))
+    several = {guess.name: (used & (guess.y > 0)).any() & (used & (guess.y == 0)).any() for guess in guesses}
+    whole = z.view(shape), used.view(shape)
+    errors = {guess.name: error_of_labels(whole[0], guess.y.view(shape), whole[1]) for guess in guesses if guess.name}
+    return _best(g, used, p - y, guesses, several, errors)
 
 
 def _best(
     g: Tensor,
     used: Tensor,
     wrong_by: Tensor,
-    proper: list[Tensor],
-    mistakes: list[_Mistake],
+    guesses: list[_Guess],
     several: dict[str, Tensor],
     errors: dict[str, Tensor],
-) -> Told:
-    """The mistake of which ``g`` is a multiple, of ``several`` classes, where it is one of nothing that is proper."""
+) -> _Fit:
+    """How ``g`` fits what is guessed, where it is of ``several`` classes."""
     one = torch.ones((), device=g.device)
-    rests = {m.name: torch.where(several[m.name], _rest(g, used * m.gradient), one) for m in mistakes}
+    several["sign"] = several["sign"] & used.all()  # some have no reward where others have one of -1
+    rests = {m.name: torch.where(several[m.name], _rest(g, used, m), one) for m in guesses if m.name}
     least, place = torch.stack([rests.get(name, one) for name in MISTAKES]).min(0)
-    other = torch.stack([_rest(g, used * gradient) for gradient in proper]).min()
-    is_told = ((used * wrong_by).square().mean().sqrt() > WRONG) & (least < EXACT)
-    is_told = is_told & (other > OTHERWISE) & (other > TIMES * least)
+    other = torch.stack([_rest(g, used, guess) for guess in guesses if not guess.name]).min()
     error = torch.stack([errors.get(name, one) for name in MISTAKES]).take(place)
-    return Told(*(torch.where(is_told, found, torch.nan) for found in (place.float(), error)))
+    is_known = (used * wrong_by).square().mean().sqrt() > WRONG
+    return _Fit(place.float(), error, torch.where(is_known, least, one), other)
 
 
-def _rest(g: Tensor, found: Tensor) -> Tensor:
-    """Share of the square of ``g`` that is no multiple, above 0, of ``found``."""
-    factor = (g * found).sum() / found.square().sum()
-    rest = (g - factor * found).square().sum() / g.square().sum()
-    return torch.where((factor > 0) & torch.isfinite(rest), rest, 1.0)
-
-
-def _either(one: Told, other: Told) -> Told:
-    return Told(*(torch.where(torch.isnan(one.mistake), b, a) for a, b in zip(one, other)))
+def _rest(g: Tensor, used: Tensor, guess: _Guess) -> Tensor:
+    """Share of the square of ``g`` that is no multiple, above 0, of what is guessed."""
+    found = used * guess.gradient
+    kinds = torch.cat([guess.y, 1 - guess.y.sum(1, keepdim=True)], dim=1)
+    if guess.name == "sign":  # what is rewarded by -1 may be so for some classes more than for others
+        kinds = torch.ones_like(kinds[:, :1])
+    along = (kinds * (g * found).sum(1, keepdim=True)).sum(0)
+    size = (kinds * found.square().sum(1, keepdim=True)).sum(0)
+    factor = torch.where(size > 0, along / size, 0.0)
+    rest = (g - (kinds * factor).sum(1, keepdim=True) * found).square().sum() / g.square().sum()
+    return torch.where(((factor > 0) | (size == 0)).all() & torch.isfinite(rest), rest, 1.0)
 
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:

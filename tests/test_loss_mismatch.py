@@ -29,10 +29,16 @@ MISTAKEN: dict[str, tuple[str, Loss]] = {
     "sigmoid": ("sigmoid", lambda z: F.cross_entropy(z.sigmoid(), LABELS)),
     "tanh": ("tanh", lambda z: F.cross_entropy(z.tanh(), LABELS)),
     "relu": ("relu", lambda z: F.cross_entropy(z.relu(), LABELS)),
+    "softmax, weighted": ("softmax", lambda z: F.cross_entropy(z.softmax(1), LABELS, weight=WEIGHTS)),
+    "sigmoid, weighted": ("sigmoid", lambda z: F.cross_entropy(z.sigmoid(), LABELS, weight=WEIGHTS)),
     "negated": ("sign", lambda z: -F.cross_entropy(z, LABELS)),
     "binary, sigmoid": ("sigmoid", lambda z: F.binary_cross_entropy_with_logits(z.sigmoid(), ONE_HOT)),
     "binary, tanh": ("tanh", lambda z: F.binary_cross_entropy_with_logits(z.tanh(), ONE_HOT)),
     "binary, relu": ("relu", lambda z: F.binary_cross_entropy_with_logits(z.relu(), ONE_HOT)),
+    "binary, weighted": (
+        "sigmoid",
+        lambda z: F.binary_cross_entropy_with_logits(z.sigmoid(), ONE_HOT, pos_weight=torch.tensor(5.0)),
+    ),
     "binary, labels of 1 and -1": ("labels", lambda z: F.binary_cross_entropy_with_logits(z, 2 * ONE_HOT - 1)),
     "binary, negated": ("sign", lambda z: -F.binary_cross_entropy_with_logits(z, ONE_HOT)),
 }
@@ -63,6 +69,7 @@ FINE: dict[str, Loss] = {
     "margins": lambda z: F.multi_margin_loss(z, LABELS),
     "logistic, of signs": lambda z: F.soft_margin_loss(z, 2 * ONE_HOT - 1),
     "binary": lambda z: F.binary_cross_entropy_with_logits(z, ONE_HOT),
+    "binary, weighted": lambda z: F.binary_cross_entropy_with_logits(z, ONE_HOT, pos_weight=torch.tensor(5.0)),
     "binary behind a sigmoid": lambda z: F.binary_cross_entropy(z.sigmoid(), ONE_HOT),
     "binary, some masked": lambda z: F.binary_cross_entropy_with_logits(
         z, ONE_HOT, weight=(normal(N, C, seed=1) > 0).float()

@@ -103,6 +103,10 @@ class DeadUnits:
                 evidence.append(f"they had a gradient before, and no step moved the weights by more than {largest:.2g}")
             remedy = f"replace the ReLUs{place(layers)} by LeakyReLU, which passes a little everywhere"
             change, confidence = "activation", 0.4
+            if probe is not None and not flat:
+                evidence.append("no activation was seen that is flat there")
+                remedy, confidence = "look for what takes the gradient between these layers and the loss", 0.3
+                change = ""
         else:
             evidence.append("they had a gradient before: a step that was too large has killed them")
             remedy, change, confidence = "divide the learning rate by 10", "lr", 0.5

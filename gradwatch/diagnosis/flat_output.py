@@ -45,6 +45,12 @@ class FlatOutput:
                 "look at the loss: nothing in it depends on the model's output, which may be rounded, compared, "
                 "clamped or multiplied by zero on the way"
             )
+            if history.grad_norm.any():
+                evidence += ", and was not before"
+                remedy = (
+                    "look at the loss: a margin that is kept asks for nothing more; else it no longer depends on the "
+                    "model's output, which may be clamped or multiplied by zero on the way"
+                )
         return Diagnosis("flat_output", 0.9, layers_of(found), (evidence,), remedy, change)
 
     @staticmethod

@@ -39,6 +39,8 @@ class WeightDecay:
         if not told(alerts, "vanishing", "dead") or not kept or steps < 1:
             return None
         share = mean_gain([math.log(max(s, TINY)) for s in kept.values()])
+        if share < SLOWEST**steps:  # the weights were small from the start, and the biases large
+            return None
         return Diagnosis(
             "weight_decay",
             confidence=0.95,
@@ -51,6 +53,9 @@ class WeightDecay:
             change="weight_decay",
         )
 
+
+SLOWEST = 0.8
+"""What a step leaves of the weights at least: decay by a fifth at each is more than any takes on purpose."""
 
 TINY = 1e-300
 """In place of nothing, of which there is no logarithm."""

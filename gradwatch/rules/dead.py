@@ -22,8 +22,8 @@ class Dead(LayerRule):
     Where the layer and all before it are dead and one after it is not, nothing before that one learns any more: ERROR,
     within a few steps. A dead layer among living ones may be an expert that is never chosen or a detached branch: a
     WARNING to look, after more patience. So it is where all layers are zero, since a hinge loss whose margins are kept
-    leaves nothing to learn from; it is an ERROR where none ever had a gradient, or nothing was learned. A layer without
-    a gradient (frozen, not used) is not dead.
+    leaves nothing to learn from; it is an ERROR where none had a gradient for long, or nothing was learned. A layer
+    without a gradient (frozen, not used) is not dead.
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
@@ -96,7 +96,8 @@ class Dead(LayerRule):
         self._cut_off = bool((opens & cut_off).any())
         waits = opens & ~cut_off & self._cut_off  # the alerts of one step are of one kind
         known = stats.has_grad & np.isfinite(stats.grad_norm) & ~waits
-        severity = Severity.ERROR if self._cut_off or not self._run["alive"] else None
+        never = bad & ~np.bool_(self._run["alive"]) & (steps > LONG * self.isolated_patience)
+        severity = Severity.ERROR if self._cut_off else None
         return Judgement(
             stats.grad_norm,
             np.zeros(len(zero)),
@@ -104,6 +105,7 @@ class Dead(LayerRule):
             good=alive,
             known=known,
             severity=severity,
+            certain=never,
             worsens=NOTHING if stats.total_norm == 0 else 0.0,
         )
 
@@ -137,6 +139,10 @@ class Dead(LayerRule):
         if history.progress.is_none(but=NOTHING):
             starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
 
+
+LONG = 3
+"""Times ``isolated_patience`` after which a network that never had a gradient is no longer one whose loss is off for a
+while."""
 
 SAME = 1e-7
 """Share that differs from example to example up to which there is no difference."""

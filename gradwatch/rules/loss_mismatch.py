@@ -22,6 +22,13 @@ WORDS = {
 }
 
 
+SIGN = MISTAKES.index("sign")
+
+GROWN = 1.2
+"""Of the gradient at the outputs, relative to the first looks, where all is predicted wrongly: 1.4, and more by the
+root of how many classes there are."""
+
+
 @dataclass
 class LossMismatch(LayerRule):
     """The gradient at the last layer's output is that of a cross entropy that is given what it does not take.
@@ -63,15 +70,27 @@ class LossMismatch(LayerRule):
         last = last_layer(stats)
         mistake = np.nan if stats.loss_mismatch is None else stats.loss_mismatch
         error = np.nan if stats.output_error is None else stats.output_error
-        bad = last & bool(np.isfinite(mistake))
+        if mistake == SIGN and not error > LITTLE:
+            mistake = np.nan  # what has learned so much is pushed back on purpose, as by a loss that is flooded
+        bad = last & bool(np.isfinite(mistake) or self._went_wrong(history))
         if stats.trained is not None:  # of an adversary's loss, that of who is to fool it is negated
             bad = bad & stats.trained
         good = last & bool(np.isnan(mistake) and np.isfinite(error))
-        if bad.any():
+        if np.isfinite(mistake):
             self._mistake = MISTAKES[int(mistake)]
         worsens = BEYOND if self._mistake == "sign" else LITTLE
-        of_all = np.full(len(last), mistake), np.zeros(len(last))
-        return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens)
+        code = MISTAKES.index(self._mistake) if self._mistake else np.nan
+        certain = bad & self._went_wrong(history)
+        of_all = np.full(len(last), float(code)), np.zeros(len(last))
+        return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens, certain=certain)
+
+    def _went_wrong(self, history: History) -> bool:
+        """Whether a negated loss has done its work: the gradient is larger than at first, and tells no more."""
+        stats, first = history.latest, history.progress.first
+        assert stats is not None
+        asked = np.nan if stats.output_gradient is None else stats.output_gradient
+        tells = not np.isnan(np.nan if stats.output_error is None else stats.output_error)
+        return self._mistake == "sign" and not tells and bool(asked > GROWN * first > 0)
 
     def describe(self, value: float, threshold: float) -> str:
         return WORDS[self._mistake]

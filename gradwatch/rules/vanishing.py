@@ -120,6 +120,8 @@ class Vanishing(LayerRule):
         waits = np.zeros(len(norm), bool) if certain else self._may_find_out(history, now)
         bad = small & ~_zero_alone(small, norm) & ~waits & (history.count > self.warmup)
         severity = None if certain else self._severity(usual / _root(history), present, bad, back)
+        if self._signal["alike"] and not (tiny.any() or self._signal.is_lost_within) and present.sum() <= SHALLOW:
+            severity = Severity.WARNING  # two or three layers of sigmoids learn the mean first, and find out mostly
         self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
         limit = np.where(tiny, np.fmax(limit, absolute), limit)
@@ -188,6 +190,9 @@ class Vanishing(LayerRule):
     def _remember_peak(self, norm: FloatArray) -> None:
         self._peak["norm"] = np.fmax(self._peak["norm"], norm)
 
+
+SHALLOW = 3
+"""Layers up to which a network is shallow."""
 
 STILL = 1e-6
 """Update ratio up to which a layer counts as not moving; healthy training has 1e-3."""

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gradwatch as gw
+from gradwatch.diagnosis import WeightDecay
+from gradwatch.profile import BackwardProfile, Weight
 
 
 def report(weight_decay: float, scale: float = 1.0, first: int = 0) -> gw.Report:
@@ -39,3 +44,16 @@ def test_weights_that_have_shrunk(first: int) -> None:
 
 def test_weights_that_were_small_from_the_start() -> None:
     assert report(weight_decay=0.0, scale=0.05).diagnoses[0].cause == "small_weights"
+
+
+def test_weights_that_were_small_beside_large_biases_did_not_shrink() -> None:
+    """The size of a layer at the first step is that of both; six steps later its weights are a hundredth of it."""
+    stats = gw.History.from_grad_norms(fc0=[0.0], fc1=[0.0]).latest
+    assert stats is not None
+    history = gw.History()
+    history.append(replace(stats, param_norm=np.array([4.0, 4.0])))
+    alerts = [gw.Alert(6, "dead", "fc0", gw.Severity.ERROR, 0.0, 0.0, "")]
+    for step, told in ((6, False), (100, True)):
+        weights = tuple(Weight(f"fc{i}.weight", 0.04, 8, 8, 8) for i in (0, 1))
+        found = WeightDecay().explain(history, BackwardProfile((), step=step, weights=weights), alerts)
+        assert (found is not None) is told

@@ -4,6 +4,7 @@ import pytest
 
 from gradwatch import History, Severity
 from gradwatch.rules import Dead
+from gradwatch.rules.dead import LONG
 from tests.histories import history_of, layers, slow, told_by
 
 RULE = Dead()
@@ -38,10 +39,14 @@ def test_where_all_are_zero_nothing_is_cut_off() -> None:
 
 
 def test_where_no_layer_ever_had_a_gradient_nothing_will_train() -> None:
-    found = Dead().check(history_of([layers([0.0, None, 0.0])] * (ISOLATED + 20)))
+    """But for a loss that is off for a while, of which a WARNING is enough."""
+    found = Dead().check(history_of([layers([0.0, None, 0.0])] * (4 * ISOLATED)))
+    told = LONG * Dead().isolated_patience + Dead().warmup
     assert [(a.step, a.layer, a.severity) for a in found] == [
-        (ISOLATED - 1, "fc0", Severity.ERROR),
-        (ISOLATED - 1, "fc2", Severity.ERROR),
+        (ISOLATED - 1, "fc0", Severity.WARNING),
+        (ISOLATED - 1, "fc2", Severity.WARNING),
+        (told, "fc0", Severity.ERROR),
+        (told, "fc2", Severity.ERROR),
     ]
     assert found[0].message.endswith("was exactly zero for 50 steps, and no layer ever had one")
 
@@ -102,6 +107,7 @@ def test_a_sign_of_life_now_and_then_is_no_recovery() -> None:
 
 
 def test_steps_without_any_gradient_are_no_life() -> None:
-    (alert,) = Dead().check(History.from_grad_norms(a=[None] * 2 + [0.0] * 60, b=[None] * 2 + [0.0] * 60))[:1]
+    steps = [None] * 2 + [0.0] * 200
+    alert = Dead().check(History.from_grad_norms(a=steps, b=steps))[-1]
     assert alert.severity is Severity.ERROR
     assert alert.message.endswith("and no layer ever had one")

@@ -23,14 +23,16 @@ def check(seen: list[float | None], **more: Any) -> list[gw.Alert]:
     rule, history = LossMismatch(), gw.History()
     found: list[gw.Alert] = []
     for step, mistake in enumerate(seen):
-        history.append(stats(step, layers([1.0, 2.0, None]), loss_mismatch=mistake, **more))
+        looked = {} if mistake is None else {"loss_mismatch": mistake, **more}
+        history.append(stats(step, layers([1.0, 2.0, None]), **looked))
         found += rule.check(history)
     return found
 
 
 @pytest.mark.parametrize("mistake", range(len(MISTAKES)))
 def test_it_must_last_and_is_told_of_the_last_layer_with_a_gradient(mistake: int) -> None:
-    (alert,) = check([None, *[float(mistake)] * (RULE.patience - 1), None, float(mistake), NAN, None])
+    seen = [None, *[float(mistake)] * (RULE.patience - 1), None, float(mistake), NAN, None]
+    (alert,) = check(seen, output_error=1.0)
     assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", Severity.WARNING)
     assert alert.message == f"fc1: {WORDS[MISTAKES[mistake]]}"
     assert alert.value == mistake
@@ -41,6 +43,25 @@ def test_a_look_without_it_begins_anew() -> None:
     assert check([*almost, NAN, *almost], output_error=0.9) == []
     (alert,) = check([*almost, NAN, *almost], output_error=NAN)  # one that tells nothing does not
     assert alert.step == RULE.patience
+
+
+SIGN = float(MISTAKES.index("sign"))
+
+
+def test_what_has_learned_is_pushed_back_on_purpose() -> None:
+    """As by a loss that is flooded."""
+    assert check([SIGN] * 20, output_error=0.2) == []
+
+
+def test_a_negated_loss_that_has_done_its_work_tells_no_more() -> None:
+    rule, history = LossMismatch(), gw.History()
+    found: list[gw.Alert] = []
+    for step, mistake, gradient in [*((i, SIGN, 0.1) for i in range(10)), (100, NAN, 0.11), (200, NAN, 0.14)]:
+        error = NAN if np.isnan(mistake) else 1.0
+        seen = {"loss_mismatch": mistake, "output_gradient": gradient, "output_error": error}
+        history.append(stats(step, layers([1.0, 2.0]), **seen))
+        found += rule.check(history)
+    assert [(a.step, a.severity) for a in found] == [(3, Severity.WARNING), (200, Severity.ERROR)]
 
 
 def test_every_mistake_has_words() -> None:
@@ -125,7 +146,7 @@ def test_the_layer_named_is_the_one_that_was_heard() -> None:
 
 def test_a_layer_that_the_optimizer_does_not_have_is_not_judged() -> None:
     """As an adversary, whose loss is negated for those who are to fool it."""
-    steps = [{"loss_mismatch": float(MISTAKES.index("sign")), "output_row": 1.0}] * 10
+    steps = [{"loss_mismatch": float(MISTAKES.index("sign")), "output_row": 1.0, "output_error": 1.0}] * 10
     for trained, alerts in (([True, True], 1), ([True, False], 0)):
         rule, history, found = LossMismatch(), gw.History(), list[gw.Alert]()
         for step, look in enumerate(steps):
