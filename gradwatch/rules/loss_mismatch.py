@@ -85,12 +85,16 @@ class LossMismatch(LayerRule):
         return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens, certain=certain)
 
     def _went_wrong(self, history: History) -> bool:
-        """Whether a negated loss has done its work: the gradient is larger than at first, and tells no more."""
+        """Whether a negated loss has done its work: all is predicted wrongly, so that all gradients have one size, or
+        they are larger than at first; and tell no more."""
         stats, first = history.latest, history.progress.first
         assert stats is not None
-        asked = np.nan if stats.output_gradient is None else stats.output_gradient
-        tells = not np.isnan(np.nan if stats.output_error is None else stats.output_error)
-        return self._mistake == "sign" and not tells and bool(asked > GROWN * first > 0)
+        error, asked, heard = (
+            np.nan if found is None else found
+            for found in (stats.output_error, stats.output_gradient, stats.output_row)
+        )
+        tells = self._mistake != "sign" or not np.isnan(error) or np.isnan(heard)
+        return not tells and bool(np.isnan(asked) or asked > GROWN * first > 0)
 
     def describe(self, value: float, threshold: float) -> str:
         return WORDS[self._mistake]
