@@ -11,6 +11,7 @@ from gradwatch.history import History
 from gradwatch.progress import BEYOND, LITTLE
 from gradwatch.records import MISTAKES, Severity
 from gradwatch.rules.base import Judgement, LayerRule, last_layer
+from gradwatch.rules.state import ModelState
 
 WORDS = {
     **{
@@ -77,11 +78,10 @@ class LossMismatch(LayerRule):
             bad = bad & stats.trained
         good = last & bool(np.isnan(mistake) and np.isfinite(error))
         if np.isfinite(mistake):
-            self._mistake = MISTAKES[int(mistake)]
-        worsens = BEYOND if self._mistake == "sign" else LITTLE
-        code = MISTAKES.index(self._mistake) if self._mistake else np.nan
+            self._latest["mistake"] = mistake
+        worsens = BEYOND if self._latest["mistake"] == SIGN else LITTLE
         certain = bad & self._went_wrong(history)
-        of_all = np.full(len(last), float(code)), np.zeros(len(last))
+        of_all = np.full(len(last), self._latest["mistake"]), np.zeros(len(last))
         return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens, certain=certain)
 
     def _went_wrong(self, history: History) -> bool:
@@ -93,12 +93,12 @@ class LossMismatch(LayerRule):
             np.nan if found is None else found
             for found in (stats.output_error, stats.output_gradient, stats.output_row)
         )
-        tells = self._mistake != "sign" or not np.isnan(error) or np.isnan(heard)
+        tells = self._latest["mistake"] != SIGN or not np.isnan(error) or np.isnan(heard)
         return not tells and bool(np.isnan(asked) or asked > GROWN * first > 0)
 
     def describe(self, value: float, threshold: float) -> str:
-        return WORDS[self._mistake]
+        return WORDS[MISTAKES[int(value)]]
 
     def reset(self) -> None:
         super().reset()
-        self._mistake = ""
+        self._latest = self._remembered["latest"] = ModelState(mistake=np.nan)
