@@ -52,7 +52,8 @@ class GlobalNorm:
     in another order. When the total is NaN or inf nothing is changed: one factor cannot mend it, and would spread it.
 
     On the CPU a step with nothing to clip costs nothing, and one that clips costs a second reading of such gradients,
-    for torch's total, unless none has more than 512 elements. Elsewhere both totals are always taken and nothing is looked at, so nothing waits.
+    for torch's total, unless none has more than 512 elements. Elsewhere both totals are always taken and nothing is
+    looked at, so nothing waits.
 
     Args:
         max_norm: the largest total norm allowed, above 0.
