@@ -60,9 +60,8 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     the outputs have been through one already, the probabilities stay close to each other: the loss cannot come near
     zero, and the gradient is small where it should be large. The gradient then is (q - y) passed back through that
     activation, with q the second softmax; so y is known from it, and whether it was so at all, also where classes have
-    weights. The same is asked of
-    a binary one with labels of 1 and -1, and of a loss that is negated.
-    Squared errors behind the same activations are no mistake, and where the gradient could be theirs, nothing is told.
+    weights. The same is asked of a binary one with labels of 1 and -1, and of a loss that is negated. Squared errors
+    behind the same activations are no mistake, and where the gradient could be theirs, nothing is told.
 
     Args:
         outputs: logits [N, C], [N, C, ...] or [N, ..., C] for classes, or of any shape for labels.

@@ -20,7 +20,8 @@ class SmallSteps:
     """The gradient is there, and the optimizer makes nothing of it.
 
     Args:
-        usual_update: ``|step| / |parameters|`` that the largest step should have.
+        usual_update: ``|step| / |parameters|`` that the largest step should have, or up to ten times that: Adam's first
+            steps are as large, and what is still too small learns no more than before.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -29,7 +30,7 @@ class SmallSteps:
         >>> alerts = [Alert(101, "stalled", "fc", 1, 3e-8, 1e-6, "")]
         >>> found = SmallSteps().explain(History.from_grad_norms(fc=[1.0]), None, alerts)
         >>> print(found.remedy)
-        multiply the learning rate by 10000
+        multiply the learning rate by 100000
 
     Source: Karpathy, CS231n: updates of 1e-3 of the weights' size are usual.
     """
@@ -66,7 +67,7 @@ class SmallSteps:
             remedy, change = "raise the max_norm that gradients are clipped to, or do not clip", "clipping"
         else:
             evidence += f" by more than {most:.2g} of their size; {self.usual_update:g} is usual"
-            factor = 10.0 ** math.floor(math.log10(self.usual_update) - math.log10(most))
+            factor = 10.0 ** math.ceil(math.log10(self.usual_update) - math.log10(most))
             remedy, change = f"multiply the learning rate by {factor:.0f}", "lr"
         return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change)
 

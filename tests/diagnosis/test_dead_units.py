@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradwatch import Diagnosis, History, Severity
+from gradwatch import Alert, Diagnosis, History, Severity
 from gradwatch.diagnosis import DeadUnits
-from gradwatch.profile import BackwardProfile, Weight
+from gradwatch.profile import BackwardProfile, Segment, Weight
 from tests.diagnosis.profiles import DEAD, PROFILES, activation, alert, chain, first_step, linear
 
 CUT = (linear("head", 1.0), activation("fc1", "Relu", 0.0, derivative=DEAD))
@@ -134,3 +134,13 @@ def test_units_that_live(name: str) -> None:
 def test_arguments_out_of_range(argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"DeadUnits: {argument} must be above 0"):
         DeadUnits(**{argument: value})
+
+
+def test_where_no_activation_is_flat_no_relu_is_to_blame() -> None:
+    """As of an embedding that nothing asks for any more."""
+    history = History.from_grad_norms(table=[1.0] * 3 + [0.0] * 60, head=[1.0] * 63)
+    alerts = [Alert(52, "dead", "table", Severity.WARNING, 0.0, 0.0, "")]
+    found = DeadUnits().explain(history, BackwardProfile((Segment("head", "weight", "Addmm", 1.0, 1.0),)), alerts)
+    assert found is not None
+    assert "ReLU" not in found.remedy
+    assert (found.change, found.confidence) == ("", 0.3)

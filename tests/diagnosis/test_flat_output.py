@@ -51,6 +51,21 @@ def test_no_gradient_leaves_the_loss(bias: float, loss: Callable[[Tensor], Tenso
     assert found.diagnoses[0].remedy.startswith(remedy)
 
 
+def test_a_margin_that_is_kept_asks_for_nothing_more() -> None:
+    """Its gradient was there before."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer, x = torch.optim.SGD(model.parameters(), lr=0.5), torch.randn(16, 4)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(300):
+            optimizer.zero_grad()
+            nn.functional.multi_margin_loss(model(x), x[:, :3].argmax(1)).backward()
+            optimizer.step()
+        found = monitor.report()
+    assert {(a.rule, a.severity) for a in found.alerts} == {("dead", gw.Severity.WARNING)}
+    assert found.diagnoses[0].remedy.startswith("look at the loss: a margin that is kept asks for nothing more")
+
+
 @pytest.mark.parametrize(
     ("probe", "what"),
     [
