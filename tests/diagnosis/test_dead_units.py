@@ -139,6 +139,8 @@ def test_arguments_out_of_range(argument: str, value: float) -> None:
 def test_where_no_activation_is_flat_no_relu_is_to_blame() -> None:
     """As of an embedding that nothing asks for any more."""
     history = History.from_grad_norms(table=[1.0] * 3 + [0.0] * 60, head=[1.0] * 63)
+    assert history.latest is not None
+    history.append(replace(history.latest, step=63, total_update=1e-3))
     alerts = [Alert(52, "dead", "table", Severity.WARNING, 0.0, 0.0, "")]
     found = DeadUnits().explain(history, BackwardProfile((Segment("head", "weight", "Addmm", 1.0, 1.0),)), alerts)
     assert found is not None
