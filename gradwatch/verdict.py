@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gradwatch.history import History
+from gradwatch.progress import NOTHING
 from gradwatch.records import Severity
 
 SHOWN = 3
 """Layers named before the rest is counted."""
+
+MANY = 200
+"""Steps after which it is told that nothing has been learned yet."""
 
 SILENT = 20
 """Steps in a row without any gradient after which it is no exception."""
@@ -58,9 +62,16 @@ def judge(
     if history.skipped_count:
         size += f", {counted(history.skipped_count, 'step')} skipped by the gradient scaler"
     if not counts:
-        return f"healthy: {size}, no alert", Severity.INFO
+        return f"healthy: {size}, no alert{_unlearned(history)}", Severity.INFO
     seen = ", ".join(f"{count} x {rule}" for rule, count in counts.items())
     return f"healthy now: {size}; earlier alerts: {seen}", Severity.INFO
+
+
+def _unlearned(history: History) -> str:
+    """What a run without any alert is told all the same: its gradients are fine, and it has not learned anything."""
+    progress = history.progress
+    is_known = progress.of_classes and history.count > MANY and progress.is_none(but=NOTHING)
+    return f"; but {progress.in_words}" if is_known else ""
 
 
 def counted(number: int, thing: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gradwatch import History, Severity
@@ -70,3 +72,15 @@ def test_a_run_without_gradients_is_not_healthy(with_gradient: int, without: int
     words = f"no layer had a gradient in the last {without} steps: are the optimizer's parameters those of this model?"
     assert (verdict == words) == told
     assert (severity is Severity.WARNING) == told
+
+
+@pytest.mark.parametrize(
+    ("count", "left", "more"),
+    [(201, 0.98, "; but 98% of the outputs' error is left"), (201, 0.9, ""), (200, 0.98, ""), (201, math.nan, "")],
+)
+def test_of_a_run_without_alerts_it_is_told_that_nothing_was_learned(count: int, left: float, more: str) -> None:
+    history = History()
+    for step in range(count):
+        looked = {"output_error": 1.0 if step < 100 else left} if step % 100 == 0 else {}
+        history.append(stats(step, {"fc": 1.0}, **looked))
+    assert judge(history, {}, {}, {})[0] == f"healthy: {count} steps, 1 layer, no alert{more}"
