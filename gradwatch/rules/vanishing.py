@@ -120,8 +120,9 @@ class Vanishing(LayerRule):
         waits = np.zeros(len(norm), bool) if certain else self._may_find_out(history, now)
         bad = small & ~_zero_alone(small, norm) & ~waits & (history.count > self.warmup)
         severity = None if certain else self._severity(usual / _root(history), present, bad, back)
-        if self._signal["alike"] and not (tiny.any() or self._signal.is_lost_within) and present.sum() <= SHALLOW:
-            severity = Severity.WARNING  # two or three layers of sigmoids learn the mean first, and find out mostly
+        early = self._signal["alike"] and not (self._signal["late"] or self._signal.is_lost_within)
+        if early and not tiny.any() and present.sum() <= SHALLOW:
+            severity = Severity.WARNING  # a few layers of sigmoids learn the mean first, and mostly find out
         self._peak["fine"] += present & ~small
         good = back & ~(still & (now < 2 * absolute))
         limit = np.where(tiny, np.fmax(limit, absolute), limit)
@@ -191,7 +192,7 @@ class Vanishing(LayerRule):
         self._peak["norm"] = np.fmax(self._peak["norm"], norm)
 
 
-SHALLOW = 3
+SHALLOW = 4
 """Layers up to which a network is shallow."""
 
 STILL = 1e-6
