@@ -136,7 +136,7 @@ class Closeup:
         self._saturated: _Counts = {}
         self._norms: _Norms = {}
         self._shares: _Shares = {}
-        self._last_output, self._heard_rows = LastOutput(), list[int]()
+        self._last_output = LastOutput()
         self._dtypes: set[torch.dtype] = set()
         self.half: bool | None = None
         """Whether a layer computed in float16 in the step last taken; None where none was looked at."""
@@ -164,7 +164,6 @@ class Closeup:
             if (module := reference()) is not None:
                 listen = partial(_listen, self._norms.setdefault(row, {}), order)
                 self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
-        self._heard_rows = [row for _, row in (*self._recurrent, *self._given)]
         for number, (reference, _) in enumerate([*self._recurrent, *self._given]):
             if (module := reference()) is not None:
                 hear = partial(self._last_output.listen, number)
@@ -184,7 +183,8 @@ class Closeup:
         of_outputs: tuple[float, ...] = (np.nan,) * 6
         with contextlib.suppress(Exception):
             *of_values, number, mistake = last_output.take()
-            of_outputs = *of_values, self._heard_rows[int(number)] if np.isfinite(number) else np.nan, mistake
+            rows = [row for _, row in (*self._recurrent, *self._given)]
+            of_outputs = *of_values, rows[int(number)] if np.isfinite(number) else np.nan, mistake
         of_layers = np.full((len(CloseupStats._fields) - len(of_outputs), self._layers), np.nan)
         stats = CloseupStats(*of_layers, *of_outputs)
         for row, (flat, outputs) in saturated.items():

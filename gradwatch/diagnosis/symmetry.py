@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.symptoms import layers_of, told
-from gradwatch.diagnosis.words import span
+from gradwatch.diagnosis.words import drawn_at_random, span
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
@@ -36,6 +36,6 @@ class Symmetry:
                 f"the units of {span(layers)} have the same weights, and get the same gradient: they stay alike, and "
                 "each of these layers does no more than a single unit",
             ),
-            remedy=f"draw the initial weights of {span(layers)} at random, as torch.nn.init.kaiming_normal_ does",
+            remedy=drawn_at_random(layers),
             change="init_scale",
         )

@@ -18,6 +18,15 @@ def span(names: Sequence[str]) -> str:
     return (" ... " if len(distinct) > 2 else " and ").join(distinct[:1] + distinct[1:][-1:]) or "the model"
 
 
+def drawn_at_random(names: Sequence[str]) -> str:
+    """The remedy that breaks the symmetry of some layers.
+
+    >>> drawn_at_random(["fc0"])
+    'draw the initial weights of fc0 at random, as torch.nn.init.kaiming_normal_ does'
+    """
+    return f"draw the initial weights of {span(names)} at random, as torch.nn.init.kaiming_normal_ does"
+
+
 def place(names: Sequence[str]) -> str:
     """Where, as the end of a phrase; nothing where no layer has a name.
 

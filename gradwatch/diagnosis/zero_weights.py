@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import span
+from gradwatch.diagnosis.words import drawn_at_random, span
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
@@ -35,7 +35,7 @@ class ZeroWeights:
             confidence=0.95,
             layers=tuple(zero),
             evidence=(f"every weight of {span(zero)} is zero, so that no gradient gets past it",),
-            remedy=f"draw the initial weights of {span(zero)} at random, as torch.nn.init.kaiming_normal_ does",
+            remedy=drawn_at_random(zero),
             change="init_scale",
         )
 

@@ -96,7 +96,7 @@ class Dead(LayerRule):
         self._cut_off = bool((opens & cut_off).any())
         waits = opens & ~cut_off & self._cut_off  # the alerts of one step are of one kind
         known = stats.has_grad & np.isfinite(stats.grad_norm) & ~waits
-        never = bad & ~np.bool_(self._run["alive"]) & (steps > LONG * self.isolated_patience)
+        never = bad & (not self._run["alive"]) & (steps > LONG * self.isolated_patience)
         severity = Severity.ERROR if self._cut_off else None
         return Judgement(
             stats.grad_norm,

@@ -26,8 +26,8 @@ WORDS = {
 SIGN = MISTAKES.index("sign")
 
 GROWN = 1.2
-"""Of the gradient at the outputs, relative to the first looks, where all is predicted wrongly: 1.4, and more by the
-root of how many classes there are."""
+"""Of the gradient at the outputs, relative to the first looks, where all is predicted wrongly: of C classes it is
+sqrt(2 C / (C - 1)), which is 1.4 and more."""
 
 
 @dataclass

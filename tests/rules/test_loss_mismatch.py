@@ -45,6 +45,14 @@ def test_a_look_without_it_begins_anew() -> None:
     assert alert.step == RULE.patience
 
 
+def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
+    name, rule, history, found = "x" * 300, LossMismatch(), gw.History(), list[gw.Alert]()
+    for step in range(RULE.patience):
+        history.append(stats(step, {"body": 1.0, name: 1.0}, loss_mismatch=0.0))
+        found += rule.check(history)
+    assert [(a.layer, a.message) for a in found] == [(name, f"{name}: {WORDS['softmax']}")]
+
+
 SIGN = float(MISTAKES.index("sign"))
 
 

@@ -33,6 +33,14 @@ def test_a_look_at_which_they_differ_begins_anew() -> None:
     assert check([*almost, [False] * 3, *almost]) == []
 
 
+def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
+    name, rule, history, found = "x" * 300, Symmetric(), gw.History(), list[gw.Alert]()
+    for step in range(RULE.patience):
+        history.append(stats(step, {name: 1.0, "out": 1.0}, alike=np.array([True, False])))
+        found += rule.check(history)
+    assert [(a.layer, a.message) for a in found] == [(name, f"{name}: {RULE.describe(0.0, 0.0)}")]
+
+
 def train(weight: float | None, steps: int = 320) -> gw.Monitor:
     torch.manual_seed(0)
     x = torch.randn(256, 4)
