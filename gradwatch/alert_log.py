@@ -27,7 +27,10 @@ FOLLOWS = {
         "saturated",
         "dead",
     ),
-    "stalled": ("loss_mismatch", "symmetric", "vanishing", "saturated", "underflow", "dead", "skipped", "flat_output"),
+    "stalled": (
+        *("loss_mismatch", "no_activation", "symmetric", "vanishing", "saturated", "underflow", "dead", "skipped"),
+        "flat_output",
+    ),
     "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable"),
     "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead", "flat_output"),
     "dead": (

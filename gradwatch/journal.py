@@ -20,6 +20,7 @@ from gradwatch.faults import DROPPED, Faults
 from gradwatch.history import History
 from gradwatch.protocols import Cause, Rule, Sink
 from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity, from_state, to_state
+from gradwatch.stacked import are_among
 from gradwatch.verdict import judge
 
 if TYPE_CHECKING:
@@ -205,6 +206,8 @@ class Journal:
         before = self.history.latest
         if stats.update_ratio is not None and before is not None and before.skipped:
             stats = replace(stats, update_ratio=None, total_update=None)  # what did not step did not move
+        if probed is not None and probed.profile.stacked:
+            stats = replace(stats, stacked=are_among(stats.layers, probed.profile.stacked))
         self.history.append(stats)
         new = self.log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
         verdict, severity = self._judge()

@@ -27,6 +27,15 @@ WRONG = 1e-3
 STEEPNESS = 4.0
 """What a sigmoid divides small logits by: to divide them by it on purpose, as a temperature, is no mistake."""
 
+CHOSEN, PRECISE = 0.1, 1e-2
+"""A target for all examples that somebody chose is a multiple of this, but for such a share of it: 0, 0.9, -1."""
+
+MEASURED = 8
+"""Examples from which one target for all of them is no chance."""
+
+SPREAD = 1e-9
+"""Share of the outputs' variance that several targets have at least, but for the gradient's rounding."""
+
 
 class Told(NamedTuple):
     """What a gradient tells of the loss, 0-dim each."""
@@ -44,12 +53,16 @@ class _Squash(NamedTuple):
     """From its output, and the gradient with respect to that, the gradient with respect to its input."""
 
 
-_SOFTMAX = _Squash("softmax", lambda z: z.softmax(-1), lambda p, v: p * (v - (p * v).sum(-1, keepdim=True)))
 _ELEMENTWISE = (
     _Squash("sigmoid", torch.sigmoid, lambda s, v: s * (1 - s) * v),
     _Squash("tanh", torch.tanh, lambda t, v: (1 - t * t) * v),
     _Squash("relu", torch.relu, lambda r, v: (r > 0) * v),
 )
+
+
+def _behind_softmax(p: Tensor, v: Tensor, dim: int = 1) -> Tensor:
+    """From the gradient ``v`` with respect to a softmax ``p`` that with respect to its input."""
+    return p * (v - (p * v).sum(dim, keepdim=True))
 
 
 @torch.no_grad()
@@ -60,8 +73,12 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     the outputs have been through one already, the probabilities stay close to each other: the loss cannot come near
     zero, and the gradient is small where it should be large. The gradient then is (q - y) passed back through that
     activation, with q the second softmax; so y is known from it, and whether it was so at all, also where classes have
-    weights. The same is asked of a binary one with labels of 1 and -1, and of a loss that is negated. Squared errors
-    behind the same activations are no mistake, and where the gradient could be theirs, nothing is told.
+    weights. The same is asked of a binary one with labels of 1 and -1, of a loss that is negated, of a softmax over the
+    examples, and of ``NLLLoss``, which takes log-probabilities. Squared errors behind the same activations are no
+    mistake, and where the gradient could be theirs, nothing is told.
+
+    The gradient of a squared error is outputs - targets. Where targets [N] are subtracted from outputs [N, 1] it is
+    outputs - the targets' mean, so all outputs seem to have one target, which nobody would have chosen.
 
     Args:
         outputs: logits [N, C], [N, C, ...] or [N, ..., C] for classes, or of any shape for labels.
@@ -80,13 +97,18 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
         return Told(nothing, nothing)
     columns = z.shape[-1] if z.ndim > 1 else 1
     found = [_of_labels(z.reshape(-1, columns), g.reshape(-1, columns))]
+    if columns == 1:
+        found.append(_of_one_target(z.flatten(), g.flatten()))
     for dim in sorted({1, z.ndim - 1}) if z.ndim > 1 else ():
         if 2 <= z.shape[dim] <= CLASSES:
             found.append(_of_classes(*(t.movedim(dim, -1).flatten(0, -2) for t in (z, g))))
     mistakes, errors, rests, others = (torch.stack(column) for column in zip(*found))
     least, other = rests.min(0), others.min()
     is_told = (least.values < EXACT) & (other > OTHERWISE) & (other > TIMES * least.values)
-    return Told(*(torch.where(is_told, told.take(least.indices), torch.nan) for told in (mistakes, errors)))
+    mistake, error = (torch.where(is_told, told.take(least.indices), torch.nan) for told in (mistakes, errors))
+    if gradient.dtype is torch.float16:  # where all that is left of a cross entropy's is that of the right class
+        mistake = torch.where(mistake == MISTAKES.index("raw"), torch.nan, mistake)
+    return Told(mistake, error)
 
 
 class _Fit(NamedTuple):
@@ -114,27 +136,38 @@ class _Guess(NamedTuple):
 def _of_classes(z: Tensor, g: Tensor) -> _Fit:
     """Of a softmax's: [N, C] each. An example that is masked has no gradient."""
     used = (g != 0).any(1, keepdim=True)
-    p = _SOFTMAX.apply(z)
+    p, of_examples = z.softmax(1), z.softmax(0)
     right, wrong = (_one_hot(at, like=z) for at in (g.argmin(1, keepdim=True), g.argmax(1, keepdim=True)))
     right = right * (g < 0)
     # Behind a softmax all share what the class loses, each by its probability.
-    shared = _one_hot((g / p.clamp(min=torch.finfo(p.dtype).tiny)).argmin(1, keepdim=True), like=z)
+    tiny = torch.finfo(p.dtype).tiny
+    shared = _one_hot((g / p.clamp(min=tiny)).argmin(1, keepdim=True), like=z)
+    # Behind one over the examples, all that are of another class do.
+    each = g / of_examples.clamp(min=tiny)
+    less = each - each.amax(0)
+    among, shared_out = (_one_hot(of.argmin(1, keepdim=True), like=z) for of in (of_examples * less, less))
     # Of one that is right to the last bit no gradient is below 0.
     known = torch.where(right.any(1, keepdim=True), right, _one_hot(p.argmax(1, keepdim=True), like=z))
     likely = (p * wrong).sum(1, keepdim=True)
     guesses = [
         _Guess(p - known, known),
-        _Guess((z / STEEPNESS).softmax(-1) - right, right),
-        _Guess(_SOFTMAX.pull(p, p - shared), shared),
-        _Guess(wrong - _SOFTMAX.apply(-z), wrong),  # of distances, the least of which is the likeliest
+        _Guess((z / STEEPNESS).softmax(1) - right, right),
+        _Guess(_behind_softmax(p, p - shared), shared),
+        _Guess(wrong - (-z).softmax(1), wrong),  # of distances, the least of which is the likeliest
         _Guess(likely / (1 - likely) * (wrong - p), wrong),  # of classes that it is not
-        _Guess(_SOFTMAX.pull(p, p.softmax(-1) - shared), shared, "softmax"),
+        _Guess(_behind_softmax(p, p.softmax(1) - shared), shared, "softmax"),
         _Guess(wrong - p, wrong, "sign"),
+        _Guess(-right, right, "raw"),
+        _Guess(_behind_softmax(p, -right), right, "probabilities"),
+        _Guess(among.sum(0) * of_examples - among, among, "examples"),
+        _Guess(
+            _behind_softmax(of_examples, of_examples.softmax(1) - shared_out, dim=0), shared_out, "softmax of examples"
+        ),
     ]
     for squash in _ELEMENTWISE:
         a = squash.apply(z)
         guesses.append(_Guess(squash.pull(a, a - right), right))
-        guesses.append(_Guess(squash.pull(a, a.softmax(-1) - right), right, squash.name))
+        guesses.append(_Guess(squash.pull(a, a.softmax(1) - right), right, squash.name))
     several = {guess.name: ((guess.y * used) > 0).any(0).sum() > 1 for guess in guesses}
     errors = {guess.name: error_of_classes(z, guess.y, used[:, 0] & guess.y.any(1)) for guess in guesses if guess.name}
     return _best(g, used, p - known, guesses, several, errors)
@@ -161,6 +194,19 @@ def _of_labels(z: Tensor, g: Tensor) -> _Fit:
     whole = z.view(shape), used.view(shape)
     errors = {guess.name: error_of_labels(whole[0], guess.y.view(shape), whole[1]) for guess in guesses if guess.name}
     return _best(g, used, p - y, guesses, several, errors)
+
+
+def _of_one_target(z: Tensor, g: Tensor) -> _Fit:
+    """Of squared errors: [N] each. Outputs [N, 1] and targets [N] are subtracted each from each, as [N, N]."""
+    place, nothing = g.new_tensor(float(MISTAKES.index("broadcast"))), torch.full_like(g.mean(), torch.nan)
+    z0, g0 = z - z.mean(), g - g.mean()
+    factor = (z0 * g0).sum() / z0.square().sum()
+    target = z.mean() - g.mean() / factor
+    chosen = (target / CHOSEN - (target / CHOSEN).round()).abs() < PRECISE
+    rest = (g0 - factor * z0).square().sum() / g0.square().sum()
+    rounding = (4 * torch.finfo(g.dtype).eps) ** 2 * g.square().mean() / g0.square().mean()
+    is_one = (factor > 0) & torch.isfinite(target) & ~chosen & (rest < SPREAD + rounding)
+    return _Fit(place, nothing, torch.where(is_one & (len(z) >= MEASURED), rest, 1.0), torch.ones_like(rest))
 
 
 def _best(

@@ -19,6 +19,7 @@ from gradwatch.readings import on_host
 from gradwatch.recording import OUTSIDE, Call, Recording
 from gradwatch.recurrence import time_steps
 from gradwatch.spine import spine
+from gradwatch.stacked import stacked_weights
 
 COMPILED = "the model is compiled: what it is made of could not be seen"
 NO_GRADIENT = "no gradient came while it was watched"
@@ -121,6 +122,7 @@ class Probe:
             notes=notes,
             weights=tuple(weights.values()),
             half=recording.half,
+            stacked=stacked_weights(self.operations),
         )
 
     def close(self) -> None:

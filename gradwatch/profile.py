@@ -236,6 +236,7 @@ class BackwardProfile:
         notes: what could not be seen, in sentences.
         weights: every matrix and kernel that was multiplied with, input first, those beside the spine among them.
         half: whether any module gave float16, as under autocast.
+        stacked: names of the weights that compute what one would, see :func:`~gradwatch.stacked.stacked_weights`.
 
     Example:
         >>> block = (Segment("act", "activation", "Sigmoid", 0.05, 1.0), Segment("fc", "weight", "Addmm", 2.0, 0.2))
@@ -251,6 +252,7 @@ class BackwardProfile:
     notes: tuple[str, ...] = field(default=())
     weights: tuple[Weight, ...] = ()
     half: bool = False
+    stacked: tuple[str, ...] = ()
 
     @property
     def log_gain(self) -> float:

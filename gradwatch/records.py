@@ -35,9 +35,13 @@ CHANGES = frozenset(
 )
 """The kinds of change that a remedy may ask for."""
 
-MISTAKES = ("softmax", "sigmoid", "tanh", "relu", "labels", "sign")
-"""What may be wrong with a cross entropy: its logits went through one of the first four, its labels are 1 and -1, or it
-is negated."""
+MISTAKES = (
+    *("softmax", "sigmoid", "tanh", "relu", "labels", "sign"),
+    *("raw", "probabilities", "examples", "softmax of examples", "broadcast"),
+)
+"""What may be wrong with a loss: the logits of a cross entropy went through one of the first four, its labels are 1 and
+-1, or it is negated; a negative log likelihood is given logits or probabilities, or what is normalised over the
+examples, as a cross entropy may be; or a squared error holds each output against all targets."""
 
 
 class Severity(IntEnum):
@@ -117,6 +121,8 @@ class StepStats:
         not_zeroed: whether the gradients were added to those of the step before, which nothing had set to zero; None
             where that is not known.
         alike: bool [L], whether all units of a layer have the same weights and are given the same gradient.
+        stacked: bool [L], whether a layer is one of several that compute what one would, as no activation lies between
+            them; None but of a probed step that shows it.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.
@@ -152,6 +158,7 @@ class StepStats:
     trained: BoolArray | None = None
     not_zeroed: bool | None = None
     alike: BoolArray | None = None
+    stacked: BoolArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False
     nonfinite_ranks: tuple[int, ...] = ()

@@ -18,6 +18,7 @@ from gradwatch.records import MISTAKES
 from tests.tensors import normal
 
 N, C = 64, 10
+DIAGONAL = torch.arange(C)
 LABELS = torch.arange(N) ** 2 % C
 ONE_HOT = F.one_hot(LABELS, C).float()
 REWARDS = (torch.arange(N) % 3 > 0).float()
@@ -40,6 +41,11 @@ MISTAKEN: dict[str, tuple[str, Loss]] = {
         lambda z: F.binary_cross_entropy_with_logits(z.sigmoid(), ONE_HOT, pos_weight=torch.tensor(5.0)),
     ),
     "binary, labels of 1 and -1": ("labels", lambda z: F.binary_cross_entropy_with_logits(z, 2 * ONE_HOT - 1)),
+    "of outputs that are no log-probabilities": ("raw", lambda z: F.nll_loss(z, LABELS)),
+    "of probabilities": ("probabilities", lambda z: F.nll_loss(z.softmax(1), LABELS)),
+    "of those, weighted": ("probabilities", lambda z: F.nll_loss(z.softmax(1), LABELS, weight=WEIGHTS)),
+    "over the examples": ("examples", lambda z: F.nll_loss(z.log_softmax(0), LABELS)),
+    "softmax over the examples": ("softmax of examples", lambda z: F.cross_entropy(z.softmax(0), LABELS)),
     "binary, negated": ("sign", lambda z: -F.binary_cross_entropy_with_logits(z, ONE_HOT)),
 }
 
@@ -55,7 +61,6 @@ FINE: dict[str, Loss] = {
         (1 - z.softmax(1)[range(N), LABELS]) ** 2 * F.cross_entropy(z, LABELS, reduction="none")
     ).mean(),
     "distilled": lambda z: F.kl_div(z.log_softmax(1), (3 * ONE_HOT).softmax(1), reduction="batchmean"),
-    "mean absolute error of probabilities": lambda z: F.nll_loss(z.softmax(1), LABELS),
     "of distances": lambda z: F.cross_entropy(-z, LABELS),
     "of classes that it is not": lambda z: -torch.log1p(-z.softmax(1)[range(N), LABELS]).mean(),
     "rewards of -1 and 0": lambda z: (REWARDS * z.log_softmax(1)[range(N), LABELS]).mean(),
@@ -76,7 +81,11 @@ FINE: dict[str, Loss] = {
     ),
     "a generator's, that wants the discriminator to be wrong": lambda z: -F.binary_cross_entropy_with_logits(z, 0 * z),
     "a critic's": lambda z: z[: N // 2].mean() - z[N // 2 :].mean(),
-    "of a huber on the values of some actions": lambda z: F.huber_loss(z[range(N), LABELS], torch.full((N,), 9.0)),
+    "of a huber on the values of some actions": lambda z: F.huber_loss(z[range(N), LABELS], 3 * normal(N)),
+    "squared error of one action each": lambda z: F.mse_loss(z[range(N), LABELS], normal(N)),
+    "of an average over the examples": lambda z: F.cross_entropy(z.mean(0), torch.tensor(3)),
+    "of attention over the examples": lambda z: (z.softmax(0) * normal(N, C, seed=2)).sum(0).square().mean(),
+    "contrasted both ways": lambda z: F.cross_entropy(z[:C], DIAGONAL) + F.cross_entropy(z[:C].T, DIAGONAL),
 }
 
 
@@ -144,6 +153,32 @@ def test_of_one_output(shape: tuple[int, ...]) -> None:
         assert told(normal(*shape, seed=1), loss)[0] == mistake
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("loss", [F.mse_loss, lambda z, y: (z - y).square().sum(), lambda z, y: (z - y).norm()])
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_targets_that_are_broadcast(loss: Callable[[Tensor, Tensor], Tensor], scale: float) -> None:
+    z, targets = normal(N, 1), scale * normal(N, seed=1) + 3.217
+    assert told(z, lambda z: loss(z, targets))[0] == "broadcast"
+    assert told(z, lambda z: loss(z[:, 0], targets))[0] == ""
+    assert told(z, lambda z: loss(z, targets[:, None]))[0] == ""
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -1.0, 0.9, 25.0])
+def test_one_target_that_somebody_chose_is_no_mistake(target: float) -> None:
+    """As that of a discriminator for all real examples."""
+    assert told(normal(N, 1), lambda z: (z - target).square().mean())[0] == ""
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.01, 1.0])
+def test_nor_are_targets_that_are_nearly_the_same(spread: float) -> None:
+    targets = spread * normal(N, 1, seed=1) + 3.217
+    assert told(normal(N, 1), lambda z: F.mse_loss(z, targets))[0] == ""
+
+
+def test_nor_is_a_spread_that_is_to_be_large() -> None:
+    assert told(normal(N, 1), lambda z: -z.var())[0] == ""
+
+
 def test_of_every_place() -> None:
     images, labels = normal(4, 3, 5, 6), torch.arange(4 * 5 * 6).view(4, 5, 6) % 3
     assert told(images, lambda z: F.cross_entropy(z.softmax(1), labels))[0] == "softmax"
@@ -155,6 +190,7 @@ def test_in_half_precision_it_is_told_where_it_is_plain() -> None:
     assert told(z, lambda z: scale * F.cross_entropy(z.float().softmax(1), LABELS))[0] == "softmax"
     for dtype in (torch.float16, torch.bfloat16):
         assert told(normal(N, C).to(dtype), lambda z: F.cross_entropy(z.float(), LABELS))[0] == ""
+    assert told(z - 9, lambda z: 1e-6 * F.cross_entropy(z.float(), LABELS))[0] == ""  # most of it underflows
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.layers import Gradients, LayerTable
 from gradwatch.leftover import Leftover
 from gradwatch.monitor import FIRST_STEPS
+from gradwatch.probe_schedule import EARLY
+from gradwatch.probing import Probe
 from gradwatch.records import FloatArray, IntArray
 from gradwatch.sampled import COLUMNS, ParameterSample, element_sums, in_float16
 from gradwatch.stats import measure
@@ -59,6 +61,7 @@ class Recorder:
         self._sample: ParameterSample | None = None
         self._closeup = Closeup(task.model, LayerTable(task.model).layers)
         self._leftover, self._alike = Leftover(), AlikeUnits()
+        self._probe, self._stacked = Probe(task.model), tuple[str, ...]()
         self._rows: dict[str, list[Any]] = {}
         self._through_time.listen(0 in self._time_points)
 
@@ -90,6 +93,10 @@ class Recorder:
             self._add(alike=np.isin(np.arange(len(self._names)), self._alike.look(watched)))
         if step % SAMPLED_EVERY == 0:
             self._add_sample(step, watched)
+        if step == EARLY and (profile := self._probe.take()) is not None:
+            self._stacked = profile.stacked
+        if step + 1 == EARLY:
+            self._probe.arm()
         if is_looked_at(step + 1):
             self._closeup.arm()
             self._leftover.arm(watched.parameters)
@@ -137,6 +144,7 @@ class Recorder:
             trained=np.array(self._rows["trained"], bool),
             alike=np.array(self._rows["alike"], bool),
             **{name: _or_unknown(self._rows[name]) for name in ("half", "not_zeroed")},
+            stacked=self._stacked,
             recurrent=self._through_time.names,
             time_steps=np.array(self._rows["time_steps"], np.int64),
             time_grad_norm=_padded(self._rows["time_grad_norm"], len(self._through_time.names)),
@@ -144,7 +152,7 @@ class Recorder:
 
     def close(self) -> None:
         """Take the hooks away."""
-        for watch in (self._activations, self._input, self._through_time, self._closeup, self._leftover):
+        for watch in (self._activations, self._input, self._through_time, self._closeup, self._leftover, self._probe):
             watch.close()
 
     def _add(self, **values: Any) -> None:

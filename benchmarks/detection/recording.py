@@ -13,8 +13,10 @@ import numpy as np
 from gradwatch.capture import input_size
 from gradwatch.closeup import CloseupStats
 from gradwatch.layers import check_granularity
+from gradwatch.probe_schedule import EARLY
 from gradwatch.records import BoolArray, FloatArray, IntArray, Layer, StepStats
 from gradwatch.sampled import Elements, Moved
+from gradwatch.stacked import are_among
 from gradwatch.stats import per_layer
 
 
@@ -89,6 +91,7 @@ class Recording:
         not_zeroed: [C] likewise.
         alike: [C, P] whether all units of the parameter are.
         trained: [C, P] whether the parameter requires a gradient.
+        stacked: names of the weights that together compute what one would.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
         time_grad_norm: [K, R, times] norm of the loss's gradient with respect to the state at each time step of the
@@ -155,6 +158,7 @@ class Recording:
     not_zeroed: IntArray
     alike: BoolArray
     trained: BoolArray
+    stacked: tuple[str, ...]
     recurrent: tuple[str, ...]
     time_steps: IntArray
     time_grad_norm: FloatArray
@@ -217,6 +221,8 @@ class Recording:
                 more["trained"] = np.bincount(rows, self.trained[looked[step]], len(names)) > 0
                 if granularity == "layer" and step > 0:  # a Monitor has no hooks in place before its first step
                     more |= {name: getattr(self, name)[looked[step]] for name in CloseupStats._fields}
+            if step == EARLY and self.stacked:
+                more["stacked"] = are_among(names, self.stacked)
             with np.errstate(over="ignore", invalid="ignore"):
                 total = float(np.sqrt(np.sum(norm * norm)))
             yield StepStats(step, names, norm, has_grad, total, numel=numel, skipped=bool(self.skipped[step]), **more)

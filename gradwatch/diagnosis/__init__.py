@@ -14,6 +14,7 @@ from gradwatch.diagnosis.large_weights import LargeWeights
 from gradwatch.diagnosis.learning_rate import LearningRate
 from gradwatch.diagnosis.loss_mismatch import LossMismatch
 from gradwatch.diagnosis.loss_scale import LossScale
+from gradwatch.diagnosis.no_activation import NoActivation
 from gradwatch.diagnosis.norm_weights import NormWeights
 from gradwatch.diagnosis.not_zeroed import NotZeroed
 from gradwatch.diagnosis.plain_depth import PlainDepth
@@ -46,6 +47,7 @@ __all__ = [
     "LearningRate",
     "LossMismatch",
     "LossScale",
+    "NoActivation",
     "NormWeights",
     "NotZeroed",
     "PlainDepth",
@@ -84,6 +86,7 @@ def default() -> tuple[Cause, ...]:
         FlatOutput(),
         ZeroWeights(),
         Symmetry(),
+        NoActivation(),
         WeightDecay(),
         Bottleneck(),
         DeadUnits(),

@@ -1,4 +1,4 @@
-"""Loss mismatch: a cross entropy is given what it does not take, or is negated."""
+"""Loss mismatch: a loss is given what it does not take, or is negated."""
 
 from __future__ import annotations
 
@@ -29,6 +29,31 @@ KNOWN = {
         "take the minus sign out of the loss, which optimizer.step() makes smaller by itself, unless it is a reward's",
         "loop",
     ),
+    "raw": (
+        "a negative log likelihood of outputs that are no log-probabilities",
+        "use torch.nn.CrossEntropyLoss, or put a log_softmax before the loss: NLLLoss has no logarithm of its own",
+        "loop",
+    ),
+    "probabilities": (
+        "a negative log likelihood of probabilities, without their logarithm",
+        "use log_softmax instead of softmax before the loss: NLLLoss has no logarithm of its own",
+        "loop",
+    ),
+    "examples": (
+        "a cross entropy whose log_softmax goes over the examples",
+        "normalise over the classes: log_softmax(dim=1)",
+        "loop",
+    ),
+    "softmax of examples": (
+        "a cross entropy behind a softmax over the examples",
+        "leave the softmax off the model's output in training: the loss applies its own, over the classes",
+        "activation",
+    ),
+    "broadcast": (
+        "a squared error of all outputs and one target: of outputs [N, 1] and targets [N], each from each",
+        "give the loss outputs and targets of one shape: outputs.squeeze(1), or targets.unsqueeze(1)",
+        "loop",
+    ),
 }
 """Of each mistake whose gradient it is, the remedy, and the kind of change."""
 
@@ -54,10 +79,8 @@ class LossMismatch:
             mistake = dict(enumerate(MISTAKES)).get(alert.value)  # type: ignore[call-overload]
             if mistake is not None:
                 what, remedy, change = KNOWN[mistake]
-                evidence = (
-                    f"the gradient at the output of {alert.layer or 'the last layer'} is that of {what}: not that of "
-                    "one as it should be, nor of a squared error"
-                )
+                other = "" if mistake == "broadcast" else ": not that of one as it should be, nor of a squared error"
+                evidence = f"the gradient at the output of {alert.layer or 'the last layer'} is that of {what}{other}"
                 confidence = 0.8 if mistake == "sign" else 0.97
                 return Diagnosis("loss_mismatch", confidence, layers_of([alert]), (evidence,), remedy, change)
         return None

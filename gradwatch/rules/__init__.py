@@ -13,6 +13,7 @@ from gradwatch.rules.dead import Dead
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.flat_output import FlatOutput
 from gradwatch.rules.loss_mismatch import LossMismatch
+from gradwatch.rules.no_activation import NoActivation
 from gradwatch.rules.no_gradient import NoGradient
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
@@ -35,6 +36,7 @@ __all__ = [
     "FlatOutput",
     "LayerRule",
     "LossMismatch",
+    "NoActivation",
     "NoGradient",
     "NonFinite",
     "NotZeroed",
@@ -60,15 +62,16 @@ def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds; of what two find at one step, the later one's may be a consequence.
 
     >>> print(*(rule.name for rule in default()[:8]))
-    no_gradient not_zeroed loss_mismatch symmetric exploding update_ratio nonfinite overflow
+    no_gradient not_zeroed loss_mismatch symmetric no_activation exploding update_ratio nonfinite
     >>> print(*(rule.name for rule in default()[8:]))
-    underflow stalled flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    overflow underflow stalled flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
         NotZeroed(),
         LossMismatch(),
         Symmetric(),
+        NoActivation(),
         Exploding(),
         UpdateRatio(),
         NonFinite(),

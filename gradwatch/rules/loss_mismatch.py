@@ -1,4 +1,4 @@
-"""LossMismatch: a cross entropy is given what it does not take, or is negated."""
+"""LossMismatch: a loss is given what it does not take, or is negated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.progress import BEYOND, LITTLE
+from gradwatch.progress import APART, BEYOND, LITTLE
 from gradwatch.records import MISTAKES, Severity
 from gradwatch.rules.base import Judgement, LayerRule, last_layer
 from gradwatch.rules.state import ModelState
@@ -20,10 +20,14 @@ WORDS = {
     },
     "labels": "the labels of its binary cross entropy are 1 and -1, and should be 1 and 0",
     "sign": "its gradient is that of a negated cross entropy: training makes that larger",
+    "raw": "its outputs go into a negative log likelihood that takes log-probabilities",
+    "probabilities": "its probabilities go into a negative log likelihood that takes their logarithms",
+    "examples": "its outputs are normalised over the examples, and should be over the classes",
+    "softmax of examples": "its outputs go through a softmax over the examples before a cross entropy of logits",
+    "broadcast": "a squared error holds each of its outputs against all targets, so it learns their mean",
 }
 
-
-SIGN = MISTAKES.index("sign")
+SIGN, RAW, PROBABILITIES, BROADCAST = map(MISTAKES.index, ("sign", "raw", "probabilities", "broadcast"))
 
 GROWN = 1.2
 """Of the gradient at the outputs, relative to the first looks, where all is predicted wrongly: of C classes it is
@@ -32,13 +36,14 @@ sqrt(2 C / (C - 1)), which is 1.4 and more."""
 
 @dataclass
 class LossMismatch(LayerRule):
-    """The gradient at the last layer's output is that of a cross entropy that is given what it does not take.
+    """The gradient at the last layer's output is that of a loss that is given what it does not take.
 
     Its logits go through a softmax, sigmoid, tanh or ReLU before, as where a network ends with the activation that
     the loss applies as well; its labels are 1 and -1; or it is negated. It follows exactly from outputs and gradient,
     see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps and at the sampled ones. Many such networks
     learn all the same, if less well: it is a WARNING, and an ERROR once it is seen that nothing has been learned, or
-    little and it stands still; of a negated one, which rewards of -1 look like, once the outputs have become worse.
+    little and it stands still; of a negated one, which rewards of -1 look like, once the outputs have become worse. It
+    is an ERROR at once where an output learns the mean of all targets, whatever it is given.
 
     Args:
         patience: looks in a row before the alert.
@@ -73,16 +78,22 @@ class LossMismatch(LayerRule):
         error = np.nan if stats.output_error is None else stats.output_error
         if mistake == SIGN and not error > LITTLE:
             mistake = np.nan  # what has learned so much is pushed back on purpose, as by a loss that is flooded
+        late = history.count > APART
+        if (mistake == RAW and not late) or (mistake == PROBABILITIES and not (late and error > LITTLE)):
+            mistake = np.nan  # values that are far too low, and the mean absolute error of probabilities, look so too
         bad = last & bool(np.isfinite(mistake) or self._went_wrong(history))
         if stats.trained is not None:  # of an adversary's loss, that of who is to fool it is negated
             bad = bad & stats.trained
         good = last & bool(np.isnan(mistake) and np.isfinite(error))
         if np.isfinite(mistake):
             self._latest["mistake"] = mistake
+        if late:  # at the first steps, which tell of a passing start as well, it must last
+            self._episodes.hasten(bad, self.patience - 1)
         worsens = BEYOND if self._latest["mistake"] == SIGN else LITTLE
         certain = bad & self._went_wrong(history)
+        severity = Severity.ERROR if self._latest["mistake"] == BROADCAST else None
         of_all = np.full(len(last), self._latest["mistake"]), np.zeros(len(last))
-        return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens, certain=certain)
+        return Judgement(*of_all, bad, good, None, bad | good, severity, certain, worsens)
 
     def _went_wrong(self, history: History) -> bool:
         """Whether a negated loss has done its work: all is predicted wrongly, so that all gradients have one size, or

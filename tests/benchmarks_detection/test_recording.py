@@ -37,7 +37,6 @@ class Live(Observer):
             scaler=task.scaler,
             granularity=granularity,
             sinks=[gw.sinks.Callback(lambda report: self.records.append(report.stats))],
-            diagnose=False,
             strict=True,
         )
 

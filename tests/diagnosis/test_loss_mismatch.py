@@ -19,7 +19,7 @@ def test_every_mistake_has_its_remedy(mistake: str) -> None:
     what, remedy, change = KNOWN[mistake]
     assert (found.cause, found.layers, found.remedy, found.change) == ("loss_mismatch", ("fc",), remedy, change)
     assert change in CHANGES
-    assert found.evidence[0].startswith(f"the gradient at the output of fc is that of {what}: ")
+    assert found.evidence[0].startswith(f"the gradient at the output of fc is that of {what}")
 
 
 def test_other_alerts_are_none_of_its_business() -> None:

@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"tags", "tfrecord"},
             {"records"},
             {"profile", "told"},
-            {"graph_nodes"},
+            {"graph_nodes", "stacked"},
             {"flow"},
             {"regions"},
             {"spine"},

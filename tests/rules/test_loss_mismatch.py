@@ -29,13 +29,24 @@ def check(seen: list[float | None], **more: Any) -> list[gw.Alert]:
     return found
 
 
-@pytest.mark.parametrize("mistake", range(len(MISTAKES)))
-def test_it_must_last_and_is_told_of_the_last_layer_with_a_gradient(mistake: int) -> None:
-    seen = [None, *[float(mistake)] * (RULE.patience - 1), None, float(mistake), NAN, None]
-    (alert,) = check(seen, output_error=1.0)
-    assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", Severity.WARNING)
-    assert alert.message == f"fc1: {WORDS[MISTAKES[mistake]]}"
-    assert alert.value == mistake
+@pytest.mark.parametrize("mistake", [m for m in MISTAKES if m not in ("raw", "probabilities")])
+def test_it_must_last_and_is_told_of_the_last_layer_with_a_gradient(mistake: str) -> None:
+    place = float(MISTAKES.index(mistake))
+    (alert,) = check([None, *[place] * (RULE.patience - 1), None, place, NAN, None], output_error=1.0)
+    severity = Severity.ERROR if mistake == "broadcast" else Severity.WARNING
+    assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", severity)
+    assert (alert.message, alert.value) == (f"fc1: {WORDS[mistake]}", place)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "found"), [("raw", 0.1, 1), ("probabilities", 0.1, 0), ("probabilities", 0.9, 1)]
+)
+def test_what_may_be_something_else_is_told_late(mistake: str, error: float, found: int) -> None:
+    """Values that are far too low have the gradient of raw outputs, and probabilities an absolute error of their own,
+    which learns, if slowly."""
+    place = float(MISTAKES.index(mistake))
+    alerts = check([*[place] * 16, *[None] * 84, place], output_error=error)
+    assert [a.step for a in alerts] == [100] * found
 
 
 def test_a_look_without_it_begins_anew() -> None:
