@@ -94,6 +94,13 @@ class History:
         return self._end - self._start
 
     @property
+    def now(self) -> StepStats:
+        """The latest step; ValueError before there is one."""
+        if self.latest is None:
+            raise ValueError("History: no step was appended yet")
+        return self.latest
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names of the L layers of the latest step."""
         return self._layers

@@ -216,3 +216,12 @@ def test_histories_by_hand() -> None:
 def test_a_window_is_a_whole_number(window: object) -> None:
     with pytest.raises((ValueError, TypeError), match=r"window must be a whole number from 1, got"):
         History(window)  # type: ignore[arg-type]
+
+
+def test_an_empty_history_has_no_latest_step() -> None:
+    history = History()
+    assert history.latest is None
+    with pytest.raises(ValueError, match="no step was appended yet"):
+        _ = history.now
+    history.append(stats(3, layers([1.0])))
+    assert history.now is history.latest

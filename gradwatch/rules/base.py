@@ -203,8 +203,7 @@ class LayerRule(StepRule):
             raise ValueError(f"{type(self).__name__}: warmup={warmup} must be at most window={window}")
 
     def _check_latest(self, history: History) -> list[Alert]:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.layers is not self._episodes.layers:
             self.align(stats.layers)
         if not stats.is_plain:

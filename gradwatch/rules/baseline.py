@@ -41,8 +41,7 @@ class Baseline(LayerState):
         """Whether all norms of the latest step are; False where there is no ceiling or it must be found anew."""
         if self.ceiling is None or self._is_due(history):
             return False
-        assert history.latest is not None
-        return not np.logical_or.reduce(history.latest.grad_norm > self.ceiling)  # half the time of any()
+        return not np.logical_or.reduce(history.now.grad_norm > self.ceiling)  # half the time of any()
 
     def align(self, layers: tuple[str, ...]) -> None:
         if layers != self.layers:

@@ -62,8 +62,7 @@ class Clipped(StepRule):
         self._state = self._remembered["episode"] = ModelState(level=0.0, at=0)
 
     def _check_latest(self, history: History) -> list[Alert]:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         total = stats.total_norm
         if not 0 < total < np.inf:
             return []

@@ -72,16 +72,14 @@ class Dead(LayerRule):
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        if not history.latest.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
+        if not history.now.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
             return False
         self._zero["steps"][:] = 0
-        self._run["alive"] |= history.latest.total_norm != 0
+        self._run["alive"] |= history.now.total_norm != 0
         return True
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         self._run["alive"] |= stats.total_norm != 0
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
@@ -126,8 +124,7 @@ class Dead(LayerRule):
 
     def look(self, history: History) -> None:
         """What a close look tells: the layers before one that is given nothing, where it stays so from there."""
-        stats, starved = history.latest, self._starved
-        assert stats is not None
+        stats, starved = history.now, self._starved
         if stats.given_nothing is None or stats.variation is None:
             return
         starved["share"][:] = 0.0

@@ -110,15 +110,13 @@ class Exploding(LayerRule):
             self._start["update"] = np.fmax(self._start["update"], history.total_update[-1])
 
     def is_calm(self, history: History) -> bool:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.total_update is not None or stats.input_size is not None or stats.output_error is not None:
             return False
         return self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         norm = stats.grad_norm
         present = stats.has_grad & np.isfinite(norm)
         self._baseline.update(history, frozen=self._episodes["open"] | (self._episodes["bad_steps"] > 0))
@@ -143,8 +141,7 @@ class Exploding(LayerRule):
 
     def _absolute(self, history: History) -> FloatArray:
         """float64 [L], the absolute limit; of a layer that moved calmly ten times the norm at which it did."""
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.update_ratio is not None and len(history) > 1:
             self._moved["norm"] = np.where(np.isnan(stats.update_ratio), self._moved["norm"], history.grad_norm[-2])
         threshold = self.limit("threshold", stats.layers)
@@ -156,8 +153,7 @@ class Exploding(LayerRule):
 
     def _threw_off(self, history: History) -> Judgement | None:
         """The step before, where its gradient was so large that it moved the weights by as much as they are."""
-        stats, before = history.latest, history.total_norm[-2:-1]
-        assert stats is not None
+        stats, before = history.now, history.total_norm[-2:-1]
         if (
             is_shallow(stats)
             or not (stats.total_update or 0.0) > self.step_update
@@ -178,15 +174,13 @@ class Exploding(LayerRule):
 
     def _swells(self, history: History) -> Judgement | None:
         """A forward signal that from the start grows beyond all measure."""
-        assert history.latest is not None
-        if history.latest.input_size is None or self._swelling["looks"] < self.patience:
+        if history.now.input_size is None or self._swelling["looks"] < self.patience:
             return None
         return self._by_inputs(history, self.signal)
 
     def _set_back(self, history: History) -> Judgement | None:
         """What began too large, where it is found later that hardly anything was learned from there; once in a run."""
-        stats, swelling, nothing, found = history.latest, self._swelling, history.progress.is_none, None
-        assert stats is not None
+        stats, swelling, nothing, found = history.now, self._swelling, history.progress.is_none, None
         if stats.output_error is None or self._start["told"] or is_shallow(stats):
             return None
         if stats.input_size is not None and swelling["large"] >= self.patience and nothing(but=LITTLE):
@@ -199,8 +193,7 @@ class Exploding(LayerRule):
         return found
 
     def _by_inputs(self, history: History, size: float) -> Judgement | None:
-        stats, sizes = history.latest, self._swelling.sizes
-        assert stats is not None
+        stats, sizes = history.now, self._swelling.sizes
         bad = self._swelling.layers_above(np.sqrt(size), stats)
         if not bad.any():
             return None
@@ -209,8 +202,7 @@ class Exploding(LayerRule):
         return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool))
 
     def _by_first_norm(self, history: History, factor: float) -> Judgement | None:
-        stats, first, total = history.latest, history.first, history.total_norm[-EARLY:]
-        assert stats is not None
+        stats, first, total = history.now, history.first, history.total_norm[-EARLY:]
         total = total[np.isfinite(total)]
         usual = np.median(total) if len(total) else np.nan
         if first is None or not first.total_norm > factor * usual:

@@ -67,8 +67,7 @@ class FlatOutput(LayerRule):
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
-        stats, run = history.latest, self._run
-        assert stats is not None
+        stats, run = history.now, self._run
         asked = np.nan if stats.loss_gradient is None else stats.loss_gradient
         passed = np.nan if stats.output_gradient is None else stats.output_gradient
         of_classes = stats.output_error is not None and np.isfinite(stats.output_error)

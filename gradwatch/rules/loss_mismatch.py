@@ -71,8 +71,7 @@ class LossMismatch(LayerRule):
     recovery: int = 4
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         last = last_layer(stats)
         mistake = np.nan if stats.loss_mismatch is None else stats.loss_mismatch
         error = np.nan if stats.output_error is None else stats.output_error
@@ -98,8 +97,7 @@ class LossMismatch(LayerRule):
     def _went_wrong(self, history: History) -> bool:
         """Whether a negated loss has done its work: all is predicted wrongly, so that all gradients have one size, or
         they are larger than at first; and tell no more."""
-        stats, first = history.latest, history.progress.first
-        assert stats is not None
+        stats, first = history.now, history.progress.first
         error, asked, heard = (
             np.nan if found is None else found
             for found in (stats.output_error, stats.output_gradient, stats.output_row)

@@ -49,9 +49,8 @@ class NoActivation(LayerRule):
 
     def look(self, history: History) -> None:
         """Remember what the probed step showed."""
-        stats = history.latest
-        if stats is not None and stats.stacked is not None:
-            self._probed["stacked"] = stats.stacked
+        if history.now.stacked is not None:
+            self._probed["stacked"] = history.now.stacked
 
     def judge(self, history: History) -> Judgement:
         stacked = self._probed["stacked"]

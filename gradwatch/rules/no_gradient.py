@@ -58,8 +58,7 @@ class NoGradient(StepRule):
         self._layers = self._remembered["layers"] = LayerState(heard=False, trained=False)
 
     def _check_latest(self, history: History) -> list[Alert]:
-        stats, layers = history.latest, self._layers
-        assert stats is not None
+        stats, layers = history.now, self._layers
         if self._settled is stats.layers and stats.trained is None:  # nearly always
             return []
         layers.align(stats.layers)

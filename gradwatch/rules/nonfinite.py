@@ -43,12 +43,10 @@ class NonFinite(LayerRule):
     # NaN at every other step is one fault, not a new one each time.
 
     def is_calm(self, history: History) -> bool:
-        assert history.latest is not None
-        return history.latest.norm_range[1] < np.inf
+        return history.now.norm_range[1] < np.inf
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         finite = np.isfinite(stats.grad_norm)
         self._where = f" on {name_ranks(stats.nonfinite_ranks)}" if stats.nonfinite_ranks else ""
         limit = np.full(len(finite), np.inf)

@@ -47,8 +47,7 @@ class NotZeroed(LayerRule):
     recovery: int = 1
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         # Where nothing moved there was no step: the monitor is told of every micro-batch.
         known = stats.not_zeroed is not None and stats.total_update != 0
         bad, good = (stats.has_grad & (known and stats.not_zeroed is told) for told in (True, False))

@@ -62,14 +62,12 @@ class Saturated(LayerRule):
 
     def look(self, history: History) -> None:
         """Which layers a close look has found within the limit."""
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.saturated is not None:
             self._fine["ever"] |= stats.saturated <= self.limit("share", stats.layers)
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         found = np.full(len(stats.layers), np.nan) if stats.saturated is None else stats.saturated.copy()
         found[np.flatnonzero(stats.has_grad)[-1:]] = np.nan
         limit = self.limit("share", stats.layers)

@@ -90,8 +90,7 @@ class Signal(ModelState):
 
     def look(self, history: History) -> None:
         """Take one close look in; nothing where there was none."""
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         self._look_at_examples(history)
         if stats.input_size is None or stats.update_ratio is None:
             return
@@ -114,8 +113,7 @@ class Signal(ModelState):
             self["ratio"] = self["norm_ratio"] = ALIKE * nothing_learned
 
     def _look_at_examples(self, history: History) -> None:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.variation is None or stats.variation_within is None:
             return
         share, within = _last(stats.variation), _last(stats.variation_within)

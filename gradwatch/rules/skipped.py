@@ -46,8 +46,7 @@ class Skipped(LayerRule):
     recovery: int = 1
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         overflowed = _overflowed(stats)
         bad = overflowed if overflowed.any() else stats.has_grad  # what overflowed may be a layer that is not watched
         taken = stats.has_grad & (not stats.skipped)
@@ -61,8 +60,7 @@ class Skipped(LayerRule):
         )
 
     def _check_latest(self, history: History) -> list[Alert]:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         self.align(stats.layers)
         if not stats.skipped and self._episodes.quiet:
             return []

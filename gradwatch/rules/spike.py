@@ -74,16 +74,14 @@ class Spike(LayerRule):
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if not stats.norm_range[1] < np.inf or not self._baseline.is_under_ceiling(history):
             return False
         self._burst["before"] = np.where(stats.grad_norm > 0, stats.grad_norm, self._burst["before"])
         return True
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         norm, layers = stats.grad_norm, stats.layers
         present = stats.has_grad & np.isfinite(norm)
         base, burst = self._baseline, self._burst

@@ -76,15 +76,13 @@ class Stalled(LayerRule):
 
     def look(self, history: History) -> None:
         """How far the largest step so far has moved the weights, and the latest two."""
-        stats, most = history.latest, self._most
-        assert stats is not None
+        stats, most = history.now, self._most
         if stats.total_update is not None:
             most["update"] = np.fmax(most["update"], stats.total_update)
             most["before"], most["latest"] = most["latest"], stats.total_update
 
     def judge(self, history: History) -> Judgement:
-        stats, most = history.latest, self._most["update"]
-        assert stats is not None
+        stats, most = history.now, self._most["update"]
         known = stats.has_grad & (stats.grad_norm > 0) & (stats.total_update is not None)
         never, value, limit = most <= self.low, most, self.low
         latest = max(self._most["before"], self._most["latest"])

@@ -39,8 +39,7 @@ class Swelling(ModelState):
 
     def look(self, history: History, signal: float, step_update: float) -> None:
         """Take the latest step in; nothing where there was no close look. A large step is to blame itself."""
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.input_size is None:
             return
         self.rows = np.flatnonzero((stats.input_size > 0) & (stats.input_size < ROUNDING))

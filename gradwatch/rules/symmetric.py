@@ -48,8 +48,7 @@ class Symmetric(LayerRule):
     recovery: int = 1
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         known = stats.has_grad & (stats.alike is not None)
         bad = known & (np.False_ if stats.alike is None else stats.alike)
         zeros = np.zeros(len(bad))

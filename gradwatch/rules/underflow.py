@@ -64,15 +64,13 @@ class Underflow(LayerRule):
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         if stats.norm_range[1] > 0 and not self._lived["ever"].all():
             self._lived["ever"][:] = True
         return not stats.half and (stats.norm_range[1] > 0 or bool(self._lived["ever"].any()))
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         self._lived["ever"] |= stats.norm_range[1] > 0
         zero = stats.has_grad & (stats.grad_norm == 0) & (history.count > self.warmup)
         nothing = zero & history.half & ~self._lived["ever"].any()

@@ -121,8 +121,7 @@ class Unstable(StepRule):
         return None if self._state["opened_at"] < 0 else ()
 
     def _check_latest(self, history: History) -> list[Alert]:
-        stats, state, total = history.latest, self._state, history.total_norm
-        assert stats is not None
+        stats, state, total = history.now, self._state, history.total_norm
         if not np.isnan(history.total_update[-1]):
             state["update"] = history.total_update[-1]
             state["largest"] = max(state["largest"], state["update"])

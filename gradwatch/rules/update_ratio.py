@@ -101,8 +101,7 @@ class UpdateRatio(LayerRule):
             self._row["path"] += min(np.nan_to_num(history.total_update[-1]), ENDLESS)
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         ratio = np.full(len(stats.layers), np.nan) if stats.update_ratio is None else stats.update_ratio
         high, low = self.limit("high", stats.layers), self.limit("low", stats.layers)
         known = ~np.isnan(ratio)
@@ -155,8 +154,7 @@ class UpdateRatio(LayerRule):
 
     def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         is_deep = np.count_nonzero(stats.has_grad) >= DEEP or goes_through_time(stats)
         if history.count > EARLY or stats.update_ratio is None or not is_deep:
             return False

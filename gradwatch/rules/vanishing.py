@@ -88,8 +88,7 @@ class Vanishing(LayerRule):
         super().__post_init__()
 
     def is_calm(self, history: History) -> bool:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         norm, (least, largest) = stats.grad_norm, stats.norm_range
         if not largest < np.inf:
             return False
@@ -105,8 +104,7 @@ class Vanishing(LayerRule):
         return True
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         norm, layers = stats.grad_norm, stats.layers
         present = stats.has_grad & np.isfinite(norm)
         now, usual = np.where(present, norm, 0.0), self._usual(history)

@@ -90,8 +90,7 @@ class VanishingInTime(LayerRule):
 
     def look(self, history: History) -> None:
         """For how many looks each layer has forgotten."""
-        stats, forgets = history.latest, self._forgets
-        assert stats is not None
+        stats, forgets = history.now, self._forgets
         if stats.time_ratio is not None:
             bad = self._forgets_at(stats, "ratio", "gain")
             forgets["looks"] = np.where(
@@ -99,8 +98,7 @@ class VanishingInTime(LayerRule):
             )
 
     def judge(self, history: History) -> Judgement:
-        stats = history.latest
-        assert stats is not None
+        stats = history.now
         ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
         known = ~np.isnan(ratio)
         if history.count <= EARLY:
