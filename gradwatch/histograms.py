@@ -29,7 +29,7 @@ FIRST_NONFINITE = 255 << MANTISSA_BITS
 
 SHIFT = 23 - MANTISSA_BITS
 
-CHUNK = 1 << 15
+CHUNK = 1 << 16
 """Elements binned at a time, so that the temporaries stay in the cache: a third of the time of whole tensors."""
 
 LARGE = 1 << 18
@@ -104,17 +104,18 @@ def _read(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
 
 def _read_by_numpy(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
     """Of what strides and reduces NumPy needs half of torch's time or less, on the CPU."""
-    counts, zeros, largest = np.zeros(BINS, np.int64), 0, 0.0
+    counts, zeros, least, most = np.zeros(BINS, np.int64), 0, 0.0, 0.0
     for chunk in torch.split(elements, CHUNK * min(stride, 4)):
-        magnitude = np.abs(_widened(chunk).numpy(force=True))
-        counted = magnitude[::stride]
+        values = _widened(chunk).numpy(force=True)
+        counted = np.abs(values[::stride])
         bins = _as_float32(torch.from_numpy(counted)).view(torch.int32).numpy() >> SHIFT
         counts += torch.bincount(torch.from_numpy(bins), minlength=BINS).numpy()
-        if not np.minimum.reduce(magnitude) > 0:
+        if found := int(np.count_nonzero(values == 0)):
             counts[0] -= np.count_nonzero(counted == 0)
-            zeros += int(np.count_nonzero(magnitude == 0))
-        largest = np.maximum(largest, np.maximum.reduce(magnitude))  # NaN where there is one
-    return counts, zeros, float(largest)
+            zeros += found
+        least = np.minimum(least, np.minimum.reduce(values))  # NaN where there is one
+        most = np.maximum(most, np.maximum.reduce(values))
+    return counts, zeros, float(np.maximum(most, -least))
 
 
 def _read_by_torch(elements: Tensor, stride: int) -> tuple[IntArray, int, float]:
