@@ -253,7 +253,7 @@ class UnusedHead(nn.Module):
         self.body, self.used, self.unused = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.used(self.body(x))
+        return self.used(torch.tanh(self.body(x)))
 
 
 @_exhibit
@@ -423,6 +423,7 @@ def odd_names() -> Example:
     model = nn.Sequential()
     for name in ("a layer", "schicht/ü", "层", "x" * 300):
         model.add_module(name, nn.Linear(4, 4))
+        model.add_module(f"{name} tanh", nn.Tanh())
     return Example(model, (torch.randn(5, 4),))
 
 
@@ -475,7 +476,7 @@ class MixedPrecision(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fp64(self.bf16(x.bfloat16()).double())
-        return self.fp32(self.fp16(x.half()).float())
+        return self.fp32(self.fp16(x.half()).float().tanh())
 
 
 @_exhibit

@@ -60,6 +60,7 @@ def healthy(*, planned: int = 300, steps: int | None = None, kind: str = "ReLU",
         "sampled_sums": np.zeros((0, 4, COLUMNS)),
         "moved_squares": np.zeros((0, 4, 2)),
         "time_grad_norm": np.zeros((0, 0, 0)),
+        "stacked": (),
         "recurrent": (),
     }
     shapes = {"grad": (done, 4), "act": (done, 1)}
