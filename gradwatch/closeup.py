@@ -77,7 +77,7 @@ class CloseupStats(NamedTuple):
     output_row: float
     """The row of that layer."""
     loss_mismatch: float
-    """Place in ``MISTAKES`` of what a cross entropy is given that it does not take."""
+    """Place in ``MISTAKES`` of what a loss is given that it does not take."""
 
 
 class Closeup:

@@ -206,7 +206,7 @@ class Journal:
         before = self.history.latest
         if stats.update_ratio is not None and before is not None and before.skipped:
             stats = replace(stats, update_ratio=None, total_update=None)  # what did not step did not move
-        if probed is not None and probed.profile.stacked:
+        if probed is not None and probed.profile.weights:
             stats = replace(stats, stacked=are_among(stats.layers, probed.profile.stacked))
         self.history.append(stats)
         new = self.log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])

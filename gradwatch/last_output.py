@@ -76,7 +76,7 @@ class LastOutput:
         output, self._latest = self._latest, None
         with contextlib.suppress(Exception), torch.no_grad():
             norm, alike = _size(gradient)
-            error = mistake = norm * torch.nan
+            error, mistake = norm * torch.nan, norm * torch.inf
             if output is not None and output.ndim and output.shape == gradient.shape:
                 error, (mistake, its_error) = output_error(output, gradient), loss_mismatch(output, gradient)
                 error = torch.where(torch.isnan(error), its_error, error)
@@ -88,11 +88,11 @@ class LastOutput:
         Returns:
             The L2 norm over all calls and :func:`output_error`; of the model's own output the norm, and the share of
             its mean square that differs from example to example, 0 where it is zero; the module's number; and
-            :func:`loss_mismatch`, where all calls agree on it.
+            :func:`loss_mismatch`, where all calls whose output is known agree on it.
         """
         asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
         heard = [found for calls in self._heard.values() for found in torch.stack(calls).tolist()]
-        mistakes = {found[3] for found in heard}
+        mistakes = {found[3] for found in heard if found[3] < float("inf") or np.isnan(found[3])}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
         return *joined([found[:3] for found in heard]), asked, self._variation(), number, mistake

@@ -1,4 +1,4 @@
-"""Whether a cross entropy is given what it does not take: the gradient that it asks of the outputs tells."""
+"""Whether a loss is given what it does not take: the gradient that it asks of the outputs tells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from gradwatch.output_error import CLASSES, error_of_classes, error_of_labels
 from gradwatch.records import MISTAKES
 
-MOST = 1 << 16
+MOST = 1 << 14
 """Elements that are looked at, from the first example on."""
 
 EXACT = 1e-5
@@ -27,8 +27,9 @@ WRONG = 1e-3
 STEEPNESS = 4.0
 """What a sigmoid divides small logits by: to divide them by it on purpose, as a temperature, is no mistake."""
 
-CHOSEN, PRECISE = 0.1, 1e-2
-"""A target for all examples that somebody chose is a multiple of this, but for such a share of it: 0, 0.9, -1."""
+CHOSEN, PRECISE = 20, 0.01
+"""What a target for all examples is a multiple of that somebody chose, 1 / 20 up to about 1, and 1 above; but for such
+a share of it: 0, 0.9, -1, 25."""
 
 MEASURED = 8
 """Examples from which one target for all of them is no chance."""
@@ -74,11 +75,11 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     zero, and the gradient is small where it should be large. The gradient then is (q - y) passed back through that
     activation, with q the second softmax; so y is known from it, and whether it was so at all, also where classes have
     weights. The same is asked of a binary one with labels of 1 and -1, of a loss that is negated, of a softmax over the
-    examples, and of ``NLLLoss``, which takes log-probabilities. Squared errors behind the same activations are no
-    mistake, and where the gradient could be theirs, nothing is told.
+    examples where outputs are [N, C], and of ``NLLLoss``, which takes log-probabilities. Squared errors behind the same
+    activations are no mistake, and where the gradient could be theirs, nothing is told.
 
     The gradient of a squared error is outputs - targets. Where targets [N] are subtracted from outputs [N, 1] it is
-    outputs - the targets' mean, so all outputs seem to have one target, which nobody would have chosen.
+    outputs - the targets' mean, so all seem to have one target, which nobody would have chosen.
 
     Args:
         outputs: logits [N, C], [N, C, ...] or [N, ..., C] for classes, or of any shape for labels.
@@ -159,7 +160,8 @@ def _of_classes(z: Tensor, g: Tensor) -> _Fit:
         _Guess(wrong - p, wrong, "sign"),
         _Guess(-right, right, "raw"),
         _Guess(_behind_softmax(p, -right), right, "probabilities"),
-        _Guess(among.sum(0) * of_examples - among, among, "examples"),
+        # Where every example is a class of its own, it is told from all others: a contrast.
+        _Guess(torch.where(among.sum(0).amax() > 1, among.sum(0) * of_examples - among, torch.nan), among, "examples"),
         _Guess(
             _behind_softmax(of_examples, of_examples.softmax(1) - shared_out, dim=0), shared_out, "softmax of examples"
         ),
@@ -198,15 +200,25 @@ def _of_labels(z: Tensor, g: Tensor) -> _Fit:
 
 def _of_one_target(z: Tensor, g: Tensor) -> _Fit:
     """Of squared errors: [N] each. Outputs [N, 1] and targets [N] are subtracted each from each, as [N, N]."""
-    place, nothing = g.new_tensor(float(MISTAKES.index("broadcast"))), torch.full_like(g.mean(), torch.nan)
+    nothing = torch.full((), torch.nan, device=z.device)
     z0, g0 = z - z.mean(), g - g.mean()
     factor = (z0 * g0).sum() / z0.square().sum()
-    target = z.mean() - g.mean() / factor
-    chosen = (target / CHOSEN - (target / CHOSEN).round()).abs() < PRECISE
+    off = g.mean() / factor
+    target = z.mean() - off
+    steps = target * torch.where(target.abs() < 1 + 5 / CHOSEN, CHOSEN, 1)
+    chosen = (steps - steps.round()).abs() < PRECISE
+    moves = (
+        off.square() > WRONG * z0.square().mean()
+    )  # else the outputs' own mean is the target: a spread is to be less
     rest = (g0 - factor * z0).square().sum() / g0.square().sum()
     rounding = (4 * torch.finfo(g.dtype).eps) ** 2 * g.square().mean() / g0.square().mean()
-    is_one = (factor > 0) & torch.isfinite(target) & ~chosen & (rest < SPREAD + rounding)
-    return _Fit(place, nothing, torch.where(is_one & (len(z) >= MEASURED), rest, 1.0), torch.ones_like(rest))
+    is_one = (factor > 0) & torch.isfinite(target) & ~chosen & moves & (rest < SPREAD + rounding)
+    return _Fit(
+        nothing.nan_to_num(MISTAKES.index("broadcast")),
+        nothing,
+        torch.where(is_one & (len(z) >= MEASURED), rest, 1.0),
+        torch.ones_like(rest),
+    )
 
 
 def _best(

@@ -170,6 +170,7 @@ def operations(recording: Recording) -> tuple[Operation, ...]:
                 calls=calls,
                 module_kind=call.kind,
                 outlet=node.outlet,
+                constants=node.inputs.count(None),
             )
         )
     return tuple(found)

@@ -103,6 +103,7 @@ class Operation:
         calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where nothing came.
         module_kind: class of that module, as ``"LayerNorm"``.
         outlet: whether the caller of the model has its output.
+        constants: how many of its inputs have no gradient: numbers, and tensors that do not require one.
     """
 
     index: int
@@ -120,6 +121,7 @@ class Operation:
     calls: int = 1
     module_kind: str = ""
     outlet: bool = False
+    constants: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,8 @@ class BackwardProfile:
         notes: what could not be seen, in sentences.
         weights: every matrix and kernel that was multiplied with, input first, those beside the spine among them.
         half: whether any module gave float16, as under autocast.
-        stacked: names of the weights that compute what one would, see :func:`~gradwatch.stacked.stacked_weights`.
+        stacked: names of weights that others follow with nothing between that bends, see
+            :func:`~gradwatch.stacked.stacked_weights`.
 
     Example:
         >>> block = (Segment("act", "activation", "Sigmoid", 0.05, 1.0), Segment("fc", "weight", "Addmm", 2.0, 0.2))

@@ -108,8 +108,7 @@ class StepStats:
             may follow its last layer. NaN where that is not known.
         output_variation: share of the mean square of what the model returns that differs from example to example.
         output_row: the row of the layer nearest to the loss, whose output that is. NaN where it is none.
-        loss_mismatch: of a cross entropy that is given what it does not take, the mistake's place in
-            ``MISTAKES``. Else NaN.
+        loss_mismatch: of a loss that is given what it does not take, the mistake's place in ``MISTAKES``. Else NaN.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
@@ -121,8 +120,8 @@ class StepStats:
         not_zeroed: whether the gradients were added to those of the step before, which nothing had set to zero; None
             where that is not known.
         alike: bool [L], whether all units of a layer have the same weights and are given the same gradient.
-        stacked: bool [L], whether a layer is one of several that compute what one would, as no activation lies between
-            them; None but of a probed step that shows it.
+        stacked: bool [L], of a probed step, whether a layer and those that follow it compute what one would, as no
+            activation lies anywhere between. Else None.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.

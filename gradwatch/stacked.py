@@ -9,13 +9,10 @@ import numpy as np
 from gradwatch.profile import Operation
 from gradwatch.records import BoolArray
 
-_STRAIGHT_KINDS = frozenset({"add", "dropout", "embedding", "leaf", "shape", "weight"})
-_STRAIGHT = frozenset(
+_STRAIGHT_KINDS = frozenset({"dropout", "embedding", "leaf", "shape", "weight"})
+_AVERAGES = frozenset(
     {"AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AvgPool2D", "AvgPool3D", "Mean", "Sum"}
-    | {"BatchNormImplIndex", "CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"}
 )
-"""Averages, and what is an affine map once it is trained."""
-
 _MAY_BEND = frozenset({"CopySlices", "Gather", "Index", "IndexSelect"})
 """They may pick the largest, or what is above 0."""
 
@@ -23,17 +20,16 @@ _BENT = -1
 
 
 def stacked_weights(operations: Sequence[Operation]) -> tuple[str, ...]:
-    """Names of the weights that together are one linear map of what a network is given, where one would do.
+    """Names of the weights that are followed by others, where all of a network are one linear map, and one would do.
 
-    What follows the last of them may bend, as a softmax or a loss does. There are none where anything else does, or is
-    not known not to; nor where they are narrower between than at both ends, which one layer is not; nor where a weight
-    is used again and again.
+    What follows the last ones may bend, as a softmax or a loss does. There are none where anything else does, or is not
+    known not to; nor where they are narrower than both ends, which one layer is not; nor where a weight is used again.
 
     Args:
         operations: of a probed step, in the order of the forward pass.
 
     Returns:
-        In that order, at least two; or none.
+        In that order, the last ones left out.
 
     Example:
         >>> from gradwatch.profile import Weight
@@ -44,21 +40,30 @@ def stacked_weights(operations: Sequence[Operation]) -> tuple[str, ...]:
         ...         Operation(1, "Addmm", "weight", "1", 0, (None, (0, 0), None), 1.0, weight=last),
         ...     ]
         ... )
-        ('0.weight', '1.weight')
+        ('0.weight',)
     """
     depths: list[int] = []  # how many weights are behind each operation, itself among them
+    nearest: list[set[int]] = []  # and which are the last of them
+    followed: set[int] = set()
     for o in operations:
-        below = [depths[given[0]] for given in o.inputs if given is not None]
-        if o.kind == "weight" and (_BENT in below or o.weight is None):
+        inputs = [given[0] for given in o.inputs if given is not None]
+        below, before = [depths[i] for i in inputs], {w for i in inputs for w in nearest[i]}
+        is_weight = o.kind == "weight"
+        if is_weight and (_BENT in below or o.weight is None):
             return ()
+        followed |= before if is_weight else set()
         bent = _BENT in below or not _is_straight(o)
-        depths.append(_BENT if bent else max(below, default=0) + (o.kind == "weight"))
-    weights = [(depths[o.index], o.weight) for o in operations if o.weight is not None]
-    deepest = max((depth for depth, _ in weights), default=0)
-    ends = [w.fan_in for depth, w in weights if depth == 1] + [w.outputs for depth, w in weights if depth == deepest]
-    narrow = any(w.outputs < min(ends) for depth, w in weights if depth < deepest)
+        depths.append(_BENT if bent else max(below, default=0) + is_weight)
+        nearest.append({o.index} if is_weight else before)
+    weights = [(o.index, o.weight) for o in operations if o.weight is not None]
+    inner = [w for i, w in weights if i in followed]
+    given, asked = (
+        sum(w.fan_in for i, w in weights if depths[i] == 1),
+        sum(w.outputs for i, w in weights if i not in followed),
+    )
+    narrow = any(w.outputs < min(given, asked) for w in inner)
     again = len({w.name for _, w in weights}) < len(weights)
-    return () if deepest < 2 or narrow or again else tuple(w.name for _, w in weights)
+    return () if narrow or again else tuple(w.name for w in inner)
 
 
 def are_among(layers: Sequence[str], weights: Sequence[str]) -> BoolArray:
@@ -67,11 +72,17 @@ def are_among(layers: Sequence[str], weights: Sequence[str]) -> BoolArray:
     >>> are_among(["0", "2", "2.bias"], ["0.weight", "2.weight"]).tolist()
     [True, True, False]
     """
-    return np.isin(layers, [part for name in weights for part in (name, name.rpartition(".")[0])])
+    names = {part for name in weights for part in (name, name.rpartition(".")[0])}
+    return np.array([layer in names for layer in layers], bool)
 
 
 def _is_straight(o: Operation) -> bool:
-    """Whether it is affine in what it is given: to multiply by what has no gradient may be a hand-written ReLU."""
+    """Whether it is affine in what it is given. What a product's or a sum's other part is, where that has no gradient,
+    nobody knows: a mask, as of a hand-written ReLU, or what a straight-through estimator adds."""
     if o.kind == "multiply":
-        return "Drop" in o.module_kind
-    return o.name in _STRAIGHT or (o.kind in _STRAIGHT_KINDS and o.name not in _MAY_BEND)
+        return o.module_kind.startswith(("Dropout", "AlphaDropout", "DropPath", "StochasticDepth"))
+    if o.kind == "norm":  # once it is trained; that of an instance goes by the same name
+        return "BatchNorm" in o.module_kind
+    if o.kind == "add":
+        return not o.constants
+    return o.name in _AVERAGES or (o.kind in _STRAIGHT_KINDS and o.name not in _MAY_BEND)

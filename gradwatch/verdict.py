@@ -83,6 +83,20 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
+def called(name: str) -> str:
+    """A layer's name within a sentence; those of nn.Sequential are numbers.
+
+    >>> called("fc"), called("0"), called("net.0")
+    ('fc', 'layer 0', 'net.0')
+    """
+    return f"layer {name}" if is_number(name) else name
+
+
+def is_number(name: str) -> bool:
+    """Whether it says nothing by itself."""
+    return name.replace(".", "").isdecimal()
+
+
 def name_layers(names: Sequence[str], of: int) -> str:
     """A few names and a count.
 

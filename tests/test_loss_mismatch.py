@@ -85,6 +85,7 @@ FINE: dict[str, Loss] = {
     "squared error of one action each": lambda z: F.mse_loss(z[range(N), LABELS], normal(N)),
     "of an average over the examples": lambda z: F.cross_entropy(z.mean(0), torch.tensor(3)),
     "of attention over the examples": lambda z: (z.softmax(0) * normal(N, C, seed=2)).sum(0).square().mean(),
+    "contrasted one way": lambda z: F.cross_entropy(z[:C].T, DIAGONAL),
     "contrasted both ways": lambda z: F.cross_entropy(z[:C], DIAGONAL) + F.cross_entropy(z[:C].T, DIAGONAL),
 }
 
@@ -163,7 +164,7 @@ def test_targets_that_are_broadcast(loss: Callable[[Tensor, Tensor], Tensor], sc
     assert told(z, lambda z: loss(z, targets[:, None]))[0] == ""
 
 
-@pytest.mark.parametrize("target", [0.0, 1.0, -1.0, 0.9, 25.0])
+@pytest.mark.parametrize("target", [0.0, 1.0, -1.0, 0.9, 0.95, 0.05, 25.0])
 def test_one_target_that_somebody_chose_is_no_mistake(target: float) -> None:
     """As that of a discriminator for all real examples."""
     assert told(normal(N, 1), lambda z: (z - target).square().mean())[0] == ""
@@ -175,8 +176,9 @@ def test_nor_are_targets_that_are_nearly_the_same(spread: float) -> None:
     assert told(normal(N, 1), lambda z: F.mse_loss(z, targets))[0] == ""
 
 
-def test_nor_is_a_spread_that_is_to_be_large() -> None:
+def test_nor_is_a_spread_that_is_to_be_larger_or_less() -> None:
     assert told(normal(N, 1), lambda z: -z.var())[0] == ""
+    assert told(normal(N, 1), lambda z: z.var())[0] == ""
 
 
 def test_of_every_place() -> None:

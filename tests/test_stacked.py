@@ -49,6 +49,8 @@ BENT: dict[str, Callable[[Given, Tensor], Tensor]] = {
     "chosen": lambda m, x: m.c(torch.where((h := m.b(m.a(x))) > 0, h, 0)),
     "the largest": lambda m, x: m.c((h := m.b(m.a(x))).gather(1, h.argsort(1))),
     "in one of two ways": lambda m, x: m.c(m.b(h := m.a(x)) + h.exp()),
+    "straight through": lambda m, x: m.c((h := m.b(m.a(x))) + (h.sign() - h).detach()),
+    "of each instance": lambda m, x: m.c(F.instance_norm(m.b(m.a(x))[None])[0]),
     "gates": lambda m, x: m.c(m.b(h := m.a(x)) * h),
     "squares": lambda m, x: m.c(m.b(m.a(x)) ** 2),
     "a quotient": lambda m, x: m.c(1 / (4 + m.b(m.a(x)))),
@@ -64,13 +66,13 @@ BENT: dict[str, Callable[[Given, Tensor], Tensor]] = {
 def test_layers_without_an_activation(forward: Callable[[Given, Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     model, x, y = Given(forward), normal(5, 6), normal(5, 6, seed=1)
-    assert stacked(model, x) == ("a", "b", "c")
+    assert stacked(model, x) == ("a", "b")
     # What is given half of each gives out half of each.
     torch.testing.assert_close(model((x + y) / 2), (model(x) + model(y)) / 2)
 
 
 def test_what_follows_the_last_may_bend() -> None:
-    assert stacked(Given(lambda m, x: m.c(m.b(m.a(x))).softmax(1)), normal(5, 6)) == ("a", "b", "c")
+    assert stacked(Given(lambda m, x: m.c(m.b(m.a(x))).softmax(1)), normal(5, 6)) == ("a", "b")
 
 
 @pytest.mark.parametrize("forward", BENT.values(), ids=BENT)
@@ -87,15 +89,40 @@ def test_a_bottleneck_is_none(width: int, out: int, found: bool) -> None:
 
 def test_dropout_and_batch_normalisation_bend_nothing() -> None:
     body = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.1), nn.Conv2d(8, 8, 3), nn.AvgPool2d(2), nn.Flatten()]
-    assert stacked(nn.Sequential(*body, nn.Linear(32, 2)), normal(4, 3, 8, 8)) == ("0", "3", "6")
+    assert stacked(nn.Sequential(*body, nn.Linear(32, 2)), normal(4, 3, 8, 8)) == ("0", "3")
     assert stacked(nn.Sequential(*body[:5], nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)), normal(4, 3, 8, 8)) == ()
+
+
+class DropBlock(nn.Module):
+    """Drops what is below 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        return h * (h > 0)
+
+
+def test_a_name_or_two_that_look_like_it_are_none() -> None:
+    assert stacked(nn.Sequential(nn.Linear(6, 8), DropBlock(), nn.Linear(8, 4)), normal(5, 6)) == ()
+    norm = nn.Sequential(nn.Conv1d(9, 8, 3), nn.InstanceNorm1d(8), nn.Conv1d(8, 8, 3))
+    assert stacked(norm, normal(4, 9, 8)) == ()
+
+
+@pytest.mark.parametrize(("width", "found"), [(8, ()), (101, ("a",))])
+def test_a_bottleneck_may_have_several_heads(width: int, found: tuple[str, ...]) -> None:
+    model = Given(lambda m, x: torch.cat([m.b(h := m.a(x)), m.c(h)], 1))
+    model.a, model.b, model.c = nn.Linear(100, width), nn.Linear(width, 100), nn.Linear(width, 1)
+    assert stacked(model, normal(5, 100)) == found
 
 
 def test_a_frozen_layer_is_none_of_them() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 4))
     assert stacked(model, normal(5, 6)) == ()
     model[0].requires_grad_(False)  # what is trained is a linear map of what it gives
-    assert stacked(model, normal(5, 6)) == ("2", "3")
+    assert stacked(model, normal(5, 6)) == ("2",)
 
 
 def test_a_weight_that_is_computed_may_be_anything() -> None:

@@ -91,7 +91,7 @@ class Recording:
         not_zeroed: [C] likewise.
         alike: [C, P] whether all units of the parameter are.
         trained: [C, P] whether the parameter requires a gradient.
-        stacked: names of the weights that together compute what one would.
+        stacked: names of the weights that others follow with nothing between that bends.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
         time_grad_norm: [K, R, times] norm of the loss's gradient with respect to the state at each time step of the
@@ -221,7 +221,7 @@ class Recording:
                 more["trained"] = np.bincount(rows, self.trained[looked[step]], len(names)) > 0
                 if granularity == "layer" and step > 0:  # a Monitor has no hooks in place before its first step
                     more |= {name: getattr(self, name)[looked[step]] for name in CloseupStats._fields}
-            if step == EARLY and self.stacked:
+            if step == EARLY:
                 more["stacked"] = are_among(names, self.stacked)
             with np.errstate(over="ignore", invalid="ignore"):
                 total = float(np.sqrt(np.sum(norm * norm)))

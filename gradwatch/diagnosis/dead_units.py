@@ -12,7 +12,7 @@ from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.flat_output import is_cut_at_the_output
 from gradwatch.diagnosis.start import initial_biases, largest_update
 from gradwatch.diagnosis.symptoms import layers_of, told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL, ends, place, span
 from gradwatch.diagnosis.zero_weights import layers_of_zeros
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
@@ -96,7 +96,7 @@ class DeadUnits:
                 f"since the first step: {len(narrow)} layers of {min(narrow.values())} units are born dead with a "
                 f"chance of {chance:.0%}"
             )
-            remedy = f"widen the layers {span(list(narrow))} from {min(narrow.values())} to {enough} units"
+            remedy = f"widen the layers {ends(list(narrow))} from {min(narrow.values())} to {enough} units"
             change, confidence = "width", 0.9
         elif born or largest < self.throws:
             if not born:

@@ -14,6 +14,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis, FloatArray
+from gradwatch.verdict import called
 
 WINDOW = 20
 """Steps whose median makes the profile: enough to see through one bad batch."""
@@ -66,8 +67,8 @@ class DepthProfile:
         passed = (first / last) ** (1 / (len(index) - 1))
         direction = "rises" if first > last else "falls"
         evidence = [
-            f"the median gradient norm {direction} from {last:.2g} at {names[-1]} to {first:.2g} at {names[0]}, "
-            f"{factor:.2g}-fold over {len(index) - 1} layers",
+            f"the median gradient norm {direction} from {last:.2g} at {called(names[-1])} to {first:.2g} at "
+            f"{called(names[0])}, {factor:.2g}-fold over {len(index) - 1} layers",
             f"each layer passes {passed:.2g} of the gradient on to the one before it "
             f"(a geometric profile explains {straightness:.0%} of the change)",
         ]

@@ -13,6 +13,7 @@ from gradwatch.diagnosis.words import place
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class FlatOutput:
         what = f"{first.operation}{place([first.layer])}" if first is not None and is_seen else "the activation"
         share = f"{alert.value:.2g}" if math.isfinite(alert.value) else "next to nothing"
         evidence = (
-            f"what lies behind {alert.layer or 'the last layer'} passes {share} of the gradient that it passed at "
-            "first, and the loss asks for as much as it did"
+            f"what lies behind {called(alert.layer or 'the last layer')} passes {share} of the gradient that it "
+            "passed at first, and the loss asks for as much as it did"
         )
         remedy = f"leave {what} off the model's output, or scale the targets to what it can give: it is flat there"
         return Diagnosis("flat_output", 0.9, layers_of([alert]), (evidence,), remedy, "activation")

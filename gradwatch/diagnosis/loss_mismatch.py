@@ -9,6 +9,7 @@ from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import MISTAKES, Alert, Diagnosis
+from gradwatch.verdict import called
 
 KNOWN = {
     **{
@@ -30,7 +31,8 @@ KNOWN = {
         "loop",
     ),
     "raw": (
-        "a negative log likelihood of outputs that are no log-probabilities",
+        "a negative log likelihood of outputs that are no log-probabilities, or an absolute error of ones that are far "
+        "too low",
         "use torch.nn.CrossEntropyLoss, or put a log_softmax before the loss: NLLLoss has no logarithm of its own",
         "loop",
     ),
@@ -41,7 +43,7 @@ KNOWN = {
     ),
     "examples": (
         "a cross entropy whose log_softmax goes over the examples",
-        "normalise over the classes: log_softmax(dim=1)",
+        "normalise over the classes, which is their dimension in log_softmax",
         "loop",
     ),
     "softmax of examples": (
@@ -50,12 +52,17 @@ KNOWN = {
         "activation",
     ),
     "broadcast": (
-        "a squared error of all outputs and one target: of outputs [N, 1] and targets [N], each from each",
+        "a squared error whose targets are all the same: as where targets [N] are subtracted from outputs [N, 1], each "
+        "from each, and all that can be learned is their mean",
         "give the loss outputs and targets of one shape: outputs.squeeze(1), or targets.unsqueeze(1)",
         "loop",
     ),
 }
 """Of each mistake whose gradient it is, the remedy, and the kind of change."""
+
+MAY_BE_MEANT = {"sign": 0.8, "raw": 0.7, "probabilities": 0.7, "broadcast": 0.7}
+"""The confidence where another loss has the same gradient: rewards, values that are far too low, the mean absolute
+error of probabilities, batches of which all examples have one target."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,7 @@ class LossMismatch:
             mistake = dict(enumerate(MISTAKES)).get(alert.value)  # type: ignore[call-overload]
             if mistake is not None:
                 what, remedy, change = KNOWN[mistake]
-                other = "" if mistake == "broadcast" else ": not that of one as it should be, nor of a squared error"
-                evidence = f"the gradient at the output of {alert.layer or 'the last layer'} is that of {what}{other}"
-                confidence = 0.8 if mistake == "sign" else 0.97
+                evidence = f"the gradient at the output of {called(alert.layer or 'the last layer')} is that of {what}"
+                confidence = MAY_BE_MEANT.get(mistake, 0.97)
                 return Diagnosis("loss_mismatch", confidence, layers_of([alert]), (evidence,), remedy, change)
         return None

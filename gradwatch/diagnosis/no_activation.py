@@ -17,9 +17,9 @@ class NoActivation:
     """W2 (W1 x + b1) + b2 is (W2 W1) x + (W2 b1 + b2): without an activation depth adds nothing.
 
     Example:
-        >>> alerts = [Alert(1, "no_activation", None, 1, 0.0, 0.0, "", layers=("fc1", "fc2"))]
+        >>> alerts = [Alert(1, "no_activation", None, 1, 0.0, 0.0, "", layers=("fc0", "fc1"))]
         >>> print(NoActivation().explain(History(), None, alerts).remedy)
-        put an activation, such as torch.nn.ReLU, behind fc1
+        put an activation, such as torch.nn.ReLU, behind fc0 and fc1
 
     Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.1.
     """
@@ -29,8 +29,8 @@ class NoActivation:
         if not layers:
             return None
         evidence = (
-            f"every operation from the input of {layers[0]} to the output of {layers[-1]} is linear, and none of these "
-            f"{len(layers)} layers is narrower than both ends: a single one can compute what they do"
+            "from the first weights to the last every operation is linear, or a batch normalisation, and no layer "
+            "between is narrower than both ends: a single one can compute what the network does"
         )
-        remedy = f"put an activation, such as torch.nn.ReLU, behind {span(layers[:-1])}"
+        remedy = f"put an activation, such as torch.nn.ReLU, behind {span(layers)}"
         return Diagnosis("no_activation", 0.9, layers, (evidence,), remedy, "activation")

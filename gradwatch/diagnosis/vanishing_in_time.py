@@ -13,6 +13,7 @@ from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile, TimeSteps
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 GATES = {3: "update", 4: "forget"}
 """The gate that keeps the state, of a layer with so many gates and candidates: GRU and LSTM."""
@@ -59,16 +60,16 @@ class VanishingInTime:
         if gates in GATES:
             gate, steps = GATES[gates], len(seen.gains) + 1 if seen is not None else 0
             value = f"log(T) for T time steps, {math.log(steps):.2g} here" if steps else "log(T) for T time steps"
-            remedy = f"start the bias of the {gate} gate of {layer} at {value}, so that it stays open"
+            remedy = f"start the bias of the {gate} gate of {called(layer)} at {value}, so that it stays open"
         elif 0 < gain < 1 and seen is not None:
             remedy = (
-                f"multiply the recurrent weights of {layer} by {gain**-0.5:.3g}: orthogonal ones of radius 1 (of ReLU, "
-                "the identity) pass all of the gradient; or use an LSTM, whose forget gate keeps the state"
+                f"multiply the recurrent weights of {called(layer)} by {gain**-0.5:.3g}: orthogonal ones of radius 1 "
+                "(of ReLU, the identity) pass all of the gradient; or use an LSTM, whose forget gate keeps the state"
             )
         else:
             remedy = (
-                f"start the recurrent weights of {layer} orthogonal, of ReLU as the identity; of an LSTM or GRU, the "
-                "bias of the gate that keeps the state at log(T) for T time steps"
+                f"start the recurrent weights of {called(layer)} orthogonal, of ReLU as the identity; of an LSTM or "
+                "GRU, the bias of the gate that keeps the state at log(T) for T time steps"
             )
         return Diagnosis(
             "vanishing_in_time",

@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gradwatch.verdict import is_number
+
 PROBE_WOULD_TELL = "a probed step would settle it: no backward pass was looked into yet (gradwatch.probe)"
 
 
 def span(names: Sequence[str]) -> str:
-    """The first and the last of some layers.
+    """The first and the last of some layers; the model where none has a name.
 
-    >>> span(["fc0", "fc1", "fc2"]), span(["fc0", "fc1"]), span(["fc0"]), span([])
-    ('fc0 ... fc2', 'fc0 and fc1', 'fc0', 'the model')
+    >>> span(["fc0", "fc1", "fc2"]), span(["fc0"]), span(["0", "2"]), span([])
+    ('fc0 ... fc2', 'fc0', 'layers 0 and 2', 'the model')
     """
     distinct = list(dict.fromkeys(filter(None, names)))
-    return (" ... " if len(distinct) > 2 else " and ").join(distinct[:1] + distinct[1:][-1:]) or "the model"
+    numbers = distinct and all(map(is_number, distinct))
+    return (f"layer{'s' * (len(distinct) > 1)} " if numbers else "") + ends(distinct) or "the model"
+
+
+def ends(names: Sequence[str]) -> str:
+    """The first and the last of some names.
+
+    >>> ends(["fc0", "fc1", "fc2"]), ends(["fc0", "fc1"]), ends(["0"])
+    ('fc0 ... fc2', 'fc0 and fc1', '0')
+    """
+    return (" ... " if len(names) > 2 else " and ").join([*names[:1], *names[1:][-1:]])
 
 
 def drawn_at_random(names: Sequence[str]) -> str:
@@ -56,7 +68,7 @@ def with_skips(names: Sequence[str], branches: int) -> str:
 number, 2'
     """
     return (
-        f"add skip connections around the layers {span(names)}, x + f(x) / {math.sqrt(branches):.3g}: "
+        f"add skip connections around the layers {ends(names)}, x + f(x) / {math.sqrt(branches):.3g}: "
         f"each branch divided by the root of their number, {branches}"
     )
 

@@ -15,7 +15,7 @@ from gradwatch.progress import NOTHING
 from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
 from gradwatch.rules.episodes import NONE, Episodes
 from gradwatch.rules.state import LayerState, ModelState
-from gradwatch.verdict import SHOWN, counted
+from gradwatch.verdict import SHOWN, called, counted
 
 
 @dataclass(frozen=True)
@@ -313,4 +313,4 @@ def some_of(names: Sequence[str]) -> str:
     'a, b, c and 1 more layer'
     """
     more = f" and {counted(len(names) - SHOWN, 'more layer')}" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(map(called, names[:SHOWN])) + more

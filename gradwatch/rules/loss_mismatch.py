@@ -24,10 +24,13 @@ WORDS = {
     "probabilities": "its probabilities go into a negative log likelihood that takes their logarithms",
     "examples": "its outputs are normalised over the examples, and should be over the classes",
     "softmax of examples": "its outputs go through a softmax over the examples before a cross entropy of logits",
-    "broadcast": "a squared error holds each of its outputs against all targets, so it learns their mean",
+    "broadcast": "all its outputs are held against one target, as where targets [N] are subtracted from outputs [N, 1]",
 }
 
-SIGN, RAW, PROBABILITIES, BROADCAST = map(MISTAKES.index, ("sign", "raw", "probabilities", "broadcast"))
+SIGN, RAW, PROBABILITIES = map(MISTAKES.index, ("sign", "raw", "probabilities"))
+
+LONG = 300
+"""Steps for which outputs may be too low by any amount."""
 
 GROWN = 1.2
 """Of the gradient at the outputs, relative to the first looks, where all is predicted wrongly: of C classes it is
@@ -42,8 +45,7 @@ class LossMismatch(LayerRule):
     the loss applies as well; its labels are 1 and -1; or it is negated. It follows exactly from outputs and gradient,
     see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps and at the sampled ones. Many such networks
     learn all the same, if less well: it is a WARNING, and an ERROR once it is seen that nothing has been learned, or
-    little and it stands still; of a negated one, which rewards of -1 look like, once the outputs have become worse. It
-    is an ERROR at once where an output learns the mean of all targets, whatever it is given.
+    little and it stands still; of a negated one, which rewards of -1 look like, once the outputs have become worse.
 
     Args:
         patience: looks in a row before the alert.
@@ -89,10 +91,11 @@ class LossMismatch(LayerRule):
         if late:  # at the first steps, which tell of a passing start as well, it must last
             self._episodes.hasten(bad, self.patience - 1)
         worsens = BEYOND if self._latest["mistake"] == SIGN else LITTLE
+        if mistake == RAW and history.count <= LONG:
+            worsens = 0.0  # values may take so long to come near
         certain = bad & self._went_wrong(history)
-        severity = Severity.ERROR if self._latest["mistake"] == BROADCAST else None
         of_all = np.full(len(last), self._latest["mistake"]), np.zeros(len(last))
-        return Judgement(*of_all, bad, good, None, bad | good, severity, certain, worsens)
+        return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens, certain=certain)
 
     def _went_wrong(self, history: History) -> bool:
         """Whether a negated loss has done its work: all is predicted wrongly, so that all gradients have one size, or

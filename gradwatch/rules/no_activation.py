@@ -31,9 +31,9 @@ class NoActivation(LayerRule):
     Example:
         >>> from dataclasses import replace
         >>> history = History.from_grad_norms(fc1=[1.0], fc2=[1.0])
-        >>> history.append(replace(history.latest, step=1, stacked=np.array([True, True])))
+        >>> history.append(replace(history.latest, step=1, stacked=np.array([True, False])))
         >>> [alert.message for alert in NoActivation().check(history)]
-        ['fc2, fc1: no activation lies between these layers: together they compute what a single one would']
+        ['fc1: no activation follows, so the whole network is one linear map, which a single layer would be']
 
     Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.1.
     """
@@ -58,7 +58,7 @@ class NoActivation(LayerRule):
         return Judgement(zeros, zeros, stacked, good=~stacked, worsens=LITTLE)
 
     def describe(self, value: float, threshold: float) -> str:
-        return "no activation lies between these layers: together they compute what a single one would"
+        return "no activation follows, so the whole network is one linear map, which a single layer would be"
 
     def reset(self) -> None:
         super().reset()

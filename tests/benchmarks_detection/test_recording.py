@@ -22,6 +22,7 @@ from benchmarks.detection.through_time import ThroughTime
 from benchmarks.detection.training import Observer, train
 from gradwatch.closeup import CloseupStats
 from gradwatch.history import History
+from gradwatch.probe_schedule import EARLY
 from tests.benchmarks_detection.tiny import perceptron
 
 # --- the same as a live Monitor -------------------------------------------------------------------------------------
@@ -118,6 +119,8 @@ def test_replayed_records_and_alerts_are_those_of_a_live_monitor(name: str, gran
     for ours, theirs in zip(replayed, live.records):
         for f in fields(gw.StepStats):
             if granularity == "parameter" and f.name in CloseupStats._fields:
+                continue
+            if f.name == "stacked" and theirs.step != EARLY:  # a Monitor probes again after an alert
                 continue
             got, expected = getattr(ours, f.name), getattr(theirs, f.name)
             if isinstance(expected, np.ndarray):

@@ -21,4 +21,4 @@ def test_weights_that_are_all_zero() -> None:
     assert {(a.rule, a.severity) for a in report.alerts} == {("dead", Severity.ERROR)}
     (found,) = report.diagnoses
     assert (found.cause, found.change, found.layers) == ("zero_weights", "init_scale", ("0", "2", "4"))
-    assert found.evidence == ("every weight of 0 ... 4 is zero, so that no gradient gets past it",)
+    assert found.evidence == ("every weight of layers 0 ... 4 is zero, so that no gradient gets past it",)

@@ -33,8 +33,7 @@ def check(seen: list[float | None], **more: Any) -> list[gw.Alert]:
 def test_it_must_last_and_is_told_of_the_last_layer_with_a_gradient(mistake: str) -> None:
     place = float(MISTAKES.index(mistake))
     (alert,) = check([None, *[place] * (RULE.patience - 1), None, place, NAN, None], output_error=1.0)
-    severity = Severity.ERROR if mistake == "broadcast" else Severity.WARNING
-    assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", severity)
+    assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", Severity.WARNING)
     assert (alert.message, alert.value) == (f"fc1: {WORDS[mistake]}", place)
 
 
@@ -179,3 +178,43 @@ def test_a_layer_that_the_optimizer_does_not_have_is_not_judged() -> None:
 @pytest.mark.parametrize("lr", [1e-3, 0.5])
 def test_a_loss_that_fits_is_none(lr: float) -> None:
     assert train(F.cross_entropy, nn.Identity(), lr).alerts == []
+
+
+def test_values_that_are_far_too_low_are_a_warning_until_they_should_have_come_near() -> None:
+    """As of a Huber loss, whose gradient is that of a negative log likelihood of raw outputs until then."""
+    raw = float(MISTAKES.index("raw"))
+    looks = [raw if step < 16 or step % 100 == 0 else None for step in range(401)]
+    rule, history, found = LossMismatch(), gw.History(), list[gw.Alert]()
+    for step, mistake in enumerate(looks):
+        told = {} if mistake is None else {"loss_mismatch": mistake, "output_error": 1.0}
+        history.append(stats(step, layers([1.0, 2.0]), **told))
+        found += rule.check(history)
+    assert [(a.step, a.severity) for a in found] == [(100, Severity.WARNING), (300, Severity.ERROR)]
+
+
+def test_targets_that_broadcast_are_told_in_the_first_steps() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(256, 4)
+    y = x[:, 0] * x[:, 1] + 2.345
+    for shape, alerts in (((256,), ["loss_mismatch"]), ((256, 1), [])):
+        model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        with gw.watch(model, optimizer, sinks=()) as monitor:
+            for _ in range(20):
+                optimizer.zero_grad()
+                (model(x) - y.view(shape)).square().mean().backward()
+                optimizer.step()
+        assert [a.rule for a in monitor.alerts] == alerts
+
+
+def test_a_loss_of_two_calls_is_told_by_the_one_whose_output_is_known() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3), nn.Softmax(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(10):
+            optimizer.zero_grad()
+            sum(F.cross_entropy(model(part), part[:, :3].argmax(1)) for part in x.split(32)).backward()
+            optimizer.step()
+    assert [a.rule for a in monitor.alerts] == ["loss_mismatch"]

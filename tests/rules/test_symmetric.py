@@ -68,7 +68,8 @@ def test_weights_of_one_number() -> None:
     report = monitor.report()
     assert (report.diagnoses[0].cause, report.diagnoses[0].layers) == ("symmetry", ("0",))
     assert (
-        report.diagnoses[0].remedy == "draw the initial weights of 0 at random, as torch.nn.init.kaiming_normal_ does"
+        report.diagnoses[0].remedy
+        == "draw the initial weights of layer 0 at random, as torch.nn.init.kaiming_normal_ does"
     )
 
 
