@@ -28,7 +28,17 @@ FOLLOWS = {
         "dead",
     ),
     "stalled": (
-        *("loss_mismatch", "no_activation", "symmetric", "vanishing", "saturated", "underflow", "dead", "skipped"),
+        *(
+            "loss_mismatch",
+            "no_activation",
+            "untrained",
+            "symmetric",
+            "vanishing",
+            "saturated",
+            "underflow",
+            "dead",
+            "skipped",
+        ),
         "flat_output",
     ),
     "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable"),

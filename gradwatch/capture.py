@@ -17,6 +17,7 @@ from gradwatch.amp import Scaling
 from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.faults import Faults
 from gradwatch.host_copy import HostCopy
+from gradwatch.idle import IdleParameters
 from gradwatch.layers import Gradients, LayerTable
 from gradwatch.leftover import Leftover
 from gradwatch.protocols import ClipPolicy
@@ -28,6 +29,7 @@ from gradwatch.stats import Measured, measure, per_layer
 
 CLOSEUP = "the close look at activations", "it is missing at this step"
 ALIKE = "the look at units that are alike", "it is missing at this step"
+IDLE = "the look at parameters that no optimizer has", "it is missing at this step"
 LEFTOVER = "the look at gradients that were not zeroed", "it is missing at this step"
 
 
@@ -62,6 +64,7 @@ class Arriving(NamedTuple):
     trained: BoolArray | None
     not_zeroed: bool | None
     alike: list[int] | None
+    idle: list[int] | None
     """The rows of the layers whose units are."""
     reduction: Reduction | None
 
@@ -103,6 +106,7 @@ class Arriving(NamedTuple):
             trained=self.trained,
             not_zeroed=self.not_zeroed,
             alike=None if self.alike is None else np.isin(np.arange(layers), self.alike),
+            idle=None if self.idle is None else np.isin(np.arange(layers), self.idle),
             **({} if self.closeup is None else self.closeup._asdict()),
             **({} if elements is None else elements.stats(layers)),
         )
@@ -159,6 +163,7 @@ class Capture:
         self._closeup: tuple[int, Closeup] | None = None
         self._leftover = Leftover()
         self._alike: tuple[int, AlikeUnits] | None = None
+        self._idle = IdleParameters()
         self._expecting = False
 
     def close(self) -> None:
@@ -167,14 +172,18 @@ class Capture:
         if self._closeup is not None:
             self._closeup[1].close()
 
-    def expect(self, only: Sequence[Tensor] | None) -> None:
+    def expect(self, only: Sequence[Tensor] | None, maximizes: bool = False) -> None:
         """The coming step will be looked at closely: get ready before its forward pass.
 
         Not of a sharded model, whose ranks see different examples and must come to the same alerts.
+
+        Args:
+            only: the optimizers' parameters.
+            maximizes: whether they make the loss larger.
         """
         if self._table.sharding is None:
             self._expecting = True
-            self._faults.run(*CLOSEUP, self._arm, otherwise=None)
+            self._faults.run(*CLOSEUP, self._arm, maximizes, otherwise=None)
             self._faults.run(*LEFTOVER, self._arm_leftover, only, otherwise=None)
 
     def begin(self, look: bool) -> None:
@@ -251,6 +260,7 @@ class Capture:
             self._table.trained(gathered.only) if look else None,
             self._faults.run(*LEFTOVER, self._leftover.take, otherwise=None) if look else None,
             gathered.alike if look else None,
+            self._faults.run(*IDLE, self._look_for_idle, gathered.only, otherwise=None) if look else None,
             reduction,
         )
         return measured, arriving
@@ -291,19 +301,25 @@ class Capture:
             elements = self._faults.run(part, consequence, element_sums, watched, factor, otherwise=None)
             gathered.elements += [] if elements is None else [elements]
 
-    def _arm(self) -> None:
+    def _arm(self, maximizes: bool) -> None:
         model, version = self._table.model(), self._table.version
         if model is None:
             return
         if self._closeup is None or self._closeup[0] != version:
             self.close()
             self._closeup = version, Closeup(model, self._table.layers)
-        self._closeup[1].arm()
+        self._closeup[1].arm(maximizes)
 
     def _look_for_alike(self, watched: Gradients) -> list[int]:
         if self._alike is None or self._alike[0] != self._table.version:
             self._alike = self._table.version, AlikeUnits()
         return self._alike[1].look(watched)
+
+    def _look_for_idle(self, only: set[int] | None) -> list[int] | None:
+        """Not of a sharded model, whose optimizer may have parts of its parameters."""
+        if only is None or self._table.sharding is not None:
+            return None
+        return self._idle.look(self._table.parameters(), only)
 
     def _arm_leftover(self, only: Sequence[Tensor] | None) -> None:
         self._leftover.arm(self._table.collect(only).parameters)

@@ -150,12 +150,17 @@ class Closeup:
                 self._given.append((weakref.ref(place.module), row))
         self._given = spread(self._given, MODULES)
 
-    def arm(self) -> None:
-        """Put hooks in place for the coming step; nothing where they are, or where there is nothing to look at."""
+    def arm(self, maximizes: bool = False) -> None:
+        """Put hooks in place for the coming step; nothing where they are, or where there is nothing to look at.
+
+        Args:
+            maximizes: whether the optimizer makes the loss larger.
+        """
         model = self._model()
         if self._handles or model is None:
             return
         rows, order = self._rows(model) if self._activations else {}, count()
+        self._last_output.maximizes = maximizes
         for reference, limits in self._activations:
             if (module := reference()) is not None:
                 look = partial(_count, self._saturated, rows, limits)

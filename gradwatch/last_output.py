@@ -38,6 +38,8 @@ class LastOutput:
     """
 
     def __init__(self) -> None:
+        self.maximizes = False
+        """Whether the optimizer makes the loss larger, so that the one it makes smaller is this times -1."""
         self._heard: dict[int, list[Tensor]] = {}
         self._asked: list[Tensor] = []
         self._outputs: list[tuple[int, Tensor]] = []
@@ -78,7 +80,8 @@ class LastOutput:
             norm, alike = _size(gradient)
             error, mistake = norm * torch.nan, norm * torch.inf
             if output is not None and output.ndim and output.shape == gradient.shape:
-                error, (mistake, its_error) = output_error(output, gradient), loss_mismatch(output, gradient)
+                asked = -gradient if self.maximizes else gradient
+                error, (mistake, its_error) = output_error(output, asked), loss_mismatch(output, asked)
                 error = torch.where(torch.isnan(error), its_error, error)
             self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
 

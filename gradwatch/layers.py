@@ -140,24 +140,24 @@ class LayerTable:
                 rows.append(row)
         return Gradients(kept, values, rows)
 
+    def parameters(self) -> list[tuple[Tensor, int]]:
+        """Every parameter with its row, as of the latest :meth:`collect`; below 0 of one that is not watched."""
+        parameters, _ = self._look_again()
+        return [(p, row) for p, row in zip(parameters, self._rows) if p is not None]
+
     def trained(self, only: Collection[int] | None = None) -> BoolArray:
         """bool [L], the layers with a parameter that requires a gradient and whose id is in ``only``; None is all.
 
         As of the latest :meth:`collect`.
         """
-        rows = [row for p, row in self._known() if row >= 0 and p.requires_grad and (only is None or id(p) in only)]
+        rows = [row for p, row in self.parameters() if row >= 0 and p.requires_grad and (only is None or id(p) in only)]
         found = np.zeros(len(self.layers), np.bool_)
         found[rows] = True
         return found
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Every parameter that can have a gradient, watched or not, by its full name, in the model's order."""
-        return {self.paths[id(p)]: p for p, row in self._known() if row != _NONE}
-
-    def _known(self) -> list[tuple[Tensor, int]]:
-        """Every parameter with its row, as of the latest :meth:`collect`."""
-        parameters, _ = self._look_again()
-        return [(p, row) for p, row in zip(parameters, self._rows) if p is not None]
+        return {self.paths[id(p)]: p for p, row in self.parameters() if row != _NONE}
 
     def _look_again(self) -> tuple[list[Tensor | None], list[int]]:
         """At the modules as they are now."""

@@ -24,7 +24,7 @@ from gradwatch.faults import Faults, GradwatchWarning
 from gradwatch.history import History
 from gradwatch.journal import FAILED, Journal, load_states, states
 from gradwatch.layers import LayerTable
-from gradwatch.optimizers import as_list, as_optimizers, parameters_of
+from gradwatch.optimizers import as_list, as_optimizers, maximizes, parameters_of
 from gradwatch.patterns import check_whole_number
 from gradwatch.probe_schedule import Probed, ProbeSchedule
 from gradwatch.protocols import Cause, ClipPolicy, Rule, Sink
@@ -438,7 +438,7 @@ class Monitor:
         """
         turn = (self._next_step - 1 + self._stride) // taking_turns  # the user's own numbers may come in strides
         if self._is_due(turn) and (self._recorded < FIRST_STEPS or self._samples(turn)):
-            self._capture.expect(self._looked_at(parameters))
+            self._capture.expect(self._looked_at(parameters), maximizes(self._optimizers))
         self._get_ready(turn)
 
     def _get_ready(self, turn: int) -> None:

@@ -63,5 +63,15 @@ def parameters_of(*optimizers: torch.optim.Optimizer) -> list[Tensor]:
     return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
+def maximizes(optimizers: Iterable[torch.optim.Optimizer]) -> bool:
+    """Whether they make the loss larger.
+
+    >>> maximizes([torch.optim.SGD([torch.zeros(1)], maximize=True)])
+    True
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return bool(groups) and all(group.get("maximize", False) for group in groups)
+
+
 def _ids(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(p) for p in parameters_of(optimizer)}

@@ -120,6 +120,7 @@ class StepStats:
         not_zeroed: whether the gradients were added to those of the step before, which nothing had set to zero; None
             where that is not known.
         alike: bool [L], whether all units of a layer have the same weights and are given the same gradient.
+        idle: bool [L], whether a layer has a gradient that no optimizer uses; None where none is known.
         stacked: bool [L], of a probed step, whether a layer and those that follow it compute what one would, as no
             activation lies anywhere between. Else None.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
@@ -157,6 +158,7 @@ class StepStats:
     trained: BoolArray | None = None
     not_zeroed: bool | None = None
     alike: BoolArray | None = None
+    idle: BoolArray | None = None
     stacked: BoolArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

@@ -106,6 +106,7 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["output_variation"] = float(rng.choice([NAN, 0.0, 1e-9, 0.5, 1.0]))
     found["output_row"] = float(rng.choice([NAN, 0.0, width - 1, width]))
     found["loss_mismatch"] = float(rng.choice([NAN, *range(len(MISTAKES))]))
+    found["idle"] = rng.random(width) < 0.5
     found["stacked"] = rng.random(width) < 0.5
     found["alike"] = rng.random(width) < 0.5
     found["half"] = bool(rng.random() < 0.5)

@@ -26,6 +26,7 @@ from gradwatch.diagnosis.small_weights import SmallWeights
 from gradwatch.diagnosis.symmetry import Symmetry
 from gradwatch.diagnosis.unscaled_inputs import UnscaledInputs
 from gradwatch.diagnosis.unscaled_targets import UnscaledTargets
+from gradwatch.diagnosis.untrained import Untrained
 from gradwatch.diagnosis.vanishing_in_time import VanishingInTime
 from gradwatch.diagnosis.weight_decay import WeightDecay
 from gradwatch.diagnosis.zero_weights import ZeroWeights
@@ -59,6 +60,7 @@ __all__ = [
     "Symmetry",
     "UnscaledInputs",
     "UnscaledTargets",
+    "Untrained",
     "VanishingInTime",
     "WeightDecay",
     "ZeroWeights",
@@ -73,11 +75,12 @@ def default() -> tuple[Cause, ...]:
     the steps it takes.
 
     >>> print(*(type(cause).__name__ for cause in default()[:4]))
-    Detached NotZeroed LossScale FirstNonFinite
+    Detached NotZeroed Untrained LossScale
     """
     return (
         Detached(),
         NotZeroed(),
+        Untrained(),
         LossScale(),
         FirstNonFinite(),
         LossMismatch(),

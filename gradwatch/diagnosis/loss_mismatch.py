@@ -26,8 +26,9 @@ KNOWN = {
         "loop",
     ),
     "sign": (
-        "a cross entropy times -1",
-        "take the minus sign out of the loss, which optimizer.step() makes smaller by itself, unless it is a reward's",
+        "a cross entropy that training makes larger",
+        "take out the minus sign, or the optimizer's maximize=True: step() makes a loss smaller by itself. Leave it "
+        "where it is a reward's",
         "loop",
     ),
     "raw": (

@@ -25,6 +25,7 @@ from gradwatch.rules.stalled import Stalled
 from gradwatch.rules.symmetric import Symmetric
 from gradwatch.rules.underflow import Underflow
 from gradwatch.rules.unstable import Unstable
+from gradwatch.rules.untrained import Untrained
 from gradwatch.rules.update_ratio import UpdateRatio
 from gradwatch.rules.vanishing import Vanishing
 from gradwatch.rules.vanishing_in_time import VanishingInTime
@@ -49,6 +50,7 @@ __all__ = [
     "Symmetric",
     "Underflow",
     "Unstable",
+    "Untrained",
     "UpdateRatio",
     "Vanishing",
     "VanishingInTime",
@@ -61,14 +63,15 @@ __all__ = [
 def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds; of what two find at one step, the later one's may be a consequence.
 
-    >>> print(*(rule.name for rule in default()[:8]))
-    no_gradient not_zeroed loss_mismatch symmetric no_activation exploding update_ratio nonfinite
-    >>> print(*(rule.name for rule in default()[8:]))
-    overflow underflow stalled flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    >>> print(*(rule.name for rule in default()[:10]))
+    no_gradient not_zeroed untrained loss_mismatch symmetric no_activation exploding update_ratio nonfinite overflow
+    >>> print(*(rule.name for rule in default()[10:]))
+    underflow stalled flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
         NotZeroed(),
+        Untrained(),
         LossMismatch(),
         Symmetric(),
         NoActivation(),

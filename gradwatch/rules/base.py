@@ -30,6 +30,8 @@ class Judgement:
     """int64 [L], when it happened, where that was not the latest step."""
     known: BoolArray | None = None
     """bool [L], the layers that could be judged; by default those with a finite gradient."""
+    absent: BoolArray | None = None
+    """bool [L], the layers that may be there no more, whose episodes end in time; by default those without a gradient."""
     severity: Severity | None = None
     """Of the episodes that open at this step, where it is not the rule's."""
     certain: BoolArray | None = None
@@ -215,8 +217,9 @@ class LayerRule(StepRule):
         if self._episodes.quiet and not found.bad.any():  # a normal step: there is nothing to count
             return []
         known = stats.has_grad & np.isfinite(stats.grad_norm) if found.known is None else found.known
+        absent = ~stats.has_grad if found.absent is None else found.absent
         opened, closed = self._episodes.update(
-            stats.step, found.bad, found.good, known, ~stats.has_grad, self.patience, self.recovery
+            stats.step, found.bad, found.good, known, absent, self.patience, self.recovery
         )
         raised, left = self._raised(found, history)
         of_opened = self.severity if found.severity is None else found.severity

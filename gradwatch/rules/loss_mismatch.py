@@ -19,7 +19,7 @@ WORDS = {
         for name in ("softmax", "sigmoid", "tanh", "relu")
     },
     "labels": "the labels of its binary cross entropy are 1 and -1, and should be 1 and 0",
-    "sign": "its gradient is that of a negated cross entropy: training makes that larger",
+    "sign": "training makes its cross entropy larger: the loss is negated, or the optimizer has maximize=True",
     "raw": "its outputs go into a negative log likelihood that takes log-probabilities",
     "probabilities": "its probabilities go into a negative log likelihood that takes their logarithms",
     "examples": "its outputs are normalised over the examples, and should be over the classes",

@@ -37,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"loss_mismatch"},
             {"last_output"},
             {"sampled", "closeup", "readings"},
-            {"leftover", "alike"},
+            {"leftover", "alike", "idle"},
             {"graph"},
             {"finiteness"},
             {"recording"},

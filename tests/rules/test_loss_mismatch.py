@@ -127,7 +127,21 @@ def test_a_negated_loss_is_an_error_once_the_outputs_are_worse() -> None:
         ("loss_mismatch", Severity.ERROR),
     ]
     assert monitor.history.progress.left > 1.1
-    assert monitor.report().diagnoses[0].remedy.startswith("take the minus sign out of the loss")
+    assert monitor.report().diagnoses[0].remedy.startswith("take out the minus sign")
+
+
+def test_an_optimizer_that_maximizes_turns_the_sign() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    for sign, alerts in ((-1, []), (1, ["loss_mismatch"])):
+        model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+        with gw.watch(model, optimizer, sinks=()) as monitor:
+            for _ in range(20):
+                optimizer.zero_grad()
+                (sign * F.cross_entropy(model(x), x[:, :3].argmax(1))).backward()
+                optimizer.step()
+        assert [a.rule for a in monitor.alerts] == alerts
 
 
 def test_a_policy_that_is_punished_is_at_most_a_warning() -> None:

@@ -1,0 +1,60 @@
+"""Untrained: layers get a gradient that no optimizer uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.progress import LITTLE
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+
+
+@dataclass
+class Untrained(LayerRule):
+    """Layers require a gradient and get one, and no optimizer has them: they stay as they began.
+
+    So it is where an optimizer was made before a layer was, or with the parameters of another part. It is seen at the
+    first steps and at the sampled ones, and is a WARNING, since it may be meant so, if it then costs a backward pass
+    for nothing; it becomes an ERROR once it is seen that nothing has been learned, or little and it stands still. What
+    another optimizer writes to, of which nothing is known, is none of it.
+
+    Args:
+        patience: looks in a row before the alert.
+        recovery: looks in a row without it before the episode is over.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> history = History.from_grad_norms(body=[None], head=[1.0])
+        >>> history.append(replace(history.latest, step=1, idle=np.array([True, False])))
+        >>> [alert.message for alert in Untrained(patience=1).check(history)]
+        ['body: it gets a gradient that no optimizer uses, so it stays as it began']
+
+    Source: torch.optim.Optimizer.add_param_group.
+    """
+
+    name: ClassVar[str] = "untrained"
+    severity: ClassVar[Severity] = Severity.WARNING
+    grouped: ClassVar[bool] = True
+    reports_recovery: ClassVar[bool] = False
+    by_looks: ClassVar[bool] = True
+
+    patience: int = 12
+    # Of the 16 looks that a run begins with: another optimizer may step once in five or ten steps.
+    recovery: int = 1
+
+    def judge(self, history: History) -> Judgement:
+        idle = history.now.idle
+        known = np.full(len(history.layers), idle is not None)
+        bad = known & (np.False_ if idle is None else idle)
+        zeros = np.zeros(len(bad))
+        return Judgement(zeros, zeros, bad, known & ~bad, known=known, absent=zeros > 0, worsens=LITTLE)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return "it gets a gradient that no optimizer uses, so it stays as it began"
