@@ -78,7 +78,7 @@ class AlertLog:
         """Oldest first."""
         self.worst: dict[str, Severity] = {}
         """The worst severity that each rule has reported."""
-        self._repeated: set[tuple[str, str | None, Severity]] = set()
+        self._repeated: set[tuple[str, tuple[str, ...], Severity]] = set()
         self._origins: dict[str, int] = {}
         """The step of each rule's latest alert that others may come of."""
         self._told = Told()
@@ -95,7 +95,7 @@ class AlertLog:
         for rule, alerts in found:
             for alert in alerts:
                 if not isinstance(rule, LayerRule):
-                    key = (alert.rule, alert.layer, alert.severity)
+                    key = (alert.rule, alert.concerned, alert.severity)
                     self._repeated.add(key)
                     if key in before:
                         continue
@@ -107,9 +107,9 @@ class AlertLog:
         layers: dict[str, list[str]] = {}
         if not self.worst:  # nothing was ever told
             return {}
-        for rule, layer, severity in sorted(self._repeated, key=str):
+        for rule, concerned, severity in sorted(self._repeated):
             if severity > Severity.INFO:
-                layers.setdefault(rule, []).extend([layer] if layer else [])
+                layers.setdefault(rule, []).extend(concerned)
         for own in rules:
             if isinstance(own, StepRule) and (names := own.open_layers) is not None:
                 layers[own.name] = list(names)
@@ -122,7 +122,7 @@ class AlertLog:
             {name: plain.get(name, lambda value: value)(value) for name, value in dataclasses.asdict(alert).items()}
             for alert in self.alerts
         ]
-        return {"alerts": alerts, "repeated": [(rule, layer, int(s)) for rule, layer, s in self._repeated]}
+        return {"alerts": alerts, "repeated": [(rule, list(layers), int(s)) for rule, layers, s in self._repeated]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
@@ -133,7 +133,7 @@ class AlertLog:
         for alert in state["alerts"]:
             layers = tuple(alert.get("layers", ()))
             self._add(Alert(**{**alert, "severity": Severity(alert["severity"]), "layers": layers}))
-        self._repeated = {(rule, layer, Severity(severity)) for rule, layer, severity in state["repeated"]}
+        self._repeated = {(rule, tuple(layers), Severity(severity)) for rule, layers, severity in state["repeated"]}
 
     def _related(self, alert: Alert) -> Alert:
         if alert.severity is Severity.INFO:

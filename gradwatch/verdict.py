@@ -49,8 +49,8 @@ def judge(
         silent = len(history) - (int(heard[-1]) + 1 if len(heard) else 0)
     if silent >= min(SILENT, len(history)):
         return (
-            f"no layer had a gradient in the last {counted(silent, 'step')}: are the optimizer's parameters those of "
-            "this model?",
+            f"no layer had a gradient in the last {counted(silent, 'step')}: is the loss detached, is zero_grad() "
+            "called before step(), or are the optimizer's parameters those of another model?",
             max([Severity.WARNING, *(worst.get(rule, Severity.WARNING) for rule in ongoing)]),
         )
     if ongoing:
@@ -64,11 +64,11 @@ def judge(
     if not counts:
         return f"healthy: {size}, no alert{_unlearned(history)}", Severity.INFO
     seen = ", ".join(f"{count} x {rule}" for rule, count in counts.items())
-    return f"healthy now: {size}; earlier alerts: {seen}", Severity.INFO
+    return f"healthy now: {size}; earlier alerts: {seen}{_unlearned(history)}", Severity.INFO
 
 
 def _unlearned(history: History) -> str:
-    """What a run without any alert is told all the same: its gradients are fine, and it has not learned anything."""
+    """What a run is told all the same whose gradients are fine, but which has not learned anything."""
     progress = history.progress
     is_known = progress.of_classes and history.count > MANY and progress.is_none(but=NOTHING)
     return f"; but {progress.in_words}" if is_known else ""

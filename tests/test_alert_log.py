@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gradwatch import Alert, History, Severity
@@ -30,6 +32,14 @@ def test_a_repeated_finding_is_one_until_it_stops() -> None:
     log = AlertLog()
     found = [len(log.take([(OWN, [alert("own")] if bad else [])])) for bad in (1, 1, 0, 1, 1)]
     assert found == [1, 0, 0, 1, 0]
+
+
+def test_what_goes_on_in_several_layers_is_told_of_these() -> None:
+    """And not of the whole model; also after a checkpoint."""
+    log, again = AlertLog(), AlertLog()
+    log.take([(OWN, [replace(alert("own", layer=None), layers=("a", "b"))])])
+    again.load_state_dict(log.state_dict())
+    assert log.ongoing(()) == again.ongoing(()) == {"own": ("a", "b")}
 
 
 def test_information_is_not_repeated_either() -> None:

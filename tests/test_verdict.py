@@ -69,7 +69,10 @@ def test_layers_in_words(names: list[str], expected: str) -> None:
 def test_a_run_without_gradients_is_not_healthy(with_gradient: int, without: int, told: bool) -> None:
     history = History.from_grad_norms(a=[1.0] * with_gradient + [None] * without)
     verdict, severity = judge(history, {}, {}, {})
-    words = f"no layer had a gradient in the last {without} steps: are the optimizer's parameters those of this model?"
+    words = (
+        f"no layer had a gradient in the last {without} steps: is the loss detached, is zero_grad() called before "
+        "step(), or are the optimizer's parameters those of another model?"
+    )
     assert (verdict == words) == told
     assert (severity is Severity.WARNING) == told
 
@@ -84,3 +87,5 @@ def test_of_a_run_without_alerts_it_is_told_that_nothing_was_learned(count: int,
         looked = {"output_error": 1.0 if step < 100 else left} if step % 100 == 0 else {}
         history.append(stats(step, {"fc": 1.0}, **looked))
     assert judge(history, {}, {}, {})[0] == f"healthy: {count} steps, 1 layer, no alert{more}"
+    now, _ = judge(history, {}, {"spike": 2}, {"spike": Severity.WARNING})
+    assert now == f"healthy now: {count} steps, 1 layer; earlier alerts: 2 x spike{more}"

@@ -14,6 +14,12 @@ from gradwatch.records import FloatArray
 NORMAL_STEPS = 20
 """Finite steps that a median needs to say what is normal."""
 
+ABSURD = 1e6
+"""Norms from which a median tells of nothing but an explosion."""
+
+FAR = 100.0
+"""Times the first norm, by which a median that grew with the gradients is no limit against their growth."""
+
 CALM = 0.01
 """``|step| / |parameters|`` of a healthy first step."""
 
@@ -21,7 +27,8 @@ CALM = 0.01
 def clip_at(history: History, factor: float) -> str:
     """The remedy: at ``factor`` times the median norm, or where a clipped step is calm if that is less.
 
-    The norm of a run that has learned has come down, and is no limit for what it may still need: there it is the first.
+    The norm of a run that has learned has come down, and is no limit for what it may still need: there it is the first;
+    and so it is where norms have grown beyond measure.
 
     >>> clip_at(History.from_grad_norms(fc=[0.5] * 30 + [900.0]), factor=3.0)
     "clip at 1.5: 3 times this run's median norm"
@@ -32,11 +39,14 @@ def clip_at(history: History, factor: float) -> str:
     normal = factor * float(np.median(totals)) if len(totals) >= NORMAL_STEPS else math.nan
     why = f"{factor:g} times this run's median norm"
     began = math.nan if history.first is None else factor * history.first.total_norm
-    if history.progress.left < LITTLE and normal < began < math.inf:
+    if (history.progress.left < LITTLE and normal < began < math.inf) or normal > FAR * began > 0:
         normal, why = began, f"{factor:g} times the norm that this run began with"
     limits = [(normal, why), (calm, f"a step then moves the weights by {CALM:.0%}")]
-    unknown = 1.0, "this run saw too few normal steps to tell, and 1 is usual"
-    limit, why = min(((x, reason) for x, reason in limits if 0 < x < math.inf), default=unknown)
+    unknown = (
+        1.0,
+        f"this run saw {'no' if len(totals) >= NORMAL_STEPS else 'too few'} normal steps to tell, and 1 is usual",
+    )
+    limit, why = min(((x, reason) for x, reason in limits if 0 < x < ABSURD), default=unknown)
     return f"clip at {limit:.3g}: {why}"
 
 

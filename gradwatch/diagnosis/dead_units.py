@@ -53,8 +53,8 @@ class DeadUnits:
     # As for the other causes of a vanishing gradient.
     large_bias: float = 1.0
     # What layers of standardised inputs and He's weights bring has a standard deviation of about 1.4.
-    throws: float = 0.03
-    # Three times the first steps of healthy networks in docs/detection.md.
+    throws: float = 0.02
+    # Twice the first steps of healthy networks in docs/detection.md.
     chance: float = 0.02
 
     def __post_init__(self) -> None:
@@ -101,7 +101,8 @@ class DeadUnits:
         elif born or largest < self.throws:
             if not born:
                 evidence.append(f"they had a gradient before, and no step moved the weights by more than {largest:.2g}")
-            remedy = f"replace the ReLUs{place(layers)} by LeakyReLU, which passes a little everywhere"
+            where = place([s.layer for s in flat]) or (f" behind {span(layers)}" if any(layers) else "")
+            remedy = f"replace the ReLUs{where} by LeakyReLU, which passes a little everywhere"
             change, confidence = "activation", 0.4
             if probe is not None and not flat:
                 evidence.append("no activation was seen that is flat there")

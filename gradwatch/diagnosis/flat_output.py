@@ -40,11 +40,13 @@ class FlatOutput:
             last = probe.segments[-1]
             evidence = f"nothing passes {last.operation}{place([last.layer])}, behind the last layer"
             remedy, change = f"leave {last.operation} off the model's output: it is flat there", "activation"
+            if "Softmax" in last.operation:
+                remedy = "of one output a softmax is always 1: use a sigmoid, or give the model one output per class"
         else:
             evidence, change = "the gradient is exactly zero where it leaves the loss", ""
             remedy = (
                 "look at the loss: nothing in it depends on the model's output, which may be rounded, compared, "
-                "clamped or multiplied by zero on the way"
+                "clamped or multiplied by zero on the way; a cross entropy needs one output per class"
             )
             if history.grad_norm.any():
                 evidence += ", and was not before"

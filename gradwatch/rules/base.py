@@ -31,7 +31,7 @@ class Judgement:
     known: BoolArray | None = None
     """bool [L], the layers that could be judged; by default those with a finite gradient."""
     absent: BoolArray | None = None
-    """bool [L], the layers that may be there no more, whose episodes end in time; by default those without a gradient."""
+    """bool [L], the layers that may be gone, whose episodes end in time; by default those without a gradient."""
     severity: Severity | None = None
     """Of the episodes that open at this step, where it is not the rule's."""
     certain: BoolArray | None = None

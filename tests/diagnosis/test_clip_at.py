@@ -46,6 +46,19 @@ def test_a_first_norm_that_overflowed_is_no_limit() -> None:
     assert clip_at(history, 3.0) == "clip at 1.5: 3 times this run's median norm"
 
 
+@pytest.mark.parametrize(
+    ("norms", "limit"),
+    [
+        ([2.0, *[1e3] * 40], "6: 3 times the norm that this run began with"),
+        ([2.0, *[1e2] * 40], "300: 3 times this run's median norm"),
+        ([1e8] * 40, "1: this run saw no normal steps to tell, and 1 is usual"),
+        ([2.0, *[1e22] * 40], "6: 3 times the norm that this run began with"),
+    ],
+)
+def test_an_explosion_is_no_measure(norms: list[float], limit: str) -> None:
+    assert clip_at(run(norms, 1e-3), 3.0) == f"clip at {limit}"
+
+
 def test_calm_steps_set_no_limit() -> None:
     assert math.isnan(norm_of_a_calm_step(run([1.0, 1.0], 1e-3)))
     assert math.isnan(norm_of_a_calm_step(History()))

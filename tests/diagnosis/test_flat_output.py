@@ -51,6 +51,24 @@ def test_no_gradient_leaves_the_loss(bias: float, loss: Callable[[Tensor], Tenso
     assert found.diagnoses[0].remedy.startswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ("tail", "loss", "remedy"),
+    [
+        (nn.Softmax(1), lambda p: (p - 0.5).square().mean(), "of one output a softmax is always 1: use a sigmoid"),
+        (
+            nn.Identity(),
+            lambda z: nn.functional.cross_entropy(z, torch.zeros(16, dtype=torch.long)),
+            "look at the loss: nothing in it depends on the model's output, which may be rounded, compared, clamped or "
+            "multiplied by zero on the way; a cross entropy needs one output per class",
+        ),
+    ],
+)
+def test_one_output_is_no_probability(tail: nn.Module, loss: Callable[[Tensor], Tensor], remedy: str) -> None:
+    torch.manual_seed(0)
+    found = report(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), tail), loss)
+    assert found.diagnoses[0].remedy.startswith(remedy)
+
+
 def test_a_margin_that_is_kept_asks_for_nothing_more() -> None:
     """Its gradient was there before."""
     torch.manual_seed(0)

@@ -10,8 +10,8 @@ def test_the_layers_are_named() -> None:
     assert found is not None
     assert (found.cause, found.layers, found.change) == ("untrained", ("fc0", "fc1"), "loop")
     assert found.evidence == (
-        "fc0 and fc1 have a gradient at every step, are in no parameter group of the optimizer, and nothing has written "
-        "to them",
+        "fc0 and fc1 have a gradient at every step, are in no parameter group of the optimizer, and nothing has "
+        "written to them",
     )
 
 
