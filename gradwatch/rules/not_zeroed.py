@@ -44,7 +44,8 @@ class NotZeroed(LayerRule):
 
     patience: int = 8
     # Half of the looks that a run begins with.
-    recovery: int = 1
+    recovery: int = 4
+    # Zeroed once per epoch, the gradients of a sampled step may be.
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

@@ -24,11 +24,13 @@ def check(seen: list[bool | None]) -> list[gw.Alert]:
     return found
 
 
-def test_it_must_last_and_recovers_at_once() -> None:
-    alerts = check([None, *[True] * RULE.patience, None, True, False, True])
+def test_it_must_last_and_so_must_its_end() -> None:
+    """Zeroed once per epoch, it is zero at some looks."""
+    zeroed = [*[False] * (RULE.recovery - 1), True, *[False] * RULE.recovery]
+    alerts = check([None, *[True] * RULE.patience, None, *zeroed])
     assert [(a.step, a.layer, a.severity) for a in alerts] == [
         (RULE.patience, "fc0", Severity.ERROR),
-        (RULE.patience + 3, "fc0", Severity.INFO),
+        (RULE.patience + 1 + len(zeroed), "fc0", Severity.INFO),
     ]
 
 
