@@ -34,7 +34,7 @@ class Untrained(LayerRule):
         >>> history = History.from_grad_norms(body=[None], head=[1.0])
         >>> history.append(replace(history.latest, step=1, idle=np.array([True, False])))
         >>> [alert.message for alert in Untrained(patience=1).check(history)]
-        ['body: it gets a gradient that no optimizer uses, so it stays as it began']
+        ['body: no optimizer uses the gradient, so the weights stay as they began']
 
     Source: torch.optim.Optimizer.add_param_group.
     """
@@ -57,4 +57,4 @@ class Untrained(LayerRule):
         return Judgement(zeros, zeros, bad, known & ~bad, known=known, absent=zeros > 0, worsens=LITTLE)
 
     def describe(self, value: float, threshold: float) -> str:
-        return "it gets a gradient that no optimizer uses, so it stays as it began"
+        return "no optimizer uses the gradient, so the weights stay as they began"
