@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradwatch.one_target import one_target
 from gradwatch.output_error import CLASSES, error_of_classes, error_of_labels
 from gradwatch.records import MISTAKES
 
@@ -26,16 +27,6 @@ WRONG = 1e-3
 
 STEEPNESS = 4.0
 """What a sigmoid divides small logits by: to divide them by it on purpose, as a temperature, is no mistake."""
-
-CHOSEN, PRECISE = 20, 0.01
-"""What a target for all examples is a multiple of that somebody chose, 1 / 20 up to about 1, and 1 above; but for such
-a share of it: 0, 0.9, -1, 25."""
-
-MEASURED = 8
-"""Examples from which one target for all of them is no chance."""
-
-SPREAD = 1e-9
-"""Share of the outputs' variance that several targets have at least, but for the gradient's rounding."""
 
 
 class Told(NamedTuple):
@@ -78,8 +69,7 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     examples where outputs are [N, C], and of ``NLLLoss``, which takes log-probabilities. Squared errors behind the same
     activations are no mistake, and where the gradient could be theirs, nothing is told.
 
-    The gradient of a squared error is outputs - targets. Where targets [N] are subtracted from outputs [N, 1] it is
-    outputs - the targets' mean, so all seem to have one target, which nobody would have chosen.
+    Of a single output it is also asked whether targets broadcast, see :func:`~gradwatch.one_target.one_target`.
 
     Args:
         outputs: logits [N, C], [N, C, ...] or [N, ..., C] for classes, or of any shape for labels.
@@ -98,8 +88,6 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
         return Told(nothing, nothing)
     columns = z.shape[-1] if z.ndim > 1 else 1
     found = [_of_labels(z.reshape(-1, columns), g.reshape(-1, columns))]
-    if columns == 1:
-        found.append(_of_one_target(z.flatten(), g.flatten()))
     for dim in sorted({1, z.ndim - 1}) if z.ndim > 1 else ():
         if 2 <= z.shape[dim] <= CLASSES:
             found.append(_of_classes(*(t.movedim(dim, -1).flatten(0, -2) for t in (z, g))))
@@ -107,6 +95,9 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     least, other = rests.min(0), others.min()
     is_told = (least.values < EXACT) & (other > OTHERWISE) & (other > TIMES * least.values)
     mistake, error = (torch.where(is_told, told.take(least.indices), torch.nan) for told in (mistakes, errors))
+    if columns == 1:
+        is_one = torch.isnan(mistake) & one_target(z.flatten(), g.flatten()) & (other > OTHERWISE)
+        mistake = torch.where(is_one, MISTAKES.index("broadcast"), mistake)
     if gradient.dtype is torch.float16:  # where all that is left of a cross entropy's is that of the right class
         mistake = torch.where(mistake == MISTAKES.index("raw"), torch.nan, mistake)
     return Told(mistake, error)
@@ -196,29 +187,6 @@ def _of_labels(z: Tensor, g: Tensor) -> _Fit:
     whole = z.view(shape), used.view(shape)
     errors = {guess.name: error_of_labels(whole[0], guess.y.view(shape), whole[1]) for guess in guesses if guess.name}
     return _best(g, used, p - y, guesses, several, errors)
-
-
-def _of_one_target(z: Tensor, g: Tensor) -> _Fit:
-    """Of squared errors: [N] each. Outputs [N, 1] and targets [N] are subtracted each from each, as [N, N]."""
-    nothing = torch.full((), torch.nan, device=z.device)
-    z0, g0 = z - z.mean(), g - g.mean()
-    factor = (z0 * g0).sum() / z0.square().sum()
-    off = g.mean() / factor
-    target = z.mean() - off
-    steps = target * torch.where(target.abs() < 1 + 5 / CHOSEN, CHOSEN, 1)
-    chosen = (steps - steps.round()).abs() < PRECISE
-    moves = (
-        off.square() > WRONG * z0.square().mean()
-    )  # else the outputs' own mean is the target: a spread is to be less
-    rest = (g0 - factor * z0).square().sum() / g0.square().sum()
-    rounding = (4 * torch.finfo(g.dtype).eps) ** 2 * g.square().mean() / g0.square().mean()
-    is_one = (factor > 0) & torch.isfinite(target) & ~chosen & moves & (rest < SPREAD + rounding)
-    return _Fit(
-        nothing.nan_to_num(MISTAKES.index("broadcast")),
-        nothing,
-        torch.where(is_one & (len(z) >= MEASURED), rest, 1.0),
-        torch.ones_like(rest),
-    )
 
 
 def _best(

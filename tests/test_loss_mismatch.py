@@ -154,31 +154,11 @@ def test_of_one_output(shape: tuple[int, ...]) -> None:
         assert told(normal(*shape, seed=1), loss)[0] == mistake
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("loss", [F.mse_loss, lambda z, y: (z - y).square().sum(), lambda z, y: (z - y).norm()])
-@pytest.mark.filterwarnings("ignore:Using a target size")
-def test_targets_that_are_broadcast(loss: Callable[[Tensor, Tensor], Tensor], scale: float) -> None:
-    z, targets = normal(N, 1), scale * normal(N, seed=1) + 3.217
-    assert told(z, lambda z: loss(z, targets))[0] == "broadcast"
-    assert told(z, lambda z: loss(z[:, 0], targets))[0] == ""
-    assert told(z, lambda z: loss(z, targets[:, None]))[0] == ""
-
-
-@pytest.mark.parametrize("target", [0.0, 1.0, -1.0, 0.9, 0.95, 0.05, 25.0])
-def test_one_target_that_somebody_chose_is_no_mistake(target: float) -> None:
-    """As that of a discriminator for all real examples."""
-    assert told(normal(N, 1), lambda z: (z - target).square().mean())[0] == ""
-
-
-@pytest.mark.parametrize("spread", [1e-4, 0.01, 1.0])
-def test_nor_are_targets_that_are_nearly_the_same(spread: float) -> None:
-    targets = spread * normal(N, 1, seed=1) + 3.217
-    assert told(normal(N, 1), lambda z: F.mse_loss(z, targets))[0] == ""
-
-
-def test_nor_is_a_spread_that_is_to_be_larger_or_less() -> None:
-    assert told(normal(N, 1), lambda z: -z.var())[0] == ""
-    assert told(normal(N, 1), lambda z: z.var())[0] == ""
+def test_of_targets_that_broadcast() -> None:
+    z, targets = normal(N, 1), normal(N, seed=1) + 3.217
+    assert told(z, lambda z: (z - targets).square().mean())[0] == "broadcast"
+    assert told(z, lambda z: (z[:, 0] - targets).square().mean())[0] == ""
+    assert told(1e-3 * z, lambda z: F.binary_cross_entropy_with_logits(z, 0 * z))[0] == ""
 
 
 def test_of_every_place() -> None:
