@@ -93,6 +93,8 @@ def _entries(segment: Segment, weight_gain: float | None) -> list[Entry]:
     if segment.kind == "weight":
         normalised = weight_gain is None
         return [Entry(segment, "norm" if normalised else "weights", log_gain - math.log(weight_gain or 1.0))]
+    if segment.kind == "attention" and name == "Softmax":  # by itself, between layers
+        return [Entry(segment, "bounded", log_gain)]
     if segment.kind != "activation":
         return [Entry(segment, segment.kind, log_gain)]
     if name in MOST:

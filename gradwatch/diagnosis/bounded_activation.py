@@ -19,6 +19,8 @@ from gradwatch.records import Alert, Diagnosis
 class BoundedActivation:
     """The gradient vanishes in sigmoids, which pass at most 1/16 of its square, even where nothing is saturated.
 
+    So it does in a softmax between layers: of n units that are all alike it passes 1 / n^2.
+
     Args:
         min_share: least share of the total log gain that is worth a diagnosis.
 
@@ -49,6 +51,7 @@ class BoundedActivation:
         if share < self.min_share:
             return None
         layers = list(dict.fromkeys(s.layer for s in reversed(bounded)))
+        at_best = f", at best {MOST[bounded[0].operation]:.2g}" if bounded[0].operation in MOST else ""
         activation, passes = bounded[0].operation, mean_gain([s.log_gain for s in bounded])
         weights = mean_gain([e.segment.log_gain for e in whole.entries if e.segment.kind == "weight"])
         return Diagnosis(
@@ -56,9 +59,8 @@ class BoundedActivation:
             confidence=whole.confidence("bounded"),
             layers=tuple(filter(None, layers)),
             evidence=(
-                f"{activation.lower()} passes {passes:.2g} of the squared gradient per layer{place(layers)}, at best "
-                f"{MOST[activation]:.2g}; the weights pass {weights:.2g}; over {len(bounded)} layers the gradient "
-                f"{changes(whole.log_gain)}",
+                f"{activation.lower()} passes {passes:.2g} of the squared gradient per layer{place(layers)}{at_best}; "
+                f"the weights pass {weights:.2g}; over {len(bounded)} layers the gradient {changes(whole.log_gain)}",
                 f"its bound makes up {share:.0%} of that, on a log scale",
             ),
             remedy=f"replace {activation} by ReLU with He initialisation; normalisation layers before the activations "

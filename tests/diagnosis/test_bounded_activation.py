@@ -3,9 +3,12 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import BoundedActivation
+from gradwatch.probing import probe
 from gradwatch.profile import BackwardProfile
 from tests.diagnosis.profiles import PROFILES, alert, chain
 
@@ -25,6 +28,21 @@ def test_deep_sigmoids() -> None:
         f"0.91; over 10 layers the gradient shrinks {1 / shrinks:.2g}-fold"
     )
     assert found.confidence == pytest.approx(10 * math.log(16) / -(2 * math.log(shrinks)), abs=0.005)
+
+
+def test_a_softmax_between_layers() -> None:
+    """Of 64 units that are nearly alike p is 1 / 64, and it passes p (v - the mean of v)."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.Softmax(1), nn.Linear(64, 64), nn.Softmax(1), nn.Linear(64, 10))
+    nn.init.zeros_(model[0].weight)
+    with probe(model) as profile:
+        nn.functional.cross_entropy(model(torch.randn(32, 64)), torch.arange(32) % 10).backward()
+    found = explain(profile)
+    assert found is not None
+    assert found.layers == ("1", "3")
+    passes = float(found.evidence[0].split()[2])
+    assert passes == pytest.approx((1 - 1 / 64) / 64**2, rel=0.3)
+    assert found.remedy.startswith("replace Softmax by ReLU")
 
 
 def test_a_shallow_network_of_sigmoids_may_well_train() -> None:
