@@ -101,7 +101,7 @@ class DeadUnits:
         elif born or largest < self.throws:
             if not born:
                 evidence.append(f"they had a gradient before, and no step moved the weights by more than {largest:.2g}")
-            where = place([s.layer for s in flat]) or (f" behind {span(layers)}" if any(layers) else "")
+            where = f" behind {span(layers)}" if dead and layers else place(layers)
             remedy = f"replace the ReLUs{where} by LeakyReLU, which passes a little everywhere"
             change, confidence = "activation", 0.4
             if probe is not None and not flat:
