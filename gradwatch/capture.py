@@ -64,8 +64,9 @@ class Arriving(NamedTuple):
     trained: BoolArray | None
     not_zeroed: bool | None
     alike: list[int] | None
-    idle: list[int] | None
     """The rows of the layers whose units are."""
+    idle: list[int] | None
+    """Those of the layers with a gradient that no optimizer uses."""
     reduction: Reduction | None
 
     @property

@@ -95,7 +95,7 @@ class LastOutput:
         """
         asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
         heard = [found for calls in self._heard.values() for found in torch.stack(calls).tolist()]
-        mistakes = {found[3] for found in heard if found[3] < float("inf") or np.isnan(found[3])}
+        mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
         return *joined([found[:3] for found in heard]), asked, self._variation(), number, mistake

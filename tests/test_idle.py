@@ -25,6 +25,19 @@ def test_only_what_has_a_gradient_that_nobody_uses() -> None:
     assert looks.look(named, {id(trained), id(idle)}) == []  # its group was added
 
 
+def test_a_gradient_may_be_anything() -> None:
+    """Also sparse, zero, NaN, empty and of float16."""
+    table = torch.nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    odd = [parameter() for _ in range(2)] + [torch.ones(0, requires_grad=True), torch.ones(2).half().requires_grad_()]
+    for p, value in zip(odd, (0.0, torch.nan, 1.0, torch.inf)):
+        p.grad = torch.full_like(p, value)
+    named = list(zip([table.weight, *odd], range(5)))
+    looks = IdleParameters()
+    assert [looks.look(named, ()) for _ in range(2)] == [[], [0, 1, 2, 3, 4]]
+    assert looks.look([], ()) == []
+
+
 def test_another_optimizer_writes_to_its_parameters() -> None:
     p = parameter()
     looks = IdleParameters()

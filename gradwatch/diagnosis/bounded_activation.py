@@ -51,8 +51,8 @@ class BoundedActivation:
         if share < self.min_share:
             return None
         layers = list(dict.fromkeys(s.layer for s in reversed(bounded)))
-        at_best = f", at best {MOST[bounded[0].operation]:.2g}" if bounded[0].operation in MOST else ""
         activation, passes = bounded[0].operation, mean_gain([s.log_gain for s in bounded])
+        at_best = f", at best {MOST[activation]:.2g}" if activation in MOST else ""
         weights = mean_gain([e.segment.log_gain for e in whole.entries if e.segment.kind == "weight"])
         return Diagnosis(
             "bounded_activation",

@@ -42,10 +42,8 @@ def clip_at(history: History, factor: float) -> str:
     if (history.progress.left < LITTLE and normal < began < math.inf) or normal > FAR * began > 0:
         normal, why = began, f"{factor:g} times the norm that this run began with"
     limits = [(normal, why), (calm, f"a step then moves the weights by {CALM:.0%}")]
-    unknown = (
-        1.0,
-        f"this run saw {'no' if len(totals) >= NORMAL_STEPS else 'too few'} normal steps to tell, and 1 is usual",
-    )
+    few = "too few" if len(totals) < NORMAL_STEPS else "no"
+    unknown = 1.0, f"this run saw {few} normal steps to tell, and 1 is usual"
     limit, why = min(((x, reason) for x, reason in limits if 0 < x < ABSURD), default=unknown)
     return f"clip at {limit:.3g}: {why}"
 

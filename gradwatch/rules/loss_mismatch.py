@@ -42,10 +42,12 @@ class LossMismatch(LayerRule):
     """The gradient at the last layer's output is that of a loss that is given what it does not take.
 
     Its logits go through a softmax, sigmoid, tanh or ReLU before, as where a network ends with the activation that
-    the loss applies as well; its labels are 1 and -1; or it is negated. It follows exactly from outputs and gradient,
-    see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps and at the sampled ones. Many such networks
-    learn all the same, if less well: it is a WARNING, and an ERROR once it is seen that nothing has been learned, or
-    little and it stands still; of a negated one, which rewards of -1 look like, once the outputs have become worse.
+    the loss applies as well; its labels are 1 and -1; or it is negated. Or a negative log likelihood is not given
+    logarithms of probabilities, a softmax goes over the examples, or targets [N] broadcast against outputs [N, 1]. It
+    follows exactly from outputs and gradient, see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps
+    and at the sampled ones. Many such networks learn all the same, if less well: it is a WARNING, and an ERROR once it
+    is seen that nothing has been learned, or little and it stands still; of a negated one, which rewards of -1 look
+    like, once the outputs have become worse.
 
     Args:
         patience: looks in a row before the alert.

@@ -9,13 +9,13 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import LITTLE
-from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement
+from gradwatch.rules.flagged import Flagged
 from gradwatch.rules.state import LayerState
 
 
 @dataclass
-class NoActivation(LayerRule):
+class NoActivation(Flagged):
     """Layers with weights follow each other without an activation anywhere: a linear map of a linear map is one.
 
     It is seen at the probed step, see :func:`~gradwatch.stacked.stacked_weights`, and is a WARNING, since a linear map
@@ -39,10 +39,6 @@ class NoActivation(LayerRule):
     """
 
     name: ClassVar[str] = "no_activation"
-    severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     patience: int = 1
     recovery: int = 1

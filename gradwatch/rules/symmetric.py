@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from gradwatch.history import History
-from gradwatch.progress import LITTLE
-from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class Symmetric(LayerRule):
+class Symmetric(Flagged):
     """All units of a layer have the same weights and are given the same gradient: the layer is as wide as one of them.
 
     So it is where weights are initialised to one number. What training cannot tell apart it changes alike, and so it
@@ -30,6 +25,8 @@ class Symmetric(LayerRule):
 
     Example:
         >>> from dataclasses import replace
+        >>> import numpy as np
+        >>> from gradwatch.history import History
         >>> history = History.from_grad_norms(fc1=[1.0], fc2=[1.0])
         >>> history.append(replace(history.latest, step=1, alike=np.array([True, False])))
         >>> [alert.message for alert in Symmetric(patience=1).check(history)]
@@ -39,20 +36,10 @@ class Symmetric(LayerRule):
     """
 
     name: ClassVar[str] = "symmetric"
-    severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
+    flag: ClassVar[str] = "alike"
 
     patience: int = 4
     recovery: int = 1
-
-    def judge(self, history: History) -> Judgement:
-        stats = history.now
-        known = stats.has_grad & (stats.alike is not None)
-        bad = known & (np.False_ if stats.alike is None else stats.alike)
-        zeros = np.zeros(len(bad))
-        return Judgement(zeros, zeros, bad, good=known & ~bad, known=known, worsens=LITTLE)
 
     def describe(self, value: float, threshold: float) -> str:
         return "all of its units have the same weights and the same gradient, so they stay alike"

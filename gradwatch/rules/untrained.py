@@ -7,14 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradwatch.history import History
-from gradwatch.progress import LITTLE
-from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.records import BoolArray, StepStats
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class Untrained(LayerRule):
+class Untrained(Flagged):
     """Layers require a gradient and get one, and no optimizer has them: they stay as they began.
 
     So it is where an optimizer was made before a layer was, or with the parameters of another part. It is seen at the
@@ -31,6 +29,7 @@ class Untrained(LayerRule):
 
     Example:
         >>> from dataclasses import replace
+        >>> from gradwatch.history import History
         >>> history = History.from_grad_norms(body=[None], head=[1.0])
         >>> history.append(replace(history.latest, step=1, idle=np.array([True, False])))
         >>> [alert.message for alert in Untrained(patience=1).check(history)]
@@ -40,21 +39,15 @@ class Untrained(LayerRule):
     """
 
     name: ClassVar[str] = "untrained"
-    severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
+    flag: ClassVar[str] = "idle"
 
     patience: int = 12
     # Of the 16 looks that a run begins with: another optimizer may step once in five or ten steps.
     recovery: int = 1
 
-    def judge(self, history: History) -> Judgement:
-        idle = history.now.idle
-        known = np.full(len(history.layers), idle is not None)
-        bad = known & (np.False_ if idle is None else idle)
-        zeros = np.zeros(len(bad))
-        return Judgement(zeros, zeros, bad, known & ~bad, known=known, absent=zeros > 0, worsens=LITTLE)
+    def among(self, stats: StepStats) -> BoolArray:
+        """All: what the optimizer does not have has no gradient in any record."""
+        return np.ones(len(stats.layers), bool)
 
     def describe(self, value: float, threshold: float) -> str:
         return "no optimizer uses the gradient, so the weights stay as they began"

@@ -36,12 +36,29 @@ def test_nothing_is_told_where_something_bends_or_nobody_looked() -> None:
     assert check([None] * 3) == []
 
 
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    rule, history, found = NoActivation(), gw.History(), list[gw.Alert]()
+    for step, norms in enumerate([[1.0, 1.0], [float("nan"), float("inf")], [0.0, None], [1.0, 1.0]]):
+        told = {"stacked": np.array([True, False])} if step == 1 else {}
+        history.append(stats(step, layers(norms), **told))
+        found += rule.check(history)
+    assert [(a.step, a.layer) for a in found] == [(1, "fc0")]
+
+
 def test_it_is_remembered_in_a_checkpoint() -> None:
     rule = NoActivation()
     assert len(check([None, [True, True, True]], rule)) == 1
     again = NoActivation()
     again.load_state_dict(rule.state_dict())
     assert again.open_layers == ("fc0", "fc1", "fc2")
+
+
+def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
+    name, rule, history, found = "x" * 300, NoActivation(), gw.History(), list[gw.Alert]()
+    for step in range(RULE.patience):
+        history.append(stats(step, {name: 1.0, "out": 1.0}, stacked=np.array([True, False])))
+        found += rule.check(history)
+    assert [(a.layer, a.message) for a in found] == [(name, f"{name}: {RULE.describe(0.0, 0.0)}")]
 
 
 def train(task: Literal["xor", "line"], between: nn.Module, granularity: str = "layer") -> gw.Monitor:

@@ -24,6 +24,14 @@ def test_it_must_last_and_is_over_when_the_optimizer_gets_them() -> None:
     assert found[0].message == f"fc1, fc0: {RULE.describe(0.0, 0.0)}"
 
 
+def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
+    name, rule, history, found = "x" * 300, Untrained(), gw.History(), list[gw.Alert]()
+    for step in range(RULE.patience):
+        history.append(stats(step, {name: None, "out": 1.0}, idle=np.array([True, False])))
+        found += rule.check(history)
+    assert [(a.layer, a.message) for a in found] == [(name, f"{name}: {RULE.describe(0.0, 0.0)}")]
+
+
 def classify(trained: str, frozen: bool = False, other: bool = False) -> gw.Monitor:
     """Whether two numbers have one sign, which the last layer alone cannot tell."""
     torch.manual_seed(0)
