@@ -26,13 +26,18 @@ class Stalled(LayerRule):
 
     It is an ERROR as well where nothing was learned (:class:`~gradwatch.progress.Progress`) and the latest steps are
     too small to, as under a schedule that has come to its end, a gradient that is clipped to next to nothing, or an
-    Adadelta, whose first steps are tiny.
+    Adadelta, whose first steps are tiny. Of a cross entropy it is known for certain: where it has taught
+    nothing, steps that never were as large as ``slow`` are a WARNING, and after ``long`` an ERROR, unless they grow, as
+    those of a learning rate that is warmed up.
+
+    Tables of which a step touches few rows hardly move as a whole, so a network that is mostly these is not judged.
 
     Args:
         low: limit of ``|step| / |weights|`` over all layers, of the largest step that was measured; and of the latest
             two in a network that has learned nothing.
         lasting: the same of those two after ``long`` steps.
         long: see there.
+        slow: limit of the largest step, where for certain nothing was learned.
         warmup: steps at the start that are not judged, as a schedule may begin at zero.
         patience: measurements in a row before the alert.
         recovery: measurements in a row above the limit before the episode is over.
@@ -63,6 +68,8 @@ class Stalled(LayerRule):
     lasting: float = 1e-5
     # Fine-tuning by Adam at a learning rate of 1e-6 takes steps of 5e-5.
     long: int = 500
+    slow: float = 1e-4
+    # No healthy program of docs/detection.md that had learned nothing yet took steps below 5e-4.
     warmup: int = 50
     patience: int = 1
     recovery: int = 1
@@ -70,6 +77,7 @@ class Stalled(LayerRule):
     def __post_init__(self) -> None:
         check_number("Stalled: low", self.low, at_least=0)
         check_number("Stalled: lasting", self.lasting, at_least=0)
+        check_number("Stalled: slow", self.slow, at_least=0)
         self._check_steps("long", at_least=0)
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
@@ -80,34 +88,50 @@ class Stalled(LayerRule):
         if stats.total_update is not None:
             most["update"] = np.fmax(most["update"], stats.total_update)
             most["before"], most["latest"] = most["latest"], stats.total_update
+        if stats.zero_fraction is not None and stats.numel is not None:
+            rows = stats.zero_fraction > TABLE
+            most["table"] = bool(stats.numel[rows].sum() > stats.numel.sum() / 2)
 
     def judge(self, history: History) -> Judgement:
-        stats, most = history.now, self._most["update"]
-        known = stats.has_grad & (stats.grad_norm > 0) & (stats.total_update is not None)
+        stats, most, progress = history.now, self._most["update"], history.progress
+        is_known = stats.total_update is not None and not self._most["table"]
+        known = stats.has_grad & (stats.grad_norm > 0) & is_known
         never, value, limit = most <= self.low, most, self.low
         latest = max(self._most["before"], self._most["latest"])
         late = self.lasting if history.count > self.long else self.low
-        no_more = not never and latest <= late and bool(history.progress.stands_still(but=NOTHING))
-        self._told = ""
+        nothing = progress.stands_still(but=NOTHING)
+        no_more = not never and nothing and latest <= late
+        slow = not (never or no_more) and nothing and progress.of_classes and most <= self.slow
+        grows = self._most["latest"] > GROWS * self._most["before"]
+        self._when = "lately" if no_more else "so far"
+        self._left = f"; {progress.in_words}" if no_more or slow else ""
         if no_more:
             value, limit = latest, late
-            self._told = f"; {history.progress.in_words}"
-        bad = known & (never or no_more) & (history.count > self.warmup)
-        severity = Severity.ERROR if most < ROUNDING or no_more else None
-        good = known & (not never) & (latest > late)
+        elif slow:
+            limit = self.slow
+        bad = known & (never or no_more or (slow and not grows)) & (history.count > self.warmup)
+        good = known & (not slow) & (latest > late)
+        certain = bad & (no_more or (slow and history.count > self.long))
+        severity = Severity.ERROR if most < ROUNDING or certain.any() else None
         judged = np.full(len(bad), value), np.full(len(bad), limit)
-        return Judgement(*judged, bad, good, known=known, severity=severity, certain=bad & no_more, worsens=NOTHING)
+        worsens = 0.0 if slow else NOTHING
+        return Judgement(*judged, bad, good, known=known, severity=severity, certain=certain, worsens=worsens)
 
     def describe(self, value: float, threshold: float) -> str:
-        when = "lately" if self._told else "so far"
         how_far = "at all" if value == 0 else f"by more than {value:.3g} of their size"
-        return f"no step {when} has changed the weights {how_far}{self._told}"
+        return f"no step {self._when} has changed the weights {how_far}{self._left}"
 
     def reset(self) -> None:
         super().reset()
-        self._most = self._remembered["most"] = ModelState(update=np.nan, before=np.nan, latest=np.nan)
-        self._told = ""
+        self._most = self._remembered["most"] = ModelState(update=np.nan, before=np.nan, latest=np.nan, table=False)
+        self._when, self._left = "so far", ""
 
 
 ROUNDING = 2.0**-24
 """Relative size of what float32 adds to a number without an effect."""
+
+GROWS = 1.1
+"""Ratio of two steps a hundred apart from which they grow, as they do for a thousand steps of a linear warmup."""
+
+TABLE = 0.5
+"""Share of a layer's gradient that is zero from which it is a table of which a step touches few rows."""

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -83,15 +86,46 @@ def test_steps_that_have_come_to_nothing_where_nothing_was_learned(
     )
 
 
-@pytest.mark.parametrize(("update", "found"), [(5e-6, 1), (5e-5, 0)])
-def test_in_a_long_run_steps_may_be_less_small(update: float, found: int) -> None:
+def long_run(updates: Callable[[int], float], **looked: Any) -> list[StepStats]:
+    """1,000 steps of two layers, looked at every hundred; what each step moves by its number."""
     run = []
     for i in range(1000):
-        looked = {"output_error": 0.99, "output_gradient": 0.5} if i < 16 or i % 100 == 0 else {}
-        moved = {"total_update": update} if 0 < i < 17 or i % 100 == 1 else {}
-        run.append(stats(i, layers([1.0, 1.0]), **looked, **moved))
-    alerts = check(run)
-    assert [(a.step, a.severity) for a in alerts] == [(501, Severity.ERROR)] * found
+        look = {"output_gradient": 0.5, **looked} if i < 16 or i % 100 == 0 else {}
+        moved = {"total_update": updates(i)} if 0 < i < 17 or i % 100 == 1 else {}
+        run.append(stats(i, layers([1.0, 1.0]), **look, **moved))
+    return run
+
+
+@pytest.mark.parametrize(("update", "found"), [(5e-6, 1), (5e-5, 0)])
+def test_in_a_long_run_steps_may_be_less_small(update: float, found: int) -> None:
+    run = [replace(step, output_gradient=0.5 + i % 2 / 100) for i, step in enumerate(long_run(lambda step: update))]
+    assert [(a.step, a.severity) for a in check(run)] == [(501, Severity.ERROR)] * found
+
+
+@pytest.mark.parametrize(
+    ("updates", "looked", "found"),
+    [
+        (lambda step: 5e-5, {}, True),
+        (lambda step: 2e-4, {}, False),
+        (lambda step: max(1e-3 * (step < 50), 5e-5), {}, False),  # others were larger
+        (lambda step: 1e-7 * (step + 1), {}, False),  # a learning rate that is warmed up
+        (lambda step: 5e-5, {"output_error": 0.9}, False),
+        (lambda step: 5e-5, {"zero_fraction": np.array([0.4, 0.6]), "numel": np.array([10.0, 10.0])}, True),
+        (lambda step: 5e-5, {"zero_fraction": np.array([0.4, 0.6]), "numel": np.array([10.0, 11.0])}, False),  # a table
+    ],
+)
+def test_slow_steps_of_a_cross_entropy_that_teaches_nothing(
+    updates: Callable[[int], float], looked: dict[str, Any], found: bool
+) -> None:
+    alerts = check(long_run(updates, **{"output_error": 0.99, **looked}))
+    assert [(a.step, a.severity) for a in alerts] == [(201, Severity.WARNING), (501, Severity.ERROR)] * found
+    text = "no step so far has changed the weights by more than 5e-05 of their size; 99% of the outputs' error is left"
+    assert all(a.message.endswith(text) for a in alerts)
+
+
+def test_slow_steps_that_become_larger_are_a_recovery() -> None:
+    alerts = check(long_run(lambda step: 5e-5 if step < 350 else 1e-3, output_error=0.99))
+    assert [(a.step, a.severity) for a in alerts] == [(201, Severity.WARNING), (401, Severity.INFO)]
 
 
 def test_without_a_gradient_there_is_nothing_to_move() -> None:
