@@ -32,7 +32,7 @@ SHIFT = 23 - MANTISSA_BITS
 CHUNK = 30_000
 """Elements counted at a time, so that the temporaries stay in the cache: a third of the time of whole tensors.
 
-From 32,768 on torch would share them among its threads and wait for the slowest: six times the time beside a busy loader.
+From 32,768 on torch shares them among its threads and waits for the slowest: beside a busy loader many times the time.
 """
 
 LARGE = 1 << 18

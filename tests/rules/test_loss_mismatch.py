@@ -113,7 +113,7 @@ def test_what_learns_all_the_same_is_a_warning() -> None:
 
 
 def test_what_does_not_is_an_error() -> None:
-    monitor = train(F.cross_entropy, nn.Softmax(1), lr=1e-3)
+    monitor = train(F.cross_entropy, nn.Softmax(1), lr=1e-2)
     assert [(a.rule, a.severity) for a in monitor.alerts] == [
         ("loss_mismatch", Severity.WARNING),
         ("loss_mismatch", Severity.ERROR),
