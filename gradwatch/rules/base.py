@@ -286,6 +286,21 @@ def last_layer(stats: StepStats) -> BoolArray:
     return last
 
 
+def are_tables(stats: StepStats) -> BoolArray | None:
+    """bool [L], the layers of which this step touched a part, as the rows of an embedding; None where it is not known.
+
+    >>> two = StepStats(0, ("table", "fc"), np.ones(2), np.ones(2, bool), 1.0, zero_fraction=np.array([0.9, 0.1]))
+    >>> are_tables(two).tolist()
+    [True, False]
+    """
+    return None if stats.zero_fraction is None else stats.zero_fraction > TABLE
+
+
+TABLE = 0.5
+"""Share of a layer's gradient that is exactly zero from which it is one; inputs that are blank half of the time are
+rare."""
+
+
 def is_shallow(stats: StepStats) -> bool:
     """Whether there is one layer to train, as in linear regression: large targets need large steps, and that is all."""
     return int(np.count_nonzero(stats.has_grad)) < 2

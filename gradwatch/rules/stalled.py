@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, are_tables
 from gradwatch.rules.state import ModelState
 
 
@@ -88,9 +88,8 @@ class Stalled(LayerRule):
         if stats.total_update is not None:
             most["update"] = np.fmax(most["update"], stats.total_update)
             most["before"], most["latest"] = most["latest"], stats.total_update
-        if stats.zero_fraction is not None and stats.numel is not None:
-            rows = stats.zero_fraction > TABLE
-            most["table"] = bool(stats.numel[rows].sum() > stats.numel.sum() / 2)
+        if (tables := are_tables(stats)) is not None and stats.numel is not None:
+            most["table"] = bool(stats.numel[tables].sum() > stats.numel.sum() / 2)
 
     def judge(self, history: History) -> Judgement:
         stats, most, progress = history.now, self._most["update"], history.progress
@@ -132,6 +131,3 @@ ROUNDING = 2.0**-24
 
 GROWS = 1.1
 """Ratio of two steps a hundred apart from which they grow, as they do for a thousand steps of a linear warmup."""
-
-TABLE = 0.5
-"""Share of a layer's gradient that is zero from which it is a table of which a step touches few rows."""

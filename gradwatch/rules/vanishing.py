@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import NOTHING
 from gradwatch.records import BoolArray, FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, are_tables
 from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
 
@@ -34,6 +34,9 @@ class Vanishing(LayerRule):
     signal that fades forward and a gradient that fades backward are one fault seen from both sides. So is a signal that
     from the start no longer tells the examples apart when it arrives at the last layer, or in a transformer the places
     of a sequence: there, the single layers without a gradient are found.
+
+    A table of which a step touches few rows, as an embedding, is lost only with a layer after it: over its rows the
+    gradients of the examples do not add up, and of its many elements most are zero.
 
     A gradient of exactly zero is for :class:`~gradwatch.rules.Dead`, unless a layer after it vanishes too.
 
@@ -114,6 +117,8 @@ class Vanishing(LayerRule):
         still = ~(history.update_ratio > STILL) & (self._peak["norm"] < 10 * absolute)
         tiny = still & (now < absolute)
         small = present & (lost | tiny)
+        dense = small & ~self._peak["table"]
+        small &= np.logical_or.accumulate(dense[::-1])[::-1]  # of tables those before another that is lost
         certain = tiny.any() or self._signal.is_lost
         waits = np.zeros(len(norm), bool) if certain else self._may_find_out(history, now)
         bad = small & ~_zero_alone(small, norm) & ~waits & (history.count > self.warmup)
@@ -137,7 +142,7 @@ class Vanishing(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0)
+        self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0, table=False)
         self._signal = self._remembered["signal"] = Signal()
 
     def _usual(self, history: History) -> FloatArray:
@@ -149,8 +154,10 @@ class Vanishing(LayerRule):
         return np.median(np.where(present, norms, 0.0)[finite], axis=0)
 
     def look(self, history: History) -> None:
-        """What a close look tells of the forward signal."""
+        """What a close look tells of the forward signal, and which layers are tables."""
         self._signal.look(history)
+        if (tables := are_tables(history.now)) is not None:
+            self._peak["table"] = tables
 
     def _along_depth(
         self, history: History, present: BoolArray, now: FloatArray, usual: FloatArray

@@ -221,6 +221,23 @@ def test_a_signal_that_fades_forward_and_backward(size: float, moves: float, tol
 
 
 @pytest.mark.parametrize(
+    ("zeros", "found"),
+    [
+        ([0.9, 0.0, 0.0], {"fc0", "fc1"}),
+        ([0.9, 0.9, 0.0], set()),  # two embeddings
+        ([0.0, 0.9, 0.0], {"fc0"}),
+        ([0.4, 0.4, 0.0], {"fc0", "fc1"}),
+    ],
+)
+def test_tables_are_lost_only_with_a_layer_after_them(zeros: list[float], found: set[str]) -> None:
+    run = [
+        stats(i, layers([1e-5, 1e-3, 1.0]), **({"zero_fraction": np.array(zeros)} if i % 5 == 1 else {}))
+        for i in range(20)
+    ]
+    assert {a.layer for a in told_by(Vanishing(), run)} == found
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"ratio": 0.0}, ValueError, "Vanishing: ratio must be above 0 and at most 1, got 0.0"),
