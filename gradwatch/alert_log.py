@@ -39,7 +39,7 @@ FOLLOWS = {
         "skipped",
         "flat_output",
     ),
-    "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable"),
+    "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable", "out_of_reach"),
     "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead", "flat_output"),
     "dead": (
         "loss_mismatch",

@@ -74,6 +74,8 @@ class CloseupStats(NamedTuple):
     """L2 norm of the gradient with respect to the model's own output, behind whatever follows its last layer."""
     output_variation: float
     """Share of that output that differs from example to example."""
+    out_of_reach: float
+    """Share of what the loss asks of it that lies beyond what the activation behind the last layer can give."""
     output_row: float
     """The row of that layer."""
     loss_mismatch: float
@@ -103,7 +105,8 @@ class Closeup:
     them. A gradient scaler's scale is not divided out. NaN for a loss whose gradient has one size however far that is,
     as the mean absolute error's. ``output_error`` is what it says of a cross entropy's probabilities, see
     :func:`~gradwatch.output_error.output_error`. ``loss_gradient`` is the same norm with respect to what the model
-    itself returns, behind whatever follows its last layer, and ``output_variation`` how much of that differs.
+    itself returns, behind whatever follows its last layer, ``output_variation`` how much of that differs, and
+    ``out_of_reach`` how much of the gradient is lost on it, see :func:`~gradwatch.out_of_reach.out_of_reach`.
     ``loss_mismatch`` is what the gradient tells of the loss, see :func:`~gradwatch.loss_mismatch.loss_mismatch`.
 
     ``variation``, ``variation_within`` and ``given_nothing`` are of what a layer with a weight matrix or kernel is
@@ -185,7 +188,7 @@ class Closeup:
         saturated, norms, shares, last_output = self._saturated, self._norms, self._shares, self._last_output
         self.half = torch.float16 in self._dtypes if self._dtypes else None
         self.close()
-        of_outputs: tuple[float, ...] = (np.nan,) * 6
+        of_outputs: tuple[float, ...] = (np.nan,) * 7
         with contextlib.suppress(Exception):
             *of_values, number, mistake = last_output.take()
             rows = [row for _, row in (*self._recurrent, *self._given)]

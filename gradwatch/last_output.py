@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.compiling import has_compiled_backward
 from gradwatch.loss_mismatch import loss_mismatch
+from gradwatch.out_of_reach import out_of_reach, reach
 from gradwatch.output_error import output_error
 
 MOST = 1 << 20
@@ -59,17 +60,23 @@ class LastOutput:
         """As a forward hook of the model itself, whose output may have gone through an activation behind its layers."""
         value = _first(output)
         if value is not None and value.numel() > 1:  # the gradient of a model's own loss is 1, and tells nothing
-            value.register_hook(self._hear_all)  # type: ignore[no-untyped-call]
+            limits = reach(value) if value.numel() <= MOST else None
+            held = None if limits is None else (value.detach(), limits)
+            value.register_hook(partial(self._hear_all, held))  # type: ignore[no-untyped-call]
             y = value.detach()[: max(2, MOST // max(1, value[:1].numel()))].float()
             if y.ndim > 1 and y.shape[1] > 1:  # log-probabilities are asked for as much when all is learned
                 y = torch.where(y.logsumexp(1, keepdim=True).abs().amax() < ROUNDING, torch.nan, y)
             self._outputs.append((len(y), torch.stack([y.mean(0).flatten(), y.square().mean(0).flatten()])))
 
-    def _hear_all(self, gradient: Tensor) -> None:
+    def _hear_all(self, held: tuple[Tensor, tuple[float, float]] | None, gradient: Tensor) -> None:
         if not torch.compiler.is_compiling():
             with contextlib.suppress(Exception), torch.no_grad():
                 norm, alike = _size(gradient)
-                self._asked.append(torch.stack([norm, alike, norm * torch.nan]))
+                beyond = norm * torch.nan
+                if held is not None:
+                    output, limits = held
+                    beyond = out_of_reach(output, -gradient if self.maximizes else gradient, limits)
+                self._asked.append(torch.stack([norm, alike, beyond.to(norm)]))
 
     def _hear(self, number: int, gradient: Tensor) -> None:
         """As a hook of an output."""
@@ -85,20 +92,20 @@ class LastOutput:
                 error = torch.where(torch.isnan(error), its_error, error)
             self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
 
-    def take(self) -> tuple[float, float, float, float, float, float]:
+    def take(self) -> tuple[float, float, float, float, float, float, float]:
         """What was heard, from the device; NaN where there was nothing, or it is none.
 
         Returns:
             The L2 norm over all calls and :func:`output_error`; of the model's own output the norm, and the share of
-            its mean square that differs from example to example, 0 where it is zero; the module's number; and
-            :func:`loss_mismatch`, where all calls whose output is known agree on it.
+            its mean square that differs from example to example, 0 where it is zero, and :func:`out_of_reach`; the
+            module's number; and :func:`loss_mismatch`, where all calls whose output is known agree on it.
         """
-        asked, _ = joined(torch.stack(self._asked).tolist() if self._asked else [])
+        asked, beyond = joined(torch.stack(self._asked).tolist() if self._asked else [])
         heard = [found for calls in self._heard.values() for found in torch.stack(calls).tolist()]
         mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
-        return *joined([found[:3] for found in heard]), asked, self._variation(), number, mistake
+        return *joined([found[:3] for found in heard]), asked, self._variation(), beyond, number, mistake
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""

@@ -85,6 +85,7 @@ class Recording:
         output_error: [C] likewise.
         loss_gradient: [C] likewise.
         output_variation: [C] likewise.
+        out_of_reach: [C] likewise.
         output_row: [C] likewise.
         loss_mismatch: [C] likewise.
         half: [C] likewise; -1 where it is not known.
@@ -152,6 +153,7 @@ class Recording:
     output_error: FloatArray
     loss_gradient: FloatArray
     output_variation: FloatArray
+    out_of_reach: FloatArray
     output_row: FloatArray
     loss_mismatch: FloatArray
     half: IntArray

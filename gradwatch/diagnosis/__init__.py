@@ -17,6 +17,7 @@ from gradwatch.diagnosis.loss_scale import LossScale
 from gradwatch.diagnosis.no_activation import NoActivation
 from gradwatch.diagnosis.norm_weights import NormWeights
 from gradwatch.diagnosis.not_zeroed import NotZeroed
+from gradwatch.diagnosis.out_of_reach import OutOfReach
 from gradwatch.diagnosis.plain_depth import PlainDepth
 from gradwatch.diagnosis.rank_collapse import RankCollapse
 from gradwatch.diagnosis.residual_branches import ResidualBranches
@@ -51,6 +52,7 @@ __all__ = [
     "NoActivation",
     "NormWeights",
     "NotZeroed",
+    "OutOfReach",
     "PlainDepth",
     "RankCollapse",
     "ResidualBranches",
@@ -87,6 +89,7 @@ def default() -> tuple[Cause, ...]:
         UnscaledInputs(),
         UnscaledTargets(),
         FlatOutput(),
+        OutOfReach(),
         ZeroWeights(),
         Symmetry(),
         NoActivation(),

@@ -58,9 +58,7 @@ class FlatOutput:
 
     @staticmethod
     def _behind_the_last_layer(alert: Alert, probe: BackwardProfile | None) -> Diagnosis:
-        first = probe.segments[0] if probe is not None and probe.segments else None
-        is_seen = first is not None and first.kind == "activation"
-        what = f"{first.operation}{place([first.layer])}" if first is not None and is_seen else "the activation"
+        what = activation_at_output(probe)
         share = f"{alert.value:.2g}" if math.isfinite(alert.value) else "next to nothing"
         evidence = (
             f"what lies behind {called(alert.layer or 'the last layer')} passes {share} of the gradient that it "
@@ -68,6 +66,13 @@ class FlatOutput:
         )
         remedy = f"leave {what} off the model's output, or scale the targets to what it can give: it is flat there"
         return Diagnosis("flat_output", 0.9, layers_of([alert]), (evidence,), remedy, "activation")
+
+
+def activation_at_output(probe: BackwardProfile | None) -> str:
+    """The activation behind the last layer in words, as far as ``probe`` saw it."""
+    first = probe.segments[0] if probe is not None and probe.segments else None
+    is_seen = first is not None and first.kind == "activation"
+    return f"{first.operation}{place([first.layer])}" if first is not None and is_seen else "the activation"
 
 
 def is_cut_at_the_output(history: History, probe: BackwardProfile | None) -> bool:

@@ -17,6 +17,7 @@ from gradwatch.rules.no_activation import NoActivation
 from gradwatch.rules.no_gradient import NoGradient
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
+from gradwatch.rules.out_of_reach import OutOfReach
 from gradwatch.rules.overflow import Overflow
 from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.skipped import Skipped
@@ -41,6 +42,7 @@ __all__ = [
     "NoGradient",
     "NonFinite",
     "NotZeroed",
+    "OutOfReach",
     "Overflow",
     "Rule",
     "Saturated",
@@ -66,7 +68,7 @@ def default() -> tuple[Rule, ...]:
     >>> print(*(rule.name for rule in default()[:10]))
     no_gradient not_zeroed untrained loss_mismatch symmetric no_activation exploding update_ratio nonfinite overflow
     >>> print(*(rule.name for rule in default()[10:]))
-    underflow stalled flat_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    underflow stalled flat_output out_of_reach saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
@@ -82,6 +84,7 @@ def default() -> tuple[Rule, ...]:
         Underflow(),
         Stalled(),
         FlatOutput(),
+        OutOfReach(),
         Saturated(),
         Vanishing(),
         VanishingInTime(),

@@ -11,6 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import APART
 from gradwatch.records import Severity
+from gradwatch.rules.asked import Asked
 from gradwatch.rules.base import Judgement, LayerRule, last_layer
 from gradwatch.rules.state import ModelState
 
@@ -67,46 +68,34 @@ class FlatOutput(LayerRule):
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
-        stats, run = history.now, self._run
-        asked = np.nan if stats.loss_gradient is None else stats.loss_gradient
-        passed = np.nan if stats.output_gradient is None else stats.output_gradient
-        of_classes = stats.output_error is not None and np.isfinite(stats.output_error)
-        is_known = not stats.half and np.isfinite([asked, passed]).all() and not of_classes
-        value, flat = np.nan, False
-        if is_known and run["looks"] < FIRST:
-            run["asked"], run["passed"] = max(run["asked"], asked), max(run["passed"], passed)
-            run["looks"] += 1
-        elif is_known and run["passed"] > 0:
-            value = passed / run["passed"]
-            alike = stats.output_variation is not None and stats.output_variation < ALIKE
-            flat = bool(value <= self.passed and alike)
-            if not flat:
-                run["row"], run["sum"], run["since"] = 0, 0.0, history.count
-            run["row"], run["sum"] = run["row"] + flat, run["sum"] + asked * flat
-        enough = self.late_patience if history.count - run["since"] > APART else self.patience
-        left = run["sum"] / run["row"] / run["asked"] if flat and run["asked"] > 0 else np.nan
+        stats, asked, value, flat = history.now, self._asked, np.nan, False
+        if Asked.is_known(stats):
+            if asked.begins:
+                self._passed["first"] = max(self._passed["first"], stats.output_gradient)
+            elif self._passed["first"] > 0:
+                value = stats.output_gradient / self._passed["first"]
+                alike = stats.output_variation is not None and stats.output_variation < ALIKE
+                flat = bool(value <= self.passed and alike)
+            asked.look(history, seen=flat)
         last = last_layer(stats)
-        bad = last & flat & (run["row"] >= enough) & (left >= self.asked)
-        self._left = left
+        enough = self.late_patience if history.count - asked["since"] > APART else self.patience
+        bad = last & flat & (asked["row"] >= enough) & (asked.left >= self.asked)
         self._episodes.hasten(bad, self.patience - 1)  # the looks in a row have been counted
         of_all = np.full(len(last), value), np.full(len(last), self.passed)
         return Judgement(*of_all, bad, good=last & (value > self.passed), known=last & np.isfinite(value))
 
     def describe(self, value: float, threshold: float) -> str:
         return (
-            f"{value:.2g} of what arrived at its output at first still does, and the loss asks for {self._left:.0%} of "
-            "what it did"
+            f"{value:.2g} of what arrived at its output at first still does, and the loss asks for "
+            f"{self._asked.left:.0%} of what it did"
         )
 
     def reset(self) -> None:
         super().reset()
-        self._run = self._remembered["run"] = ModelState(looks=0, asked=0.0, passed=0.0, row=0, sum=0.0, since=0)
-        self._left = np.nan
+        self._asked = self._remembered["asked"] = Asked()
+        self._passed = self._remembered["passed"] = ModelState(first=0.0)
 
 
 ALIKE = 0.01
 """Share of the outputs that differs from example to example below which the network says the same of all. Of a learned
 segmentation, whose overlap may be asked for whatever its sigmoids pass, it is a half."""
-
-FIRST = 5
-"""Looks at the start that tell what the loss asked for, and how much of it arrived."""

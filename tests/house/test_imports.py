@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},
-            {"histograms", "inputs", "output_error", "one_target"},
+            {"histograms", "inputs", "output_error", "one_target", "out_of_reach"},
             {"loss_mismatch"},
             {"last_output"},
             {"sampled", "closeup", "readings"},

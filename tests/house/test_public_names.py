@@ -174,8 +174,8 @@ def test_a_history_has_the_members_of_the_contract() -> None:
 def test_rules_have_their_plain_names() -> None:
     names = (
         "no_gradient not_zeroed nonfinite overflow underflow exploding update_ratio stalled saturated vanishing "
-        "vanishing_in_time dead spike unstable skipped clipped flat_output loss_mismatch symmetric no_activation "
-        "untrained"
+        "vanishing_in_time dead spike unstable skipped clipped flat_output out_of_reach loss_mismatch symmetric "
+        "no_activation untrained"
     )
     assert {rule.name for rule in gw.rules.default()} == set(names.split())  # type: ignore[attr-defined]
 

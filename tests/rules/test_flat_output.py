@@ -11,7 +11,7 @@ from torch.nn import functional
 import gradwatch as gw
 from gradwatch import Alert, Severity
 from gradwatch.rules import FlatOutput
-from gradwatch.rules.flat_output import FIRST
+from gradwatch.rules.asked import FIRST
 from tests.histories import INF, NAN, history_of, layers, stats
 
 RULE = FlatOutput()
