@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradwatch.protocols import Rule
-from gradwatch.records import Alert, Severity
+from gradwatch.records import Alert, Severity, from_state, to_state
 from gradwatch.rules.base import LayerRule, StepRule
 from gradwatch.told import Told
 
@@ -115,11 +115,7 @@ class AlertLog:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types that :meth:`load_state_dict` takes back."""
-        plain = {"step": int, "severity": int, "value": float, "threshold": float, "layers": list}
-        alerts = [
-            {name: plain.get(name, lambda value: value)(value) for name, value in dataclasses.asdict(alert).items()}
-            for alert in self.alerts
-        ]
+        alerts = [{**to_state(alert), "severity": int(alert.severity)} for alert in self.alerts]
         return {"alerts": alerts, "repeated": [(rule, list(layers), int(s)) for rule, layers, s in self._repeated]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,8 +125,7 @@ class AlertLog:
         self._origins.clear()
         self._told = Told()
         for alert in state["alerts"]:
-            layers = tuple(alert.get("layers", ()))
-            self._add(Alert(**{**alert, "severity": Severity(alert["severity"]), "layers": layers}))
+            self._add(from_state(Alert, {**alert, "severity": Severity(alert["severity"])}))
         self._repeated = {(rule, tuple(layers), Severity(severity)) for rule, layers, severity in state["repeated"]}
 
     def _related(self, alert: Alert) -> Alert:

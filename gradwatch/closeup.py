@@ -22,6 +22,8 @@ from gradwatch.inputs import input_shares
 from gradwatch.last_output import LastOutput, wide
 from gradwatch.layers import Place, join, places
 from gradwatch.records import FloatArray, Layer
+from gradwatch.safe_hook import SafeHook
+from gradwatch.torch_internals import in_transform
 
 FLAT = 0.05
 """Of its largest, the derivative below which an activation counts as saturated."""
@@ -167,21 +169,21 @@ class Closeup:
         for reference, limits in self._activations:
             if (module := reference()) is not None:
                 look = partial(_count, self._saturated, rows, limits)
-                self._handles.append(module.register_forward_hook(_Hook(look), prepend=True))
+                self._handles.append(module.register_forward_hook(_hook(look), prepend=True))
         for reference, row in self._recurrent:
             if (module := reference()) is not None:
                 listen = partial(_listen, self._norms.setdefault(row, {}), order)
-                self._handles.append(module.register_forward_pre_hook(_Hook(listen), with_kwargs=True))
+                self._handles.append(module.register_forward_pre_hook(_hook(listen), with_kwargs=True))
         for number, (reference, _) in enumerate([*self._recurrent, *self._given]):
             if (module := reference()) is not None:
                 hear = partial(self._last_output.listen, number)
-                self._handles.append(module.register_forward_hook(_Hook(hear)))
+                self._handles.append(module.register_forward_hook(_hook(hear)))
         if self._handles:
-            self._handles.append(model.register_forward_hook(_Hook(self._last_output.listen_to_all)))
+            self._handles.append(model.register_forward_hook(_hook(self._last_output.listen_to_all)))
         for reference, row in self._given:
             if (module := reference()) is not None:
                 weigh = partial(_weigh, self._shares.setdefault(row, []), self._dtypes)
-                self._handles.append(module.register_forward_pre_hook(_Hook(weigh)))
+                self._handles.append(module.register_forward_pre_hook(_hook(weigh)))
 
     def take(self) -> CloseupStats:
         """What was seen since :meth:`arm`, from the device it is on; the hooks are removed."""
@@ -336,25 +338,16 @@ def spread(values: Sequence[T], count: int) -> list[T]:
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
-class _Hook:
-    """A hook that never fails. In a copy of the module, or a file of it, is one that does nothing in its place."""
+def _hook(look: Callable[..., Any]) -> SafeHook:
+    return SafeHook(partial(_plainly, look))
 
-    def __init__(self, look: Callable[..., Any]) -> None:
-        self._look = look
 
-    def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return None
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            return None
-        try:
-            return None if _saved_tensors_are_taken() else self._look(*args)
-        except Exception:
-            return None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A callable of the standard library that takes anything: the file can be read where gradwatch is not."""
-        return getattr, (contextlib.nullcontext(), "__exit__")
+def _plainly(look: Callable[..., Any], *args: Any) -> Any:
+    """``look(*args)``, in a plain forward pass only."""
+    traced = torch.jit.is_tracing() or in_transform()  # type: ignore[attr-defined, no-untyped-call]
+    if traced or not torch.is_grad_enabled() or _saved_tensors_are_taken():
+        return None
+    return look(*args)
 
 
 def _saved_tensors_are_taken() -> bool:

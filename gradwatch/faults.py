@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -15,8 +16,11 @@ U = TypeVar("U")
 DROPPED = "it is dropped"
 """The consequence for what is not tried again; two parts of one name are then told of one by one."""
 
+LONGEST = 1000
+"""Characters of a message: some of torch's hold a whole tensor."""
+
 LIMIT = 3
-"""Failures of one part before it is switched off for good."""
+"""Failures of one part in a row before it is switched off for good."""
 
 
 class GradwatchWarning(UserWarning):
@@ -43,31 +47,56 @@ class Faults:
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
-        self.counts: Counter[str] = Counter()
+        self._told: set[str] = set()
+        """Parts of which it was told."""
+        self._in_a_row: Counter[str] = Counter()
 
     def run(self, part: str, consequence: str, action: Callable[..., T], *args: object, otherwise: U) -> T | U:
         """The result of ``action(*args)``; when it raises, warn (once of a part that stays); return ``otherwise``."""
         try:
-            return action(*args)
+            result = action(*args)
         except (GradwatchWarning, StopTraining):  # a warning of a part within, by a user who has warnings raised
             raise
         except Exception as error:
             if self.strict:
                 raise
-            self.counts[part] += 1
-            if self.counts[part] == 1 or consequence == DROPPED:
-                message = f"gradwatch: {part} failed, {consequence}: {type(error).__name__}: {_words(error)}"
-                warnings.warn(message, GradwatchWarning, stacklevel=2)
+            self._in_a_row[part] += 1
+            if part not in self._told or consequence == DROPPED:
+                self._told.add(part)
+                message = f"{part} failed, {consequence}: {type(error).__name__}: {_words(error)}"
+                warn(message)
             return otherwise
+        if self._in_a_row:
+            self._in_a_row.pop(part, None)
+        return result
 
     def exhausted(self, part: str) -> bool:
-        """Whether ``part`` failed so often that it is no longer worth trying."""
-        return self.counts[part] >= LIMIT
+        """Whether ``part`` failed so often in a row that it is no longer worth trying; the first time it warns."""
+        spent = self._in_a_row[part] >= LIMIT
+        if spent and (off := f"{part} is switched off") not in self._told:
+            self._told.add(off)
+            warn(f"{off}: it failed {LIMIT} times in a row")
+        return spent
+
+
+def warn(message: str) -> None:
+    """Issue a GradwatchWarning at the line of the user's that led here.
+
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
+    ...     warn("it is late")
+    >>> caught[0].category.__name__, str(caught[0].message)
+    ('GradwatchWarning', 'gradwatch: it is late')
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("gradwatch", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"gradwatch: {message}", GradwatchWarning, stacklevel=level + 1)
 
 
 def _words(error: Exception) -> str:
     """The message of ``error``, safe to print; making it is the user's code too, where the error is the user's."""
     try:
-        return "\n".join(printable(line) for line in str(error).split("\n"))
+        words = "\n".join(printable(line) for line in str(error).split("\n"))
+        return words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
     except Exception:
         return "(no message: str() of the error failed)"

@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from gradwatch.graph_nodes import FACTORS, NORMALISED, PRESERVING, TRANSPOSING, base_name, kind_of
 from gradwatch.profile import Weight
 from gradwatch.readings import Reading, weight_norm
+from gradwatch.torch_internals import number_of
 
 AutogradNode: TypeAlias = Any
 """torch's ``Node``, of which its stubs know little."""
 
 _NESTED = 6
 """Containers within containers, down to which an output is searched for tensors."""
-
-
-# All that is private to torch is here: its profiler tells by these numbers which operation a node belongs to.
-
-
-def can_number() -> bool:
-    """Whether this torch numbers its operations."""
-    return hasattr(torch.autograd, "_get_sequence_nr")
-
-
-def next_number() -> int:
-    """The number that the next operation of this thread gets."""
-    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
-
-
-def number_of(node: AutogradNode) -> int:
-    """The number of the operation that made ``node``."""
-    return int(node._sequence_nr())
-
-
-def in_backward() -> bool:
-    """Whether this thread is in a backward pass: there a checkpoint runs a part of the forward pass again."""
-    task = getattr(torch._C, "_current_graph_task_id", None)
-    return task is not None and task() != -1
-
-
-def in_transform() -> bool:
-    """Whether a transform of torch.func is running, whose tensors stand for others."""
-    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    return peek is not None and peek() is not None
-
-
-def compiles_backward() -> bool:
-    """Whether a compiler takes over the backward pass, which it would compile once more for hooks on nodes."""
-    compiled_autograd = sys.modules.get("torch._dynamo.compiled_autograd")
-    return bool(getattr(compiled_autograd, "compiled_autograd_enabled", False))
 
 
 @dataclass(slots=True)
@@ -94,6 +57,7 @@ class Graph:
         parameters: full names of the model's parameters by their id.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(2, 3)
         >>> graph = Graph({id(p): name for name, p in model.named_parameters()})
         >>> added = graph.add([model(torch.ones(1, 2))], since=0)
@@ -192,15 +156,23 @@ class Graph:
             remembered.weight = _matrix(name, leaf, turned == is_second or remembered.name.endswith("Linear"))
 
 
-def tensors_in(output: Any, nested: int = _NESTED) -> Iterator[Tensor]:
+def tensors_in(output: Any, nested: int = _NESTED, seen: set[int] | None = None) -> Iterator[Tensor]:
     """The tensors of a module's output: itself, or in containers, dataclasses and other objects.
 
+    Args:
+        output: what the module returns.
+        nested: levels to go down.
+        seen: ids of the containers that were gone through; what is there twice, or refers back, is gone through once.
+
+    >>> import torch
     >>> [t.item() for t in tensors_in({"logits": torch.tensor(1.0), "hidden": (torch.tensor(2.0), None)})]
     [1.0, 2.0]
     """
+    seen = set() if seen is None else seen
     if isinstance(output, Tensor):
         yield output
-    elif nested and not isinstance(output, (str, bytes, nn.Module, type)):
+    elif nested and id(output) not in seen and not isinstance(output, (str, bytes, nn.Module, type)):
+        seen.add(id(output))
         if isinstance(output, Mapping):
             inside: Iterable[Any] = output.values()
         elif isinstance(output, (list, tuple, set, frozenset)):
@@ -210,7 +182,7 @@ def tensors_in(output: Any, nested: int = _NESTED) -> Iterator[Tensor]:
         else:
             inside = getattr(output, "__dict__", {}).values()
         for thing in list(inside):
-            yield from tensors_in(thing, nested - 1)
+            yield from tensors_in(thing, nested - 1, seen)
 
 
 def _is_leaf(node: AutogradNode) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.patterns import check_whole_number
 from gradwatch.progress import EARLY, Progress
-from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats, from_state, to_state
+from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats, from_state, or_nan, to_state
 
 __all__ = ["EARLY", "History", "finite_median"]
 
@@ -148,7 +148,7 @@ class History:
         self._grad_norm[i] = stats.grad_norm
         self._has_grad[i] = stats.has_grad
         self._total_norm[i] = stats.total_norm
-        self._total_update[i] = np.nan if stats.total_update is None else stats.total_update
+        self._total_update[i] = or_nan(stats.total_update)
         self._skipped[i] = stats.skipped
         self._end += 1
         self._start = max(self._start, self._end - self.window)
@@ -226,13 +226,11 @@ class History:
         for step, norms, has_grad, total, skipped in list(zip(*columns))[-self.window :]:
             row = (np.asarray(norms), np.asarray(has_grad), float(total))
             self.append(StepStats(int(step), self._layers, *row, skipped=bool(skipped)))
-        self._total_update[self._start : self._end] = state.get("total_update", [np.nan] * len(self))[-len(self) :]
-        self.first = from_state(StepStats, state["first"]) if state.get("first") else None
+        self._total_update[self._start : self._end] = state["total_update"][len(state["total_update"]) - len(self) :]
+        self.first = from_state(StepStats, state["first"]) if state["first"] else None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
-        self.half = bool(state.get("half", False))
-        self.progress = Progress()
-        if "progress" in state:  # an older version knew nothing of it
-            self.progress.load_state_dict(state["progress"])
+        self.half = bool(state["half"])
+        self.progress.load_state_dict(state["progress"])
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.amp import Scaling, fused_scaling, scaling
-from gradwatch.faults import GradwatchWarning
+from gradwatch.faults import warn
 from gradwatch.monitor import Monitor, untraced
 from gradwatch.optimizers import as_list, as_optimizers, parameters_of, unwrap
 from gradwatch.protocols import Cause, ClipPolicy, Rule, Sink
@@ -186,11 +185,9 @@ class _Driver:
                     self.observe(optimizer, fused_scaling(optimizer))
                 elif not self._told:
                     self._told = True
-                    warnings.warn(
-                        f"gradwatch: the closure of {type(optimizer).__name__} leaves all gradients as they are, so "
-                        "the optimizer computes them by itself: they are not recorded",
-                        GradwatchWarning,
-                        stacklevel=2,
+                    warn(
+                        f"the closure of {type(optimizer).__name__} leaves all gradients as they are, so the optimizer "
+                        "computes them by itself: they are not recorded"
                     )
             finally:
                 self._monitor.recording = True
@@ -261,8 +258,11 @@ class _ScalerStep:
         self._done = True  # another may have taken the place since, and go on to call this one
         if vars(self._scaler).get("step") is self:
             del self._scaler.step
-            if self._before is not None:
-                self._scaler.step = self._before
+            before = self._before
+            while isinstance(before, _ScalerStep) and before._done:
+                before = before._before
+            if before is not None:
+                self._scaler.step = before
 
 
 def _levels(kind: type) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import torch
 from torch import Tensor
+
+from gradwatch.sampled import thinned
+from gradwatch.stats import real_values
 
 
 class IdleParameters:
     """Which layers have a parameter with a gradient that no optimizer known has, and that nobody has written to.
 
-    Another optimizer, of which nothing is known, writes to its parameters, and every such operation counts them up.
+    Another optimizer, of which nothing is known, writes to its parameters. Every such operation counts them up, and
+    where it goes through ``.data`` a sum over some of their elements is another.
 
     Example:
         >>> import torch
@@ -26,8 +31,8 @@ class IdleParameters:
     """
 
     def __init__(self) -> None:
-        self._versions: dict[int, int] = {}
-        """By the id of the parameter, as of the last look."""
+        self._states: dict[int, tuple[int, float]] = {}
+        """By the id of the parameter its version and sum, as of the last look."""
 
     def look(self, parameters: Iterable[tuple[Tensor, int]], trained: Collection[int]) -> list[int]:
         """The rows concerned, once each has been looked at twice.
@@ -37,9 +42,14 @@ class IdleParameters:
             trained: ids of those that an optimizer has.
         """
         waiting = {
-            id(p): (p._version, row)
+            id(p): ((p._version, _sum(p)), row)
             for p, row in parameters
             if row >= 0 and p.requires_grad and p.grad is not None and id(p) not in trained
         }
-        before, self._versions = self._versions, {key: version for key, (version, _) in waiting.items()}
-        return [row for key, (version, row) in waiting.items() if before.get(key) == version]
+        before, self._states = self._states, {key: state for key, (state, _) in waiting.items()}
+        return [row for key, (state, row) in waiting.items() if before.get(key) == state]
+
+
+def _sum(p: Tensor) -> float:
+    """Of what :func:`~gradwatch.sampled.thinned` leaves; none of NaN, which differs from itself."""
+    return float(torch.nan_to_num(real_values(thinned(p.detach()))).double().sum())

@@ -175,12 +175,11 @@ class Journal:
         """Continue from :meth:`state_dict`."""
         self.history.load_state_dict(state["history"])
         self.log.load_state_dict(state["log"])
-        if "clip_log" in state:
-            self._clip_log.load_state_dict(state["clip_log"])
+        self._clip_log.load_state_dict(state["clip_log"])
         load_states(self.rules, state["rules"])
-        self._explained = tuple([from_state(Diagnosis, known) for known in state.get("explained", ())])
+        self._explained = tuple([from_state(Diagnosis, known) for known in state["explained"]])
         grave = _grave(self.log.alerts)
-        self._unexplained = grave[len(grave) - int(state.get("unexplained", len(grave))) :]
+        self._unexplained = grave[len(grave) - state["unexplained"] :]
 
     def _belong_here(self) -> None:
         """What waits in a fork belongs to its parent; at the end of the process that it is in, a journal is flushed."""

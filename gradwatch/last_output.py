@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gradwatch.compiling import has_compiled_backward
 from gradwatch.loss_mismatch import loss_mismatch
 from gradwatch.out_of_reach import out_of_reach, reach
 from gradwatch.output_error import output_error
+from gradwatch.torch_internals import has_compiled_backward
 
 MOST = 1 << 20
 """Elements of which it is asked whether they have one size."""
@@ -53,7 +53,7 @@ class LastOutput:
         """As a forward hook of the module of this number; of several outputs the first counts."""
         value = _first(output)
         if value is not None:
-            self._latest = value.detach() if value.numel() <= MOST and value.is_floating_point() else None
+            self._latest = value.detach() if value.numel() <= MOST else None
             value.register_hook(partial(self._hear, number))  # type: ignore[no-untyped-call]
 
     def listen_to_all(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -82,6 +82,7 @@ class LastOutput:
         """As a hook of an output."""
         if torch.compiler.is_compiling() or (self._heard and number not in self._heard):
             return
+        calls = self._heard.setdefault(number, [])  # whatever comes of the look, this is the last layer
         output, self._latest = self._latest, None
         with contextlib.suppress(Exception), torch.no_grad():
             norm, alike = _size(gradient)
@@ -90,7 +91,7 @@ class LastOutput:
                 asked = -gradient if self.maximizes else gradient
                 error, (mistake, its_error) = output_error(output, asked), loss_mismatch(output, asked)
                 error = torch.where(torch.isnan(error), its_error, error)
-            self._heard.setdefault(number, []).append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
+            calls.append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
 
     def take(self) -> tuple[float, float, float, float, float, float, float]:
         """What was heard, from the device; NaN where there was nothing, or it is none.
@@ -101,7 +102,7 @@ class LastOutput:
             module's number; and :func:`loss_mismatch`, where all calls whose output is known agree on it.
         """
         asked, beyond = joined(torch.stack(self._asked).tolist() if self._asked else [])
-        heard = [found for calls in self._heard.values() for found in torch.stack(calls).tolist()]
+        heard = [found for calls in self._heard.values() if calls for found in torch.stack(calls).tolist()]
         mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
@@ -123,8 +124,9 @@ def _first(output: Any) -> Tensor | None:
     """The first of several outputs, where a gradient will come to it that can be listened to."""
     value = output[0] if isinstance(output, tuple) else output
     value = value.data if isinstance(value, PackedSequence) else value
-    listens = isinstance(value, Tensor) and value.requires_grad and not value.is_leaf and not has_compiled_backward()
-    return value if listens else None
+    if not isinstance(value, Tensor) or not value.is_floating_point() or has_compiled_backward():
+        return None
+    return value if value.requires_grad and not value.is_leaf else None
 
 
 def _size(gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from gradwatch.closeup import spread
-from gradwatch.compiling import has_compiled_backward
 from gradwatch.sampled import thinned
+from gradwatch.torch_internals import has_compiled_backward
 
 FEW = 4
 """Parameters that are listened to: one that no optimizer has is never zeroed, and harms nobody."""
@@ -44,7 +44,7 @@ class Leftover:
 
     def take(self) -> bool | None:
         """What was heard since :meth:`arm`, from the device it is on; None where nothing was added to any gradient."""
-        found = [heard.added_to for heard in self._heard]
+        found = [heard.always for heard in self._heard]
         self.close()
         known = [bool(one) for one in found if one is not None]
         return all(known) if known else None
@@ -65,44 +65,42 @@ class _Heard:
 
     def __init__(self, parameter: Tensor) -> None:
         self._parameter = weakref.ref(parameter)
-        self._always: Tensor | None = None
-        """Whether there was a gradient before every pass so far: one bool on its device."""
-        self._before: tuple[weakref.ref[Tensor], int] | None = None
-        """The gradient that the latest pass found, and how often it had been written to; None of none."""
-        self._handle = parameter.register_hook(partial(_listen, weakref.ref(self)))  # type: ignore[no-untyped-call]
+        self._there: Tensor | None = None
+        """Whether there was a gradient when the latest one arrived: one bool on its device."""
+        self.always: Tensor | None = None
+        """Whether there was one whenever another was added; None where none was."""
+        self._handles = [
+            parameter.register_hook(partial(_listen, weakref.ref(self), _Heard.arrives)),  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(partial(_listen, weakref.ref(self), _Heard.is_added)),  # type: ignore[no-untyped-call]
+        ]
 
-    def listen(self) -> None:
-        """A gradient has arrived, and is not added yet."""
-        p = self._parameter()
-        if p is not None and not torch.compiler.is_compiling():
-            gradient = p.grad
-            found = torch.zeros((), dtype=torch.bool, device=p.device) if gradient is None else thinned(gradient).any()
-            self._always = found if self._always is None else self._always & found
-            self._before = None if gradient is None else (weakref.ref(gradient), gradient._version)
+    def arrives(self) -> None:
+        """A gradient has, and is not added yet."""
+        if (p := self._parameter()) is not None:
+            zero = torch.zeros((), dtype=torch.bool, device=p.device)
+            self._there = zero if p.grad is None else thinned(p.grad).any()
 
-    @property
-    def added_to(self) -> Tensor | None:
-        """Whether every pass has added to what was there; None where there was none, or it was put there otherwise."""
-        p = self._parameter()
-        if p is None or self._before is None:
-            return self._always
-        gradient, version = self._before
-        return self._always if gradient() is p.grad and p.grad is not None and p.grad._version > version else None
+    def is_added(self) -> None:
+        """What has arrived is; that of ``torch.autograd.grad`` never is."""
+        if self._there is not None:
+            self.always = self._there if self.always is None else self.always & self._there
 
     def close(self) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         p = self._parameter()
-        if p is not None and not p._backward_hooks:
-            p._backward_hooks = None  # an empty dict would be asked in every backward pass
+        for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            if p is not None and not getattr(p, name):
+                setattr(p, name, None)  # an empty dict would be asked in every backward pass
 
 
 def _has_dense(p: Tensor) -> bool:
     return p.is_leaf and p.requires_grad and p.grad is not None and p.grad.layout is torch.strided
 
 
-def _listen(listener: weakref.ref[_Heard], arrived: Tensor) -> None:
+def _listen(listener: weakref.ref[_Heard], happens: Callable[[_Heard], None], _: Tensor) -> None:
     """As a hook of the parameter, which must not keep whoever listens."""
     heard = listener()
-    if heard is not None:
+    if heard is not None and not torch.compiler.is_compiling():
         with contextlib.suppress(Exception), torch.no_grad():
-            heard.listen()
+            happens(heard)

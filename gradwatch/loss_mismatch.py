@@ -129,17 +129,16 @@ def _of_classes(z: Tensor, g: Tensor) -> _Fit:
     """Of a softmax's: [N, C] each. An example that is masked has no gradient."""
     used = (g != 0).any(1, keepdim=True)
     p, of_examples = z.softmax(1), z.softmax(0)
-    right, wrong = (_one_hot(at, like=z) for at in (g.argmin(1, keepdim=True), g.argmax(1, keepdim=True)))
-    right = right * (g < 0)
-    # Behind a softmax all share what the class loses, each by its probability.
     tiny = torch.finfo(p.dtype).tiny
-    shared = _one_hot((g / p.clamp(min=tiny)).argmin(1, keepdim=True), like=z)
+    right, wrong = _least(g) * (g < 0), _least(-g)
+    # Behind a softmax all share what the class loses, each by its probability.
+    shared = _least(g / p.clamp(min=tiny))
     # Behind one over the examples, all that are of another class do.
     each = g / of_examples.clamp(min=tiny)
     less = each - each.amax(0)
-    among, shared_out = (_one_hot(of.argmin(1, keepdim=True), like=z) for of in (of_examples * less, less))
+    among, shared_out = _least(of_examples * less), _least(less)
     # Of one that is right to the last bit no gradient is below 0.
-    known = torch.where(right.any(1, keepdim=True), right, _one_hot(p.argmax(1, keepdim=True), like=z))
+    known = torch.where(right.any(1, keepdim=True), right, _least(-p))
     likely = (p * wrong).sum(1, keepdim=True)
     guesses = [
         _Guess(p - known, known),
@@ -221,5 +220,6 @@ def _rest(g: Tensor, used: Tensor, guess: _Guess) -> Tensor:
     return torch.where(((factor > 0) | (size == 0)).all() & torch.isfinite(rest), rest, 1.0)
 
 
-def _one_hot(index: Tensor, like: Tensor) -> Tensor:
-    return torch.zeros_like(like).scatter_(1, index, 1.0)
+def _least(of: Tensor) -> Tensor:
+    """[N, C], 1 at the least of each example and else 0."""
+    return torch.zeros_like(of).scatter_(1, of.argmin(1, keepdim=True), 1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
 from gradwatch.capture import Arriving, Capture
 from gradwatch.clipping.check import check_model
-from gradwatch.faults import Faults, GradwatchWarning
+from gradwatch.faults import Faults, warn
 from gradwatch.history import History
 from gradwatch.journal import FAILED, Journal, load_states, states
 from gradwatch.layers import LayerTable
@@ -48,6 +47,10 @@ def untraced(function: F) -> F:
     return left_alone
 
 
+STATE = {"next_step", "sampled_period", "recorded", "clip", "history", "log", "rules"}
+"""What a monitor's state has, and its journal's."""
+
+
 def _alive(references: Iterable[weakref.ref[Any]]) -> list[Any]:
     return [thing for reference in references if (thing := reference()) is not None]
 
@@ -57,7 +60,7 @@ class Monitor:
 
     Call :meth:`step` when the gradients of a step are complete: after accumulation and unscaling, before the
     optimizer's step and before any clipping of your own. Training is never changed (but by ``clip``), nor stopped: what
-    fails in the monitor is switched off after one warning.
+    fails in the monitor warns once, and is switched off when it does so again and again.
 
     Args:
         model: the module to watch.
@@ -127,6 +130,7 @@ class Monitor:
             _check_optimizer(one, model, self._table)
         # A monitor that is kept for its history keeps no parameters alive.
         self._given_refs, self._optimizer_refs = [*map(weakref.ref, given)], [*map(weakref.ref, optimizers)]
+        self._told_of_gone = False
         self._scaler = scaler
         if scaler is not None and not hasattr(scaler, "unscale_"):
             raise TypeError(f"scaler must be a torch.amp.GradScaler, got {_short(scaler)}")
@@ -231,7 +235,10 @@ class Monitor:
         if self._table.sharding is not None and not self.closed:  # the other ranks clip by NaN, that is not at all
             return torch.tensor(float("nan"))
         # The monitor is closed or has failed: the caller still relies on clipping.
-        return nn.utils.clip_grad_norm_(self._table.collect().parameters, max_norm)
+        scaled = [found.factor for found in self._scalings() if found is not None and found.factor is not None]
+        factor = scaled[0] if scaled else 1.0
+        parameters = self._table.collect(self._looked_at(None), everything=True).parameters
+        return nn.utils.clip_grad_norm_(parameters, float(max_norm * factor)) / factor
 
     @untraced
     def observe(
@@ -362,31 +369,34 @@ class Monitor:
         Raises:
             ValueError: when ``state`` is not what :meth:`state_dict` returned.
         """
-        if not isinstance(state, Mapping) or not {"next_step", "history", "log", "rules"} <= set(state):
+        if not isinstance(state, Mapping) or not set(state) >= STATE:
             raise ValueError(f"state must be what Monitor.state_dict() returned, got {_short(state)}")
         state = _convert(state, Tensor, lambda tensor: tensor.cpu().numpy())
         self._next_step = int(state["next_step"])
         self._sampled_period = int(state["sampled_period"])
-        self._recorded = int(state.get("recorded", self._next_step))
+        self._recorded = int(state["recorded"])
         self.flush()
+        self._start_capture()  # how far the weights are from those before is no step
         self._journal.load_state_dict(state)
         load_states([self._clip], state["clip"])
 
     def _let_go(self) -> None:
-        """Keep nothing of the user's, and no hook on the model."""
-        self._given_refs, self._optimizer_refs, self._scaler = [], [], None
-        self._capture.close()
+        """Keep nothing of the user's that is large, and no hook on the model."""
         self._probes.switch_off()
+        self._start_capture()
+
+    def _start_capture(self) -> None:
+        """Forget what is measured, or about to be."""
+        self._capture.close()
         self._capture = Capture(self._table, self._faults)
+        self._turn = None
 
     def _scalings(self) -> list[amp.Scaling | None]:
         """What the scaler does to the gradients of each optimizer; one entry where none is known."""
         if self._scaler is None and self._unnoticed.is_at_work():
-            warnings.warn(
-                "gradwatch: a GradScaler is at work and has not unscaled the gradients when monitor.step() is called: "
-                "norms are too large by its scale; give it to the monitor (scaler=), or call its unscale_() before",
-                GradwatchWarning,
-                stacklevel=3,
+            warn(
+                "a GradScaler is at work and has not unscaled the gradients when monitor.step() is called: norms are "
+                "too large by its scale; give it to the monitor (scaler=), or call its unscale_() before"
             )
         if self._scaler is None:
             return [None]
@@ -429,7 +439,16 @@ class Monitor:
         """``parameters``, or the optimizers'; None for all."""
         if parameters is not None:
             return list(parameters)
-        return parameters_of(*self._optimizers) if self._optimizers else None
+        if not self._optimizer_refs:
+            return None
+        optimizers = self._optimizers
+        if len(optimizers) < len(self._optimizer_refs) and not self._told_of_gone:
+            self._told_of_gone = True
+            warn(
+                "an optimizer that the monitor was given is gone, and its parameters are not looked at any more; make "
+                "a monitor for the new one"
+            )
+        return parameters_of(*optimizers)
 
     def _look_ahead(self, parameters: Iterable[Tensor] | None, taking_turns: int) -> None:
         """Get ready for the coming step, where it will be looked at closely.

@@ -50,7 +50,7 @@ def as_optimizers(optimizer: Any) -> list[torch.optim.Optimizer]:
         # One for some parameters may step another for the rest, as Muon steps AdamW for vectors.
         beside = [part for name in _WRAPPED if (part := unwrap(getattr(inner, name, None))) is not None]
         found += [part for part in beside if not _ids(part) <= _ids(inner)]
-    return found
+    return list({id(one): one for one in found}.values())
 
 
 def as_list(optimizer: Any) -> list[Any]:

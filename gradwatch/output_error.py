@@ -95,7 +95,7 @@ def _of_labels(z: Tensor, g: Tensor) -> Tensor:
     told = g != 0
     wrong = torch.where(told, z.sigmoid() - (g < 0).float(), 0.0)
     size = wrong.abs()  # where it is one, the gradient is a sign, as that of an absolute error
-    wrong = torch.where(size.std() > ONE_SIZE * size.mean(), wrong, torch.nan)
+    wrong = torch.where(size.std(correction=0) > ONE_SIZE * size.mean(), wrong, torch.nan)
     return _where_asked(wrong, g, error_of_labels(z, torch.where(told, g < 0, z > 0).float(), told))
 
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from gradwatch.finiteness import first_nonfinite
 from gradwatch.flow import flow
-from gradwatch.graph import can_number
 from gradwatch.graph_nodes import UNSEEN
 from gradwatch.profile import BackwardProfile, Derivative, Operation
 from gradwatch.readings import on_host
@@ -20,6 +19,7 @@ from gradwatch.recording import OUTSIDE, Call, Recording
 from gradwatch.recurrence import time_steps
 from gradwatch.spine import spine
 from gradwatch.stacked import stacked_weights
+from gradwatch.torch_internals import can_number
 
 COMPILED = "the model is compiled: what it is made of could not be seen"
 NO_GRADIENT = "no gradient came while it was watched"

@@ -99,7 +99,6 @@ class Operation:
         elements: of its output.
         derivative: of an element-wise activation.
         weight: the matrix or kernel that it multiplies with.
-        source: file and line of the user's code, where that was recorded.
         calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where nothing came.
         module_kind: class of that module, as ``"LayerNorm"``.
         outlet: whether the caller of the model has its output.
@@ -117,7 +116,6 @@ class Operation:
     elements: int = 0
     derivative: Derivative | None = None
     weight: Weight | None = None
-    source: str = ""
     calls: int = 1
     module_kind: str = ""
     outlet: bool = False
@@ -152,7 +150,6 @@ class Segment:
         branches: of a residual block, the ways beside the skip.
         derivative: of an element-wise activation.
         weight: of a weight.
-        source: file and line of the user's code, where that was recorded.
 
     Example:
         >>> round(Segment("act", "activation", "Sigmoid", gain=0.0625, grad_norm=1.0).log_gain, 3)
@@ -169,7 +166,6 @@ class Segment:
     branches: tuple[Branch, ...] = ()
     derivative: Derivative | None = None
     weight: Weight | None = None
-    source: str = ""
 
     @property
     def log_gain(self) -> float:
@@ -214,13 +210,11 @@ class FirstNonFinite:
         where: "forward", "backward", "parameter" or "input".
         module: name of the module; of a parameter, its full name.
         operation: the operation, as ``"Log"``; "" where only the module is known.
-        source: file and line of the user's code, where that was recorded.
     """
 
     where: str
     module: str
     operation: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True)

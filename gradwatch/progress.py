@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gradwatch.records import StepStats
+from gradwatch.records import StepStats, or_nan
 
 EARLY = 20
 """Steps that count as the start of a run."""
@@ -77,7 +77,7 @@ class Progress:
         as a dead network gets, and tells nothing of its error.
         """
         gradient = math.nan if not stats.output_gradient or stats.half else stats.output_gradient
-        error = math.nan if stats.output_error is None else stats.output_error
+        error = or_nan(stats.output_error)
         if count <= EARLY:
             self._look_early(gradient)
             self.of_classes |= math.isfinite(error)
@@ -122,15 +122,12 @@ class Progress:
         return self.is_none(but) and but < self._before and self.left > STAYS * self._before
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("_looks", "first", "_range", "left", "_before", "of_classes", "_due", "looked_at")
-        return {name.strip("_"): getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in KEPT}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._looks, self.first = int(state["looks"]), float(state["first"])
-        self._due, self.looked_at = int(state["due"]), int(state.get("looked_at", -1))
-        self._range = (float(state["range"][0]), float(state["range"][1]))
-        self.left, self._before, self.of_classes = (
-            float(state["left"]),
-            float(state["before"]),
-            bool(state["of_classes"]),
-        )
+        for name in KEPT:
+            setattr(self, name, state[name])
+
+
+KEPT = ("_looks", "first", "_range", "left", "_before", "of_classes", "_due", "looked_at")
+"""What a checkpoint keeps."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -15,15 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.finiteness import ForwardPass
-from gradwatch.graph import AutogradNode, Graph, compiles_backward, in_transform, next_number, number_of, tensors_in
+from gradwatch.graph import AutogradNode, Graph, tensors_in
 from gradwatch.graph_nodes import LARGEST_SLOPE
 from gradwatch.layers import places
 from gradwatch.readings import Reading, norm, slopes
+from gradwatch.safe_hook import SafeHook
+from gradwatch.torch_internals import compiles_backward, in_transform, next_number, number_of
 
 TRANSFORMED = "torch.func takes the gradients: they could not be seen"
 
 FAILED = "a look at the gradient failed"
 """How the note begins that tells of it."""
+
+LONGEST = 200
+"""Characters of what is told of the error: some of torch's hold a whole tensor."""
+
+NESTED = "nested tensors: their gradients are not looked at"
 
 OUTSIDE = -1
 """In place of a call: no module's."""
@@ -92,8 +99,8 @@ class Recording:
             inside = _compiled_part(place.module)
             compiled.update(map(id, inside.modules() if inside is not None else ()))
             if id(place.module) not in compiled:
-                enter = _Hook(self.notes, self._enter, i, place.layer, place.kind)
-                leave = _Hook(self.notes, self._leave, i, ".parametrizations" not in f".{place.path}")
+                enter = self._safe(self._enter, i, place.layer, place.kind)
+                leave = self._safe(self._leave, i, ".parametrizations" not in f".{place.path}")
                 self.handles.append(place.module.register_forward_pre_hook(enter, with_kwargs=True))
                 self.handles.append(place.module.register_forward_hook(leave, with_kwargs=True, always_call=True))
         self.compiled = bool(compiled)
@@ -166,9 +173,15 @@ class Recording:
             edges = shared if self.forward is None else range(len(known.inputs))
             largest = LARGEST_SLOPE.get(known.name)
             if edges or largest is not None:
-                self.handles.append(node.register_hook(_Hook(self.notes, self._pass, heard, edges, largest)))
+                self.handles.append(node.register_hook(self._safe(self._pass, heard, edges, largest)))
             else:
-                self.handles.append(node.register_prehook(_Hook(self.notes, self._arrive, heard)))
+                self.handles.append(node.register_prehook(self._safe(self._arrive, heard)))
+
+    def _safe(self, hook: Callable[..., None], *given: Any) -> SafeHook:
+        return SafeHook(partial(hook, *given), self._note)
+
+    def _note(self, error: Exception) -> None:
+        self.notes[f"{FAILED}: {type(error).__name__}: {str(error)[:LONGEST]}"] = None
 
     def _arrive(self, heard: Heard, arrived: Sequence[Tensor | None]) -> None:
         """As a pre-hook of a node: all of its gradient is there."""
@@ -176,6 +189,9 @@ class Recording:
         heard.times += 1
         if heard.times == 1:
             there = [gradient for gradient in arrived if gradient is not None]
+            if any(gradient.is_nested for gradient in there):
+                self.notes[NESTED] = None
+                return
             heard.elements = sum(gradient.numel() for gradient in there)
             heard.arrived = norm(*there) if there else 0.0
 
@@ -189,7 +205,7 @@ class Recording:
     ) -> None:
         """As a hook of a node: it has made the gradients of its inputs."""
         self._arrive(heard, arrived)
-        if heard.times > 1:
+        if heard.times > 1 or NESTED in self.notes:
             return
         if edges:
             heard.sent = [math.nan] * len(sent)
@@ -199,25 +215,6 @@ class Recording:
         before, after = sent[0], arrived[0]
         if largest is not None and before is not None and after is not None and before.shape == after.shape:
             heard.slopes = slopes(before, after, largest)
-
-
-class _Hook:
-    """A hook that never fails. In a copy of the module, or a file of it, is one that does nothing in its place."""
-
-    def __init__(self, notes: dict[str, None], hear: Callable[..., None], *given: Any) -> None:
-        self._notes, self._hear, self._given = notes, hear, given
-
-    def __call__(self, *args: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        try:
-            self._hear(*self._given, *args)
-        except Exception as error:
-            self._notes[f"{FAILED}: {type(error).__name__}: {error}"] = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A callable of the standard library that takes anything: the file can be read where gradwatch is not."""
-        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 def _compiled_part(module: nn.Module) -> nn.Module | None:

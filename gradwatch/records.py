@@ -358,6 +358,15 @@ class Report:
         return plain
 
 
+def or_nan(value: float | None) -> float:
+    """``value``, NaN where there is none.
+
+    >>> or_nan(0.5), or_nan(None)
+    (0.5, nan)
+    """
+    return math.nan if value is None else value
+
+
 def to_state(record: Any, without: str = "") -> dict[str, Any]:
     """What a checkpoint keeps of ``record``, but for the field ``without``: arrays, and else plain types.
 

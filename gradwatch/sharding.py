@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gradwatch.faults import GradwatchWarning
+from gradwatch.faults import warn
 from gradwatch.records import FloatArray
 
 if TYPE_CHECKING:
@@ -126,11 +125,9 @@ class Sharding:
             differs = self._plain & (fourths > squares * squares * (1 + 1e-6))
         if differs.any() and not self._told:
             self._told = True
-            warnings.warn(
-                f"gradwatch: {int(differs.sum())} parameters are not sharded, and their gradients differ from rank to "
-                "rank, so the ranks train different models; their norms are root mean squares over the ranks",
-                GradwatchWarning,
-                stacklevel=2,
+            warn(
+                f"{int(differs.sum())} parameters are not sharded, and their gradients differ from rank to rank, so "
+                "the ranks train different models; their norms are root mean squares over the ranks"
             )
 
     def global_ranks(self, ranks: Iterable[int]) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ def _described(
     o: Operation, kind: str, gain: float, norm: float, skip: float = math.nan, branches: tuple[Branch, ...] = ()
 ) -> Segment:
     derivative, weight = (o.derivative, o.weight) if kind in ("activation", "weight") else (None, None)
-    return Segment(o.module, kind, o.name, gain, norm, o.call, skip, branches, derivative, weight, o.source)
+    return Segment(o.module, kind, o.name, gain, norm, o.call, skip, branches, derivative, weight)
 
 
 def _kind_of_one(operation: Operation) -> str:

@@ -244,13 +244,6 @@ class TestState:
         log.load_state_dict(fed([9.0] * 50 + [0.5] * 10).state_dict())
         assert log.take(clipped_at(1.0, 9.0)).rate == 0.1
 
-    def test_a_state_of_before_there_was_an_audit(self):
-        model = nn.Linear(2, 1)
-        monitor = gw.Monitor(model, clip=gw.clipping.GlobalNorm(1.0), sinks=())
-        state = monitor.state_dict()
-        del state["clip_log"]
-        monitor.load_state_dict(state)
-
 
 class TestWhereItGoes:
     def test_scalars(self):

@@ -48,6 +48,40 @@ def test_a_part_is_exhausted_after_its_limit() -> None:
     assert not faults.exhausted("another part")
 
 
+@pytest.mark.filterwarnings("ignore::gradwatch.faults.GradwatchWarning")
+def test_failures_count_in_a_row() -> None:
+    faults = Faults(strict=False)
+    for divisor in (0, 0, 1) * LIMIT:
+        faults.run("capture", "this step is not recorded", divide, 1, divisor, otherwise=None)
+    assert not faults.exhausted("capture")
+
+
+def test_a_part_that_is_given_up_is_told_of_once() -> None:
+    faults = Faults(strict=False)
+
+    def run() -> None:
+        for _ in range(LIMIT + 2):
+            faults.run("capture", "this step is not recorded", divide, 1, 0, otherwise=None)
+            faults.exhausted("capture")
+
+    with pytest.warns(GradwatchWarning) as caught:
+        run()
+    assert [str(w.message) for w in caught] == [
+        "gradwatch: capture failed, this step is not recorded: ZeroDivisionError: division by zero",
+        f"gradwatch: capture is switched off: it failed {LIMIT} times in a row",
+    ]
+    assert {w.filename for w in caught} == {__file__}  # it points at the user's own line
+
+
+def test_a_message_of_any_length_is_cut() -> None:
+    def fail() -> None:
+        raise ValueError("x" * 100_000)
+
+    with pytest.warns(GradwatchWarning) as caught:
+        Faults(strict=False).run("rule", DROPPED, fail, otherwise=None)
+    assert len(str(caught[0].message)) < 1100
+
+
 def test_warnings_that_are_errors_are_not_faults_again() -> None:
     """A user who has warnings raised gets the first, from however deep, and not one about it."""
     faults = Faults(strict=False)
@@ -102,4 +136,4 @@ def test_what_a_policy_raises_on_purpose_is_no_fault() -> None:
     faults = Faults(strict=False)
     with pytest.raises(StopTraining, match="enough"):
         faults.run("outer", "-", lambda: faults.run("inner", "-", stop, otherwise=None), otherwise=None)
-    assert not faults.counts
+    assert not faults.exhausted("inner")

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations
 
-from gradwatch.graph import Graph, can_number, next_number, number_of, tensors_in
+from gradwatch.graph import Graph, tensors_in
 from gradwatch.profile import Weight
+from gradwatch.torch_internals import can_number, next_number, number_of
 from tests.tensors import normal
 
 

@@ -380,15 +380,6 @@ def test_what_the_history_forgets_was_explained_in_time(tmp_path):
         assert late.report().diagnoses[0].evidence == early.diagnoses[0].evidence
 
 
-def test_a_state_of_before_causes_were_kept(run):
-    run.steps(*[NAN] * 3)
-    state = run.monitor.state_dict()
-    del state["explained"], state["unexplained"]
-    resumed = gw.Monitor(run.model, sinks=(), strict=True)
-    resumed.load_state_dict(state)
-    assert str(resumed.report().diagnoses) == str(run.monitor.report().diagnoses)
-
-
 def test_causes_are_told_once_each_and_the_surest_first():
     found = [gw.Diagnosis("a", 0.3, (), (), ""), gw.Diagnosis("b", 0.5, (), (), ""), gw.Diagnosis("a", 0.9, (), (), "")]
     assert journal._by_confidence(found) == (found[2], found[1])

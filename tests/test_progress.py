@@ -75,9 +75,6 @@ def test_the_units_of_a_loss_are_the_least_of_the_first_looks(
 def test_the_step_of_the_last_look_that_counts(unknown: float | None) -> None:
     progress = by_gradient([1.0, 2.0], [1.0, unknown])
     assert progress.looked_at == 2
-    older = {name: value for name, value in progress.state_dict().items() if name != "looked_at"}
-    progress.load_state_dict(older)
-    assert progress.looked_at == -1
     assert by_gradient([1.0], []).looked_at == -1
 
 
@@ -138,14 +135,6 @@ def test_a_history_keeps_it_through_a_checkpoint() -> None:
             one.append(stats(step, {"fc": 1.0}, output_error=0.7))
     assert continued.progress.state_dict() == history.progress.state_dict()
     assert continued.progress.stands_still(but=0.6)
-
-
-def test_a_checkpoint_of_an_older_version_knows_nothing_of_it() -> None:
-    state = history_of(slow({"fc": 1.0}, left=0.75)).state_dict()
-    del state["progress"]
-    history = history_of(slow({"fc": 1.0}, left=0.75))
-    history.load_state_dict(state)
-    assert math.isnan(history.progress.left)
 
 
 def test_the_first_looks_are_those_of_the_first_steps() -> None:

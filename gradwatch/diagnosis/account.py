@@ -41,7 +41,7 @@ class Account:
     @property
     def log_gain(self) -> float:
         """Of the squared gradient, the sum over the entries; -inf where nothing arrives."""
-        return sum(e.excess for e in self.entries) if self.is_cut else math.fsum(e.excess for e in self.entries)
+        return math.fsum(e.excess for e in self.entries)
 
     @property
     def is_cut(self) -> bool:

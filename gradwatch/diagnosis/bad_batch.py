@@ -15,6 +15,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis, Severity
+from gradwatch.verdict import counted
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class BadBatch:
         if not usual < peak < math.inf:
             return None
         worse = any(a.severity is Severity.ERROR for a in alerts)
-        several = len({a.step for a in spikes}) >= SEVERAL
-        also = f"; so it was at {len(spikes) - 1} more step{'s' * (len(spikes) > 2)}" if several else ""
+        steps = len({a.step for a in spikes})
+        several = steps >= SEVERAL
+        also = f"; the same happened at {counted(steps - 1, 'other step')}" if several else ""
         return Diagnosis(
             "bad_batch",
             confidence=0.3 if several or worse else 0.7,

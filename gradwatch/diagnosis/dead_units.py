@@ -11,13 +11,14 @@ import numpy as np
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.flat_output import is_cut_at_the_output
 from gradwatch.diagnosis.start import initial_biases, largest_update
-from gradwatch.diagnosis.symptoms import layers_of, told
+from gradwatch.diagnosis.symptoms import count_at, layers_of, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, ends, place, span
 from gradwatch.diagnosis.zero_weights import layers_of_zeros
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile, Segment
 from gradwatch.records import Alert, Diagnosis, Severity
+from gradwatch.verdict import called, counted
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class DeadUnits:
         >>> alerts = [Alert(8, "dead", f"fc{i}", 2, 0.0, 0.0, "") for i in range(10)]
         >>> found = DeadUnits().explain(history, BackwardProfile((act,), weights=weights), alerts)
         >>> print(found.remedy)
-        widen the layers fc0 ... fc9 from 2 to 10 units
+        widen fc0 ... fc9 from 2 to 10 units
 
     Source: Lu et al., Commun. Comput. Phys. 28, 2020: a layer of n units is born dead with probability 2^-n.
     """
@@ -73,12 +74,15 @@ class DeadUnits:
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = _in_order(layers_of(dead), history) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
         evidence = [*_silent(history), *_passing(flat)]
-        if dead and not evidence and not any(a.value > 0 for a in dead):
+        if dead and not (evidence or any(a.value > 0 for a in dead)):
             return None  # what was zero is zero no more
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)
         # Told of with a gradient: nearly all examples pass nothing on.
-        born = _never_had_one(history, layers) or any(a.value > 0 and a.step < EARLY for a in dead)
+        starved = [a for a in dead if a.value > 0]
+        if starved:
+            evidence.append("few of the examples give the layers behind them anything but zeros")
+        born = _never_had_one(history, layers) or any(count_at(history, a) < EARLY for a in starved)
         biases = {} if probe is None else initial_biases(history, probe)
         large = {layer: size for layer, size in biases.items() if size >= self.large_bias}
         widths, largest = _widths(probe), largest_update(history)
@@ -93,14 +97,15 @@ class DeadUnits:
             narrow = {layer: n for layer, n in widths.items() if 2.0**-n * len(widths) >= self.chance / 2}
             enough = math.ceil(math.log2(2 * len(widths) / self.chance))
             evidence.append(
-                f"since the first step: {len(narrow)} layers of {min(narrow.values())} units are born dead with a "
-                f"chance of {chance:.0%}"
+                f"since the first step: of {counted(len(narrow), 'layer')} of {min(narrow.values())} units the chance "
+                f"that one is born dead is {chance:.0%}"
             )
-            remedy = f"widen the layers {ends(list(narrow))} from {min(narrow.values())} to {enough} units"
+            remedy = f"widen {ends(list(narrow))} from {min(narrow.values())} to {enough} units"
             change, confidence = "width", 0.9
-        elif born or largest < self.throws:
+        elif born or not largest >= self.throws:
             if not born:
-                evidence.append(f"they had a gradient before, and no step moved the weights by more than {largest:.2g}")
+                calm = f", and no step moved the weights by more than {largest:.2g}" if largest < self.throws else ""
+                evidence.append(f"they had a gradient before{calm}")
             where = f" behind {span(layers)}" if dead and layers else place(layers)
             remedy = f"replace the ReLUs{where} by LeakyReLU, which passes a little everywhere"
             change, confidence = "activation", 0.4
@@ -131,8 +136,8 @@ def _silent(history: History) -> list[str]:
     zero = [] if stats is None else [n for n, z in zip(stats.layers, stats.has_grad & (stats.grad_norm == 0)) if z]
     if not zero:
         return []
-    several = f"{len(zero)} of {len(history.layers)} layers receive a gradient of exactly zero"
-    return [f"{several}, the last of them is {zero[-1]}"]
+    last = f", the last of them is {called(zero[-1])}" * (len(zero) > 1)
+    return [f"{len(zero)} of {len(history.layers)} layers get a gradient of exactly zero{last}"]
 
 
 def _passing(flat: Sequence[Segment]) -> list[str]:

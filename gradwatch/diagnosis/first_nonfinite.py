@@ -77,9 +77,10 @@ class FirstNonFinite:
         grew = len(before) > 1 and before[-1] > self.growth * np.median(before[:-1])
         if grew:
             ratio = before[-1] / np.median(before[:-1])
-            evidence.append(f"the step before, the total norm was {before[-1]:.2g}, {ratio:.2g} times its median")
+            evidence.append(f"the last finite total norm before was {before[-1]:.2g}, {ratio:.2g} times the median")
         elif len(before):
-            evidence.append(f"the step before, the total norm was {before[-1]:.2g}, nothing unusual")
+            usual = ", nothing unusual" * (len(before) > 1)
+            evidence.append(f"the last finite total norm before was {before[-1]:.2g}{usual}")
         origin = probe.nonfinite if probe is not None else None
         if origin is not None:
             evidence.append(_words(origin))
@@ -114,10 +115,9 @@ def _words(origin: Origin) -> str:
         "forward": f"in the forward pass {what or 'the model'} is the first to make NaN or inf of what is finite",
         "backward": f"the forward pass is finite; in the backward pass it begins at {what or 'the loss'}",
         "input": f"{what or 'the model'} was given NaN or inf",
-        "parameter": f"the parameter {what} holds NaN or inf since",
+        "parameter": f"the parameter {what} holds NaN or inf by now",
     }
-    source = f" ({origin.source})" if origin.source else ""
-    return said[origin.where] + source
+    return said[origin.where]
 
 
 def _remedy(origin: Origin | None, broken: Sequence[str], layers: Sequence[str]) -> tuple[str, str, float]:

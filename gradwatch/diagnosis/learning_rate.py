@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, largest_update
-from gradwatch.diagnosis.symptoms import UNSTABLE, layers_of, told
+from gradwatch.diagnosis.symptoms import UNSTABLE, count_at, layers_of, told
 from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import EARLY, History
@@ -57,8 +57,9 @@ class LearningRate:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         first, largest = first_update(history), largest_update(history)
-        spikes, leaps = len(told(alerts, "spike")), told(alerts, "unstable")
-        steps = [a for a in told(alerts, "update_ratio") if a.step > EARLY and a.value > a.threshold]
+        spikes, leaps = len({a.step for a in told(alerts, "spike")}), told(alerts, "unstable")
+        late = [a for a in told(alerts, "update_ratio") if count_at(history, a) > EARLY]
+        steps = [a for a in late if a.value > a.threshold]
         steps = steps if history.progress.is_none(but=LITTLE) else []
         too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or bool(leaps or steps)
         if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite", "spike"):
@@ -70,11 +71,11 @@ class LearningRate:
                 f"the first step moved the weights by {first:.2g} of their size; {self.healthy_update:g} is healthy"
             )
         if largest > np.fmax(first, self.throws):
-            evidence.append(f"one step moved them by {largest:.2g} of their size")
+            evidence.append(f"one step moved the weights by {largest:.2g} of their size")
         if leaps:
             evidence.append(f"by step {leaps[0].step} the gradient had leapt again and again, and had not come down")
         if spikes >= SEVERAL:
-            evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it comes back")
+            evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it recovers")
         if steps and not evidence:
             too_far = f"{steps[0].value:.2g} of the weights' size, where {steps[0].threshold:.2g} is the limit"
             evidence.append(f"by step {steps[0].step} hardly anything was learned, and steps were {too_far}")

@@ -51,7 +51,8 @@ class SmallSteps:
         when = "lately" if ended else "so far"
         evidence = f"with a total gradient norm of {norm:.3g} no step {when} has changed the weights"
         if ended and not _is_clipped(history):
-            evidence += f" by more than {most:.2g} of their size; before they changed it by up to {largest:.2g}"
+            by = "at all" if most == 0 else f"by more than {most:.2g} of their size"
+            evidence += f" {by}; earlier steps changed them by up to {largest:.2g}"
             remedy, change = (
                 "let the schedule of the learning rate end later: it may count epochs and be stepped once per batch",
                 "lr",

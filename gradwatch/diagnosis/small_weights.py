@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_size
 from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights
-from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.symptoms import count_at, told
 from gradwatch.diagnosis.words import changes, mean_gain, span
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
@@ -92,6 +90,5 @@ class SmallWeights:
 
 def _from_the_start(history: History, alerts: Sequence[Alert]) -> bool:
     """Whether the gradient vanished, or units were dead as the run began: later they die of something else."""
-    gone = history.count - len(history)
-    recorded = [gone + np.searchsorted(history.steps, alert.step) for alert in told(alerts, "dead")]
-    return bool(told(alerts, "vanishing")) or any(steps <= 2 * EARLY for steps in recorded)
+    dead = [count_at(history, alert) for alert in told(alerts, "dead")]
+    return bool(told(alerts, "vanishing")) or any(steps <= 2 * EARLY for steps in dead)

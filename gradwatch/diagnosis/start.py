@@ -137,8 +137,13 @@ def initial_norm_weights(history: History, probe: BackwardProfile) -> dict[str, 
     norms = _initial_norms(first)
     for segment in (*beside(probe)[::-1], *probe.segments[::-1]):
         if segment.kind == "norm" and norms.get(segment.layer, 0.0) > 0 and elements[segment.layer] > 1:
-            found[segment.layer] = norms[segment.layer] / math.sqrt(elements[segment.layer] / 2)
+            weights = elements[segment.layer] / (1 if segment.operation in WITHOUT_BIAS else 2)
+            found[segment.layer] = norms[segment.layer] / math.sqrt(weights)
     return found
+
+
+WITHOUT_BIAS = frozenset({"FusedRmsNorm"})
+"""Normalisations that have none; of others it is taken that they do."""
 
 
 def excess_of_weights(history: History, probe: BackwardProfile | None) -> dict[str, float]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from gradwatch.history import History
 from gradwatch.records import Alert, Severity
 
 UNSTABLE = ("exploding", "update_ratio", "unstable")
@@ -17,6 +20,16 @@ def told(alerts: Sequence[Alert], *rules: str) -> list[Alert]:
     []
     """
     return [a for a in alerts if a.rule in rules and not a.follows and a.severity > Severity.INFO]
+
+
+def count_at(history: History, alert: Alert) -> int:
+    """How many steps had been recorded before that of ``alert``, whatever their numbers.
+
+    >>> history = History.from_grad_norms(fc=[1.0, 2.0, 3.0])
+    >>> count_at(history, Alert(2, "dead", "fc", Severity.ERROR, 0.0, 0.0, ""))
+    2
+    """
+    return history.count - len(history) + int(np.searchsorted(history.steps, alert.step))
 
 
 def layers_of(alerts: Sequence[Alert]) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class VanishingInTime:
         evidence = []
         if seen is None:
             share = f"{found[0].value:.2g}" if math.isfinite(found[0].value) else "next to nothing"
-            evidence.append(f"the first quarter of the time steps gets {share} of the gradient that the last ones get")
+            evidence.append(f"the first quarter of the time steps gets {share} of the largest gradient at any of them")
             evidence += [] if probe is not None else [PROBE_WOULD_TELL]
         else:
             evidence.append(

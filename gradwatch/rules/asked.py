@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.history import History
-from gradwatch.records import StepStats
+from gradwatch.records import StepStats, or_nan
 from gradwatch.rules.state import ModelState
 
 FIRST = 5
@@ -31,9 +31,8 @@ class Asked(ModelState):
     @staticmethod
     def is_known(stats: StepStats) -> bool:
         """Whether it is in this step: not where a loss scale may have changed, or the error itself is known."""
-        values = [np.nan if v is None else v for v in (stats.loss_gradient, stats.output_gradient)]
-        of_classes = stats.output_error is not None and np.isfinite(stats.output_error)
-        return bool(not stats.half and np.isfinite(values).all() and not of_classes)
+        asked, passed, error = map(or_nan, (stats.loss_gradient, stats.output_gradient, stats.output_error))
+        return bool(not stats.half and np.isfinite([asked, passed]).all() and not np.isfinite(error))
 
     @property
     def begins(self) -> bool:

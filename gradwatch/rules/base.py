@@ -12,7 +12,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
 from gradwatch.progress import NOTHING
-from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats
+from gradwatch.records import Alert, BoolArray, FloatArray, IntArray, Severity, StepStats, or_nan
 from gradwatch.rules.episodes import NONE, Episodes
 from gradwatch.rules.state import LayerState, ModelState
 from gradwatch.verdict import SHOWN, called, counted
@@ -95,8 +95,7 @@ class StepRule(ABC):
         """Continue from :meth:`state_dict`."""
         self._seen = int(state["seen"])
         for name, part in self._remembered.items():
-            if name in state:  # an older version remembered less
-                part.load_state_dict(state[name])
+            part.load_state_dict(state[name])
 
     def _check_steps(self, argument: str, at_least: int) -> None:
         check_whole_number(f"{type(self).__name__}: {argument}", getattr(self, argument), at_least)
@@ -280,8 +279,8 @@ def last_layer(stats: StepStats) -> BoolArray:
     >>> last_layer(StepStats(0, ("head", "body"), np.ones(2), np.ones(2, bool), 1.0, output_row=0.0)).tolist()
     [True, False]
     """
-    heard = np.nan if stats.output_row is None else stats.output_row
-    row = heard if np.isfinite(heard) else np.flatnonzero(stats.has_grad)[-1:].sum()
+    heard = or_nan(stats.output_row)
+    row = max(np.flatnonzero(stats.has_grad), default=-1) if np.isnan(heard) else heard
     last: BoolArray = np.arange(len(stats.layers)) == row
     return last
 

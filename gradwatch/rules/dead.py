@@ -108,12 +108,13 @@ class Dead(LayerRule):
         )
 
     def describe(self, value: float, threshold: float) -> str:
-        if value > 0:
+        steps = int(self._zero["steps"].max())
+        if value > 0 or (self._cut_off and steps < self.patience):
             return f"{self._starved['share'].max():.0%} of the examples give a layer behind it nothing but zeros"
         if self._cut_off:
-            return f"gradient was exactly zero for {self.patience} steps, and so was that of every layer before it"
+            return f"gradient was exactly zero for {steps} steps, and so was that of every layer before it"
         never = ", and no layer ever had one" * (not self._run["alive"])
-        return f"gradient was exactly zero for {self.isolated_patience} steps{never}"
+        return f"gradient was exactly zero for {steps} steps{never}"
 
     def reset(self) -> None:
         super().reset()

@@ -124,8 +124,8 @@ class Exploding(LayerRule):
         highest = self.above_all * self._baseline["peak"] / NOISE  # what converges may well go back a part of the way
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], highest)
         grown = np.maximum(grown, self.above_all * np.fmax.reduce(self._baseline["level"], initial=0.0))
-        self._baseline.ceiling, self._update_ratio = np.fmin(absolute, grown), history.update_ratio
-        limit = np.fmin(absolute, grown)
+        limit = self._baseline.ceiling = np.fmin(absolute, grown)
+        self._update_ratio = history.update_ratio
         bad, good = present & (norm > limit), present & (norm < limit / 2)
         certain = bad & ((norm > absolute * max(history.progress.units, 1.0)) | (norm > SQUARES))
         self._certain["steps"] = np.where(certain, self._certain["steps"] + 1, 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import APART, BEYOND, LITTLE
-from gradwatch.records import MISTAKES, Severity
+from gradwatch.records import MISTAKES, Severity, or_nan
 from gradwatch.rules.base import Judgement, LayerRule, last_layer
 from gradwatch.rules.state import ModelState
 
@@ -77,8 +77,8 @@ class LossMismatch(LayerRule):
     def judge(self, history: History) -> Judgement:
         stats = history.now
         last = last_layer(stats)
-        mistake = np.nan if stats.loss_mismatch is None else stats.loss_mismatch
-        error = np.nan if stats.output_error is None else stats.output_error
+        mistake = or_nan(stats.loss_mismatch)
+        error = or_nan(stats.output_error)
         if mistake == SIGN and not error > LITTLE:
             mistake = np.nan  # what has learned so much is pushed back on purpose, as by a loss that is flooded
         late = history.count > APART
@@ -103,12 +103,9 @@ class LossMismatch(LayerRule):
         """Whether a negated loss has done its work: all is predicted wrongly, so that all gradients have one size, or
         they are larger than at first; and tell no more."""
         stats, first = history.now, history.progress.first
-        error, asked, heard = (
-            np.nan if found is None else found
-            for found in (stats.output_error, stats.output_gradient, stats.output_row)
-        )
-        tells = self._latest["mistake"] != SIGN or not np.isnan(error) or np.isnan(heard)
-        return not tells and bool(np.isnan(asked) or asked > GROWN * first > 0)
+        error, asked, heard = map(or_nan, (stats.output_error, stats.output_gradient, stats.output_row))
+        silent = self._latest["mistake"] == SIGN and np.isnan(error) and not np.isnan(heard)
+        return bool(silent and (np.isnan(asked) or asked > GROWN * first > 0))
 
     def describe(self, value: float, threshold: float) -> str:
         return WORDS[MISTAKES[int(value)]]

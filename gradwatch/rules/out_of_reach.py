@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.records import Severity
+from gradwatch.records import Severity, or_nan
 from gradwatch.rules.asked import Asked
 from gradwatch.rules.base import Judgement, LayerRule, last_layer
 
@@ -42,12 +42,12 @@ class OutOfReach(LayerRule):
         ...     history.append(replace(history.latest, step=step, **seen))
         ...     found += rule.check(history)
         >>> [(alert.step, alert.message.partition(",")[0]) for alert in found]
-        [(11, 'fc: 90% of the error is beyond what the activation behind it can give')]
+        [(11, 'fc: 90% of the squared error is beyond what the activation behind it can give')]
     """
 
     name: ClassVar[str] = "out_of_reach"
     severity: ClassVar[Severity] = Severity.WARNING
-    quantity: ClassVar[str] = "share of the error beyond its reach"
+    quantity: ClassVar[str] = "share of the squared error beyond its reach"
     by_looks: ClassVar[bool] = True
 
     share: float = 0.6
@@ -66,22 +66,23 @@ class OutOfReach(LayerRule):
 
     def judge(self, history: History) -> Judgement:
         stats, asked, value = history.now, self._asked, np.nan
-        if Asked.is_known(stats) and stats.out_of_reach is not None and np.isfinite(stats.out_of_reach):
-            value = stats.out_of_reach
+        if Asked.is_known(stats) and not np.isnan(or_nan(stats.out_of_reach)):
+            value = or_nan(stats.out_of_reach)
             asked.look(history, seen=value >= self.share and history.count > self.warmup)
         last = last_layer(stats)
         lost = value * asked.left**2
         bad = last & (asked["row"] >= self.patience) & (lost >= self.lost)
-        severity = Severity.ERROR if lost >= self.nearly_all else None
+        certain = bad & (lost >= self.nearly_all)
+        severity = Severity.ERROR if certain.any() else None
         self._episodes.hasten(bad, self.patience - 1)  # the looks in a row have been counted
         of_all = np.full(len(last), value), np.full(len(last), self.share)
-        known = last & np.isfinite(value)
-        return Judgement(*of_all, bad, good=last & (value < self.share), known=known, severity=severity)
+        good, known = last & (value < self.share), last & np.isfinite(value)
+        return Judgement(*of_all, bad, good, known=known, severity=severity, certain=certain)
 
     def describe(self, value: float, threshold: float) -> str:
         return (
-            f"{value:.0%} of the error is beyond what the activation behind it can give, and {self._asked.left**2:.0%} "
-            "of the first one is left"
+            f"{value:.0%} of the squared error is beyond what the activation behind it can give, and "
+            f"{self._asked.left**2:.0%} of the first one is left"
         )
 
     def reset(self) -> None:

@@ -11,7 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import NOTHING
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, last_layer
 from gradwatch.rules.state import LayerState
 
 
@@ -69,11 +69,11 @@ class Saturated(LayerRule):
     def judge(self, history: History) -> Judgement:
         stats = history.now
         found = np.full(len(stats.layers), np.nan) if stats.saturated is None else stats.saturated.copy()
-        found[np.flatnonzero(stats.has_grad)[-1:]] = np.nan
+        found[last_layer(stats)] = np.nan
         limit = self.limit("share", stats.layers)
         known = ~np.isnan(found)
         bad = known & (found > limit)
-        opens = bad & ~self._episodes["open"]
+        opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
         severity = Severity.WARNING if history.count > EARLY or self._fine["ever"][opens].all() else None
         return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity, worsens=NOTHING)
 

@@ -95,7 +95,7 @@ class Stalled(LayerRule):
         stats, most, progress = history.now, self._most["update"], history.progress
         is_known = stats.total_update is not None and not self._most["table"]
         known = stats.has_grad & (stats.grad_norm > 0) & is_known
-        never, value, limit = most <= self.low, most, self.low
+        never = most <= self.low
         latest = max(self._most["before"], self._most["latest"])
         late = self.lasting if history.count > self.long else self.low
         nothing = progress.stands_still(but=NOTHING)
@@ -104,10 +104,8 @@ class Stalled(LayerRule):
         grows = self._most["latest"] > GROWS * self._most["before"]
         self._when = "lately" if no_more else "so far"
         self._left = f"; {progress.in_words}" if no_more or slow else ""
-        if no_more:
-            value, limit = latest, late
-        elif slow:
-            limit = self.slow
+        value = most if never or slow else latest
+        limit = late if no_more else self.slow if slow else self.low
         bad = known & (never or no_more or (slow and not grows)) & (history.count > self.warmup)
         good = known & (not slow) & (latest > late)
         certain = bad & (no_more or (slow and history.count > self.long))

@@ -55,8 +55,7 @@ class LayerState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.layers = tuple(state["layers"])
         for name, array in self._arrays.items():
-            known = state.get(name, np.full(len(self.layers), self._new[name]))  # an older version remembered less
-            self._arrays[name] = np.array(known, array.dtype)
+            self._arrays[name] = np.array(state[name], array.dtype)
 
 
 class ModelState:
@@ -86,5 +85,5 @@ class ModelState:
         return dict(self._numbers)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in self._numbers.keys() & state.keys():  # an older version remembered less, as arrays of one
-            self[name] = np.ravel(state[name])[0]
+        for name in self._numbers:
+            self[name] = state[name]

@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import ModelState
 from gradwatch.tags import HISTOGRAM_EDGES
 
 NORMAL = 2.0**-14
@@ -65,15 +65,14 @@ class Underflow(LayerRule):
 
     def is_calm(self, history: History) -> bool:
         stats = history.now
-        if stats.norm_range[1] > 0 and not self._lived["ever"].all():
-            self._lived["ever"][:] = True
-        return not stats.half and (stats.norm_range[1] > 0 or bool(self._lived["ever"].any()))
+        self._run["lived"] |= stats.norm_range[1] > 0
+        return not stats.half and bool(self._run["lived"])
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        self._lived["ever"] |= stats.norm_range[1] > 0
+        self._run["lived"] |= stats.norm_range[1] > 0
         zero = stats.has_grad & (stats.grad_norm == 0) & (history.count > self.warmup)
-        nothing = zero & history.half & ~self._lived["ever"].any()
+        nothing = zero & history.half & (not self._run["lived"])
         half = stats.has_grad & bool(stats.half)
         lost = half & (zero | _without_digits(stats))
         most = lost.sum() > self.share * stats.has_grad.sum()
@@ -87,7 +86,7 @@ class Underflow(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._lived = self._remembered["lived"] = LayerState(ever=False)
+        self._run = self._remembered["run"] = ModelState(lived=False)
 
 
 def _without_digits(stats: StepStats) -> BoolArray:

@@ -163,6 +163,8 @@ class UpdateRatio(LayerRule):
         return bool(large and self._row["large"] > 1)
 
     def describe(self, value: float, threshold: float) -> str:
+        if value < threshold:
+            return f"a step changed the weights by only {value:.2g} of their size"
         return self._told or f"a step changed the weights by {share_of(value)} their size"
 
 

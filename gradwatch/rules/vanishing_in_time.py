@@ -52,7 +52,7 @@ class VanishingInTime(LayerRule):
         >>> ratio, gain = np.array([1e-9, np.nan]), np.array([0.2, np.nan])
         >>> history.append(replace(history.latest, step=1, time_ratio=ratio, time_gain=gain))
         >>> [alert.message for alert in VanishingInTime(patience=1).check(history)]
-        ['rnn: the first quarter of the time steps gets 1e-09 of the gradient that the last ones get']
+        ['rnn: the first quarter of the time steps gets at most 1e-09 of the largest gradient at any time step']
 
     Source: Bengio, Simard and Frasconi, IEEE Trans. Neural Networks 5, 1994; Pascanu, Mikolov and Bengio, ICML 2013.
     """
@@ -125,4 +125,4 @@ class VanishingInTime(LayerRule):
         return low & (stats.time_gain < self.limit(gain, stats.layers))
 
     def describe(self, value: float, threshold: float) -> str:
-        return f"the first quarter of the time steps gets {value:.3g} of the gradient that the last ones get"
+        return f"the first quarter of the time steps gets at most {value:.3g} of the largest gradient at any time step"

@@ -181,5 +181,5 @@ def _place(request: Request) -> tuple[Any, str]:
 
 
 def _short(text: str | None) -> str:
-    shown = repr(tags.printable(text)) if text is not None else "nothing"
+    shown = repr(text) if text is not None else "nothing"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

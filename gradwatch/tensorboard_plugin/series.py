@@ -78,7 +78,9 @@ def described(content: bytes) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("version") != tags.FORMAT_VERSION:
         return None
     names = [found[key] for key in ("layers", "stats") if key in found]
-    if not all(isinstance(n, list) and n and all(isinstance(name, str) for name in n) for n in names):
+    if len(names) == 1 or not all(
+        isinstance(n, list) and n and all(isinstance(name, str) for name in n) for n in names
+    ):
         return None
     return found
 

@@ -28,7 +28,7 @@ MAX_ALERT_BYTES = 400_000
 View = dict[str, Any]
 
 WORDS = frozenset(
-    ("rule", "layer", "layers", "message", "follows", "policy", "group", "kind", "operation", "name", "source", "path")
+    ("rule", "layer", "layers", "message", "follows", "policy", "group", "kind", "operation", "name", "path", "stacked")
     + ("where", "module", "notes")
 )
 """Keys of what is never a number: a layer may be called "nan"."""
@@ -131,7 +131,7 @@ def layer(tables: Tables, layer: str, lo: int | None = None, hi: int | None = No
         NotRecordedError: when there is no such layer, or no step was recorded there.
     """
     if layer not in tables.norms.layers:
-        raise NotRecordedError(f"layer: there is no layer {tags.printable(layer)!r} in this run")
+        raise NotRecordedError(f"layer: there is no layer {layer!r} in this run")
     begin, end = _window(tables.norms, lo, hi)
     steps = tables.norms.steps[begin:end]
     column = tables.norms.column(layer, begin, end)

@@ -28,7 +28,7 @@ def test_several_spikes_are_less_likely_the_data_s_fault() -> None:
     assert found is not None
     assert found.confidence == 0.3
     assert found.evidence[0].startswith("at step 36 the total gradient norm was 80, 160 times")
-    assert found.evidence[0].endswith("so it was at 1 more step")
+    assert found.evidence[0].endswith("the same happened at 1 other step")
 
 
 def test_what_is_no_spike() -> None:

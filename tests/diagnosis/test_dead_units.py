@@ -42,7 +42,7 @@ def test_born_dead_of_their_biases() -> None:
         ("fc1", "fc0"),
     )
     assert found.evidence[:2] == (
-        "2 of 3 layers receive a gradient of exactly zero, the last of them is fc1",
+        "2 of 3 layers get a gradient of exactly zero, the last of them is fc1",
         "the derivative of Relu in fc1.act is zero for 100% of its inputs",
     )
     assert "have a size of 5" in found.evidence[2]
@@ -76,8 +76,8 @@ def test_born_dead_of_being_narrow() -> None:
     found = explain(profile_of(2, depth=10))
     assert found is not None
     assert (found.change, found.confidence) == ("width", 0.9)
-    assert f"with a chance of {1 - 0.75**10:.0%}" in found.evidence[-1]
-    assert found.remedy == "widen the layers fc0 ... fc9 from 2 to 10 units"
+    assert f"the chance that one is born dead is {1 - 0.75**10:.0%}" in found.evidence[-1]
+    assert found.remedy == "widen fc0 ... fc9 from 2 to 10 units"
     assert DeadUnits().chance / 2 + 1e-4 > 1 - (1 - 2.0**-10) ** 10
 
 
@@ -93,8 +93,9 @@ def test_nearly_all_examples_pass_nothing_on(step: int, change: str) -> None:
     model = profile_of(64)
     first = first_step(model, param_norm=np.array([np.hypot(w.norm, 5.0 * w.outputs**0.5) for w in model.weights]))
     history = History()
-    history.append(first)
-    found = DeadUnits().explain(history, model, [alert("dead", "fc0", step=step, value=0.01)])
+    for number in range(70):
+        history.append(replace(first, step=1000 + number, total_update=0.1))
+    found = DeadUnits().explain(history, model, [alert("dead", "fc0", step=1000 + step, value=0.01)])
     assert found is not None
     assert found.change == change
 

@@ -25,7 +25,7 @@ def test_out_of_a_clear_sky_in_some_layers() -> None:
     assert (found.cause, found.confidence, found.layers) == ("first_nonfinite", 0.6, ("a", "b"))
     assert found.evidence == (
         "at step 20 the gradient was not finite in 2 of 3 layers: b, a",
-        "the step before, the total norm was 5, nothing unusual",
+        "the last finite total norm before was 5, nothing unusual",
     )
     assert found.change == "eps"
     assert found.remedy.startswith("behind b and before c, add 1e-6 to what a division divides by")
@@ -43,7 +43,7 @@ def test_an_overflow_that_was_coming() -> None:
     found = explain(a=[0.6] * 20 + [600.0, INF], b=[0.8] * 20 + [800.0, 1e9])
     assert found is not None
     assert (found.confidence, found.layers) == (0.8, ("a",))
-    assert found.evidence[1] == "the step before, the total norm was 1e+03, 1e+03 times its median"
+    assert found.evidence[1] == "the last finite total norm before was 1e+03, 1e+03 times the median"
     assert found.change == "clipping"
     assert (
         found.remedy
@@ -128,7 +128,7 @@ def test_parameters_that_are_broken_by_then_tell_no_origin() -> None:
     assert found is not None
     assert found.confidence == 0.6
     assert found.evidence[-2:] == (
-        "the parameter a.weight holds NaN or inf since",
+        "the parameter a.weight holds NaN or inf by now",
         "on the way are operations that are undefined at some input: Div in norm",
     )
     assert found.remedy.startswith("behind a and before b, ")

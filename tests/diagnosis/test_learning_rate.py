@@ -36,7 +36,7 @@ def test_a_later_step() -> None:
     found = explain([0.01, 0.01, 0.5])
     assert found is not None
     assert (found.confidence, found.remedy) == (0.6, "divide the learning rate by 10")
-    assert found.evidence == ("one step moved them by 0.5 of their size",)
+    assert found.evidence == ("one step moved the weights by 0.5 of their size",)
 
 
 def test_calm_steps_explain_nothing() -> None:
@@ -60,7 +60,7 @@ def test_an_unstable_run_needs_no_large_first_step() -> None:
 
 
 def test_steps_by_which_nothing_was_learned() -> None:
-    alerts, history = [alert("update_ratio", step=101, value=0.6)], begun(HEALTHY, [0.01])
+    alerts, history = [alert("update_ratio", step=101, value=0.6)], begun(HEALTHY, [0.01] * 110)
     assert LearningRate().explain(history, HEALTHY, alerts) is None  # for all that is known
     history.progress.look(stats(101, layers([1.0]), output_error=0.9), count=102)
     found = LearningRate().explain(history, HEALTHY, alerts)

@@ -59,7 +59,7 @@ class TestVanishing:
         assert found is not None
         assert found.confidence == 0.6
         assert (
-            found.evidence[0] == "the first quarter of the time steps gets 1e-09 of the gradient that the last ones get"
+            found.evidence[0] == "the first quarter of the time steps gets 1e-09 of the largest gradient at any of them"
         )
         assert found.remedy.startswith(
             "start the recurrent weights of rnn orthogonal, of ReLU as the identity; of an LSTM"

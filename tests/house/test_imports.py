@@ -29,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"patterns"},
             {"progress"},
             {"history"},
-            {"verdict", "faults", "compiling"},
+            {"verdict", "faults", "torch_internals", "safe_hook"},
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},

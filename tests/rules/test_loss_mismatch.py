@@ -170,7 +170,8 @@ class BackToFront(nn.Module):
 def test_the_layer_named_is_the_one_that_was_heard() -> None:
     torch.manual_seed(0)
     model, x = BackToFront(), torch.randn(32, 4)
-    with gw.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), sinks=()) as monitor:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
         for _ in range(10):
             model.zero_grad()
             F.cross_entropy(model(x), x[:, :3].argmax(1)).backward()

@@ -63,15 +63,6 @@ def test_state_dict_is_a_copy_that_goes_both_ways() -> None:
         assert restored[name].dtype == state[name].dtype
 
 
-def test_a_state_of_an_older_version_that_remembered_less() -> None:
-    state, older = filled(), LayerState(peak=np.nan)
-    older.align(("a", "b"))
-    older["peak"] = np.array([7.0, 8.0])
-    state.load_state_dict(older.state_dict())
-    assert state["peak"].tolist() == [7.0, 8.0]
-    assert (state["steps"].tolist(), state["open"].tolist()) == ([0, 0], [False, False])
-
-
 def test_numbers_of_the_model_keep_their_type() -> None:
     state = ModelState(looks=0, share=np.nan, so_far=True)
     state["looks"], state["share"], state["so_far"] = np.int64(3), np.float32(0.5), np.bool_(False)
@@ -79,9 +70,3 @@ def test_numbers_of_the_model_keep_their_type() -> None:
     other = ModelState(looks=0, share=np.nan, so_far=True)
     other.load_state_dict(state.state_dict())
     assert other.state_dict() == state.state_dict() == {"looks": 3, "share": 0.5, "so_far": False}
-
-
-def test_numbers_of_an_older_version_were_arrays_of_one() -> None:
-    state = ModelState(looks=0, more=5)
-    state.load_state_dict({"layers": [""], "looks": np.array([3])})
-    assert state.state_dict() == {"looks": 3, "more": 5}

@@ -106,7 +106,7 @@ def test_an_error_that_stands_still_is_told_of_what_forgets(
 def test_its_words_and_its_recovery() -> None:
     found = check(VanishingInTime(), (1e-9, 0.2), None, (1e-9, 0.2), (0.5, 0.9), (0.5, 0.9))
     assert [a.message for a in found] == [
-        "fc0: the first quarter of the time steps gets 1e-09 of the gradient that the last ones get",
+        "fc0: the first quarter of the time steps gets at most 1e-09 of the largest gradient at any time step",
         "fc0: recovered from vanishing_in_time after 2 steps, share of the gradient now 0.5",
     ]
 

@@ -139,7 +139,7 @@ NUMBER = "must be a whole number from"
         ("step", {"run": "plain"}, 400, f"step {NUMBER} "),
         ("step", {"run": "plain", "step": "NaN"}, 400, f"step {NUMBER} "),
         ("layer", {"run": "plain"}, 400, "layer must be given"),
-        ("layer", {"run": "plain", "layer": "<b>\n"}, 404, "there is no layer '<b>\\\\n' in this run"),
+        ("layer", {"run": "plain", "layer": "<b>\n"}, 404, "there is no layer '<b>\\n' in this run"),
         ("profile", {"run": "plain"}, 400, f"step {NUMBER} "),
         ("profile", {"run": "plain", "step": "1"}, 404, "no backward pass of this run was probed"),
         ("report", {"run": ""}, 404, "there is no run '' with gradients"),
