@@ -61,6 +61,24 @@ def test_what_contains_itself_is_searched_to_an_end() -> None:
     assert {id(t) for t in tensors_in(loop)} == {id(A)}
 
 
+def test_objects_that_refer_back_are_gone_through_once() -> None:
+    class Box:
+        looked_at = 0
+
+        def __init__(self, owner: list[Box]) -> None:
+            self.owner, self.tensor = owner, A
+
+        def __getattribute__(self, name: str) -> Any:
+            Box.looked_at += name == "__dict__"
+            return super().__getattribute__(name)
+
+    boxes: list[Box] = []
+    boxes.extend(Box(boxes) for _ in range(300))
+    Box.looked_at = 0
+    assert len(list(tensors_in(boxes))) == 300
+    assert Box.looked_at == 300
+
+
 def graph_of(model: nn.Module, *inputs: Tensor) -> Graph:
     graph = Graph({id(p): name for name, p in model.named_parameters()})
     since = next_number()

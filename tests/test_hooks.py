@@ -653,3 +653,21 @@ def test_optimizers_of_which_the_scaler_has_unscaled_some(way, unscaled):
         scaler.step(optimizer)
     for p, was, gradient in zip(model.parameters(), before, gradients, strict=True):
         torch.testing.assert_close(p.detach(), was - 0.1 * gradient * (1.0 if way == "step" else share))
+
+
+def test_of_two_monitors_on_one_scaler_none_is_left_behind():
+    scaler = torch.amp.GradScaler("cpu")
+    tasks = [Task() for _ in range(2)]
+    monitors = [watch(t.model, t.optimizer, scaler=scaler) for t in tasks]
+    for monitor in monitors:  # in the order in which they were made
+        monitor.close()
+    assert "step" not in vars(scaler)
+
+
+def test_an_optimizer_that_is_given_twice_steps_once():
+    task = Task()
+    with watch(task.model, [task.optimizer, task.optimizer]) as monitor:
+        for _ in range(3):
+            task.backward()
+            task.optimizer.step()
+    assert monitor.history.count == 3

@@ -47,3 +47,13 @@ def test_another_optimizer_writes_to_its_parameters() -> None:
         optimizer.step()
         assert looks.look([(p, 0)], ()) == []
         assert looks.look([(p, 0)], ()) == [0]
+
+
+def test_one_that_writes_past_autograd() -> None:
+    p = parameter()
+    looks = IdleParameters()
+    for _ in range(3):
+        version = p._version
+        assert looks.look([(p, 0)], ()) == []
+        p.data.add_(0.1)
+        assert p._version == version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -293,3 +294,31 @@ def test_a_generator_is_left_alone_and_no_parameter_keeps_a_hook() -> None:
     assert len(outputs) == 2
     last.listen(1, net, (), net.scale)
     assert not net.scale._backward_hooks
+
+
+def test_a_look_that_fails_leaves_the_last_layer_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, last = Net(), LastOutput()
+    net.body.register_forward_hook(partial(last.listen, 0))
+    net.head.register_forward_hook(partial(last.listen, 1))
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("gradwatch.last_output.output_error", fail)
+    STEPS["cross entropy"](net).backward()
+    *of_outputs, number, _ = last.take()
+    assert number == 1
+    assert isnan(of_outputs[0])
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_no_warning_of_torch_gets_out(rows: int, dtype: torch.dtype) -> None:
+    net = nn.Linear(5, 1, dtype=dtype)
+
+    def step() -> None:
+        net(normal(rows, 5).to(dtype)).abs().sum().backward()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isnan(heard(net, step))

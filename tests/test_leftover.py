@@ -156,3 +156,26 @@ def test_no_gradient_is_copied() -> None:
     assert arrived == [net.weight.grad.data_ptr()]  # type: ignore[union-attr]
     assert net.weight._backward_hooks  # the user's own
     handle.remove()
+
+
+@pytest.mark.parametrize("by_copy", [True, False])
+def test_gradients_that_are_put_in_place_by_hand_are_not_added(by_copy: bool) -> None:
+    """As of several losses, whose gradients are projected first; also beside a backward pass of another network."""
+    net = model()
+    leftover = armed(net)
+    gradients = torch.autograd.grad(net(torch.ones(4, 3)).sum(), [*net.parameters()])
+    for p, gradient in zip(net.parameters(), gradients):
+        assert p.grad is not None
+        if by_copy:
+            p.grad.copy_(gradient)
+        else:
+            p.grad = gradient
+    assert leftover.take() is None
+
+
+def test_nothing_is_left_on_the_parameters() -> None:
+    net = model()
+    leftover = armed(net)
+    assert all(p._backward_hooks and p._post_accumulate_grad_hooks for p in net.parameters())  # type: ignore[attr-defined]
+    leftover.close()
+    assert all(p._backward_hooks is None and p._post_accumulate_grad_hooks is None for p in net.parameters())  # type: ignore[attr-defined]

@@ -344,6 +344,28 @@ class TestClipping:
             theirs.optimizer.step()
         assert len(monitor.history) == 5
 
+    @pytest.mark.parametrize("closed", [False, True])
+    @pytest.mark.parametrize("scale", [1.0, 1024.0])
+    @pytest.mark.parametrize("arguments", [{}, {"include": ["0"]}, {"optimizer": True}])
+    def test_clip_grad_norm_clips_the_same_once_the_monitor_is_closed(self, closed, scale, arguments):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+        part = model[0] if "optimizer" in arguments else model
+        optimizer = torch.optim.SGD(part.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale > 1)
+        given = {**arguments, "optimizer": optimizer} if "optimizer" in arguments else arguments
+        monitor = gw.Monitor(model, sinks=(), scaler=scaler, **given)
+        scaler.scale(model(torch.ones(4, 3)).sum()).backward()
+        before = [p.grad / scale for p in model.parameters()]
+        if closed:
+            monitor.close()
+        clipped = {id(p) for p in part.parameters()}
+        total = torch.stack([g.norm() for p, g in zip(model.parameters(), before) if id(p) in clipped]).norm()
+        assert float(monitor.clip_grad_norm_(0.5)) == pytest.approx(float(total), rel=1e-6)
+        for p, g in zip(model.parameters(), before):
+            expected = g * (0.5 / total) if id(p) in clipped else g
+            torch.testing.assert_close(p.grad / scale, expected, rtol=1e-5, atol=0)
+
     def test_clip_grad_norm_refuses_a_bad_limit(self):
         with pytest.raises(ValueError, match="max_norm must be above 0, got 0"):
             quiet(nn.Linear(2, 1)).clip_grad_norm_(0)
@@ -500,7 +522,49 @@ class TestEnd:
         assert len(after.alerts) == 2
 
 
+def test_an_optimizer_that_is_made_anew_leaves_the_others_alone():
+    model = nn.ModuleDict({"generator": nn.Linear(4, 4), "discriminator": nn.Linear(4, 1)})
+    optimizer = torch.optim.SGD(model["generator"].parameters(), lr=0.1)
+    monitor = gw.Monitor(model, optimizer=optimizer, clip=gw.clipping.GlobalNorm(1e-3), sinks=())
+
+    def step() -> list[bool]:
+        model.zero_grad()
+        model["discriminator"](model["generator"](torch.ones(2, 4))).sum().backward()
+        monitor.step()
+        assert model["discriminator"].weight.grad.norm() > 0.1  # as the loss made it
+        return monitor.history.now.has_grad.tolist()
+
+    assert step() == [True, False]
+    optimizer = torch.optim.SGD(model["generator"].parameters(), lr=0.01)
+    with pytest.warns(GradwatchWarning, match="an optimizer that the monitor was given is gone") as caught:
+        assert [step(), step()] == [[False, False]] * 2
+    assert len(caught) == 1
+
+
 class TestState:
+    def test_how_far_a_checkpoint_lies_back_is_no_step(self):
+        loop = Loop()
+        monitor = gw.Monitor(loop.model, optimizer=loop.optimizer, sinks=(), strict=True)
+        state, weights = monitor.state_dict(), [p.detach().clone() for p in loop.model.parameters()]
+        loop.run(monitor, 4)
+        with torch.no_grad():
+            for p, start in zip(loop.model.parameters(), weights):
+                p.copy_(start + 100)
+        monitor.load_state_dict(state)
+        loop.backward()
+        monitor.step()
+        assert monitor.history.now.total_update is None
+        assert monitor.alerts == []
+
+    @pytest.mark.parametrize("missing", ["sampled_period", "recorded", "clip", "rules"])
+    def test_a_state_that_is_none_changes_nothing(self, missing):
+        monitor = quiet(nn.Linear(2, 1))
+        state = {**monitor.state_dict(), "next_step": 7}
+        del state[missing]
+        with pytest.raises(ValueError, match=r"state must be what Monitor.state_dict\(\) returned"):
+            monitor.load_state_dict(state)
+        assert monitor.state_dict()["next_step"] == 0
+
     def drive(self, monitor: gw.Monitor, model: nn.Module, steps: range) -> None:
         for step in steps:
             norm = {25: 60.0, 30: NAN, 31: NAN, 45: 60.0, 60: INF}.get(step, 1.0 + 0.1 * (step % 7))
