@@ -50,7 +50,7 @@ def judge(
     if silent >= min(SILENT, len(history)):
         return (
             f"no layer had a gradient in the last {counted(silent, 'step')}: is the loss detached, is zero_grad() "
-            "called before step(), or are the optimizer's parameters those of another model?",
+            "called between backward() and step(), or are the optimizer's parameters those of another model?",
             max([Severity.WARNING, *(worst.get(rule, Severity.WARNING) for rule in ongoing)]),
         )
     if ongoing:

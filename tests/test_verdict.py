@@ -70,8 +70,8 @@ def test_a_run_without_gradients_is_not_healthy(with_gradient: int, without: int
     history = History.from_grad_norms(a=[1.0] * with_gradient + [None] * without)
     verdict, severity = judge(history, {}, {}, {})
     words = (
-        f"no layer had a gradient in the last {without} steps: is the loss detached, is zero_grad() called before "
-        "step(), or are the optimizer's parameters those of another model?"
+        f"no layer had a gradient in the last {without} steps: is the loss detached, is zero_grad() called between "
+        "backward() and step(), or are the optimizer's parameters those of another model?"
     )
     assert (verdict == words) == told
     assert (severity is Severity.WARNING) == told

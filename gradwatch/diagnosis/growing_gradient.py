@@ -19,7 +19,7 @@ class GrowingGradient:
     """Compares the gradient with its own past, where nothing that was measured of the network explains it.
 
     Args:
-        factor: times the run's median norm to clip at, and least growth beyond that.
+        factor: times the run's median norm to clip at, and a third of the least growth that is told of.
         throws: ``|step| / |parameters|`` of a step that explains it by itself.
 
     Raises:

@@ -47,8 +47,8 @@ class LossScale:
             evidence.append("parts of the model are computed in float16")
         where = probe.nonfinite if probe is not None else None
         if where is not None and where.where in ("forward", "backward"):
-            operation = f" in {where.operation}" if where.operation else ""
-            evidence.append(f"the first of them came up{operation} of {where.module or 'the loss'}, {where.where}")
+            by = f"by {where.operation} in " if where.operation else "in "
+            evidence.append(f"the first was made {by}{where.module or 'the loss'}, in the {where.where} pass")
         certain = bool(rules & {"overflow", "underflow"}) or half
         return Diagnosis(
             "loss_scale",

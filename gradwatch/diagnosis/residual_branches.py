@@ -25,7 +25,7 @@ class ResidualBranches:
     Args:
         min_share: least share of the total log gain that is worth a diagnosis.
         min_log_gain: least log squared gain of all blocks together.
-        usual: squared gain up to which a branch is as large as they are made, so that it is a normalisation that lacks.
+        usual: squared gain up to which a branch is as large as they are made: what is missing then is a normalisation.
         throws: ``|step| / |parameters|`` of a first step that explains it as well.
 
     Raises:

@@ -34,7 +34,7 @@ class Symmetry:
             layers=layers,
             evidence=(
                 f"the units of {span(layers)} have the same weights, and get the same gradient: they stay alike, and "
-                "each of these layers does no more than a single unit",
+                f"{'each layer does' if len(layers) > 1 else 'the layer does'} no more than a single unit",
             ),
             remedy=drawn_at_random(layers),
             change="init_scale",

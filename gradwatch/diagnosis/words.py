@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gradwatch.verdict import is_number
 
-PROBE_WOULD_TELL = "a probed step would settle it: no backward pass was looked into yet (gradwatch.probe)"
+PROBE_WOULD_TELL = "a probed step would settle it, and none was probed yet: call monitor.probe() before the next one"
 
 
 def span(names: Sequence[str]) -> str:
@@ -51,13 +51,19 @@ def place(names: Sequence[str]) -> str:
 def changes(log_gain: float) -> str:
     """What a log gain of the squared gradient does to its norm.
 
-    >>> changes(math.log(1e-6)), changes(2.0), changes(-math.inf)
-    ('shrinks 1e+03-fold', 'grows 2.7-fold', 'becomes exactly zero')
+    >>> changes(math.log(1e-6)), changes(2.0), changes(0.01), changes(-math.inf)
+    ('shrinks 1e+03-fold', 'grows 2.7-fold', 'keeps its size', 'becomes exactly zero')
     """
     if log_gain == -math.inf:
         return "becomes exactly zero"
     fold = math.exp(min(abs(log_gain) / 2, 700.0))
+    if fold < NOTICEABLE:
+        return "keeps its size"
     return f"{'shrinks' if log_gain < 0 else 'grows'} {fold:.2g}-fold"
+
+
+NOTICEABLE = 1.05
+"""Ratio of two norms from which one is said to be larger."""
 
 
 def with_skips(names: Sequence[str], branches: int) -> str:

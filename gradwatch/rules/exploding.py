@@ -208,7 +208,7 @@ class Exploding(LayerRule):
         if first is None or not first.total_norm > factor * usual:
             return None
         moved = self._start["update"]
-        self._told = f"was {first.total_norm / usual:.3g} times the usual one at the first step"
+        self._told = f"of all layers at the first step was {first.total_norm / usual:.3g} times the usual one"
         self._told += f", and one of the first steps moved the weights by {moved:.1%} of their size" * (moved > 0)
         self._told += f"; {history.progress.in_words}"
         every = np.ones(len(stats.layers))

@@ -46,12 +46,12 @@ class FlatOutput(LayerRule):
         ...     )
         ...     found += rule.check(history)
         >>> [(alert.step, alert.message) for alert in found]
-        [(13, 'fc: 0 of what arrived at its output at first still does, and the loss asks for 100% of what it did')]
+        [(13, 'fc: its output gets 0 of the gradient that it got at first, and the loss asks for 100% of what it did')]
     """
 
     name: ClassVar[str] = "flat_output"
     severity: ClassVar[Severity] = Severity.ERROR
-    quantity: ClassVar[str] = "gradient at its output, relative to the first ones,"
+    quantity: ClassVar[str] = "gradient at its output, as a share of the first,"
     by_looks: ClassVar[bool] = True
 
     passed: float = 0.01
@@ -86,7 +86,7 @@ class FlatOutput(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         return (
-            f"{value:.2g} of what arrived at its output at first still does, and the loss asks for "
+            f"its output gets {value:.2g} of the gradient that it got at first, and the loss asks for "
             f"{self._asked.left:.0%} of what it did"
         )
 

@@ -33,7 +33,7 @@ class NoActivation(Flagged):
         >>> history = History.from_grad_norms(fc1=[1.0], fc2=[1.0])
         >>> history.append(replace(history.latest, step=1, stacked=np.array([True, False])))
         >>> [alert.message for alert in NoActivation().check(history)]
-        ['fc1: no activation follows, so the whole network is one linear map, which a single layer would be']
+        ['fc1: no activation follows: together the layers are one linear map, which a single layer could be']
 
     Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.1.
     """
@@ -54,7 +54,7 @@ class NoActivation(Flagged):
         return Judgement(zeros, zeros, stacked, good=~stacked, worsens=LITTLE)
 
     def describe(self, value: float, threshold: float) -> str:
-        return "no activation follows, so the whole network is one linear map, which a single layer would be"
+        return "no activation follows: together the layers are one linear map, which a single layer could be"
 
     def reset(self) -> None:
         super().reset()

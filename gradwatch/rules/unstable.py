@@ -60,8 +60,8 @@ class Unstable(StepRule):
         ...     history.append(replace(stats, step=step, total_update=0.02))
         >>> for alert in Unstable().check(history):
         ...     print(alert.step, alert.severity.name, alert.message)
-        14 WARNING by steps of 0.02 of the weights' size the total gradient norm leaps: 3 times in 15 steps beyond \
-5 times its usual 1.41, which is not coming down
+        14 WARNING the total gradient norm leapt 3 times in 15 steps beyond 5 times its usual 1.41, which does not \
+come down; steps move the weights by 0.02 of their size
 
     Source: LeCun et al., Efficient BackProp, 1998: steps are stable up to 2 / curvature. Cohen et al., ICLR 2021 and
     arXiv:2207.14484, for training at that limit by gradient descent and Adam. Bjorck et al., NeurIPS 2018, and Xiong
@@ -169,9 +169,9 @@ class Unstable(StepRule):
     def _alert(self, step: int, severity: Severity, more: str = "") -> Alert:
         state = self._state
         message = (
-            f"by steps of {state['by']:.2g} of the weights' size the total gradient norm leaps: {state['leaps']} times "
-            f"in {state['of']} steps beyond {self.factor:g} times its usual {state['usual']:.3g}, which is not coming "
-            "down"
+            f"the total gradient norm leapt {state['leaps']} times in {state['of']} steps beyond {self.factor:g} times "
+            f"its usual {state['usual']:.3g}, which does not come down; steps move the weights by {state['by']:.2g} of "
+            "their size"
         )
         numbers = float(state["leaps"]), float(state["enough"])
         return Alert(step, self.name, None, severity, *numbers, message + more)

@@ -53,7 +53,7 @@ def test_where_it_came_up_first() -> None:
     profile = replace(HALF, nonfinite=FirstNonFinite("backward", "fc0", "Addmm"))
     found = explain("overflow", profile)
     assert found is not None
-    assert found.evidence[-1] == "the first of them came up in Addmm of fc0, backward"
+    assert found.evidence[-1] == "the first was made by Addmm in fc0, in the backward pass"
 
 
 def test_steps_that_a_scaler_skipped() -> None:

@@ -35,7 +35,7 @@ def test_what_the_loss_asks_for_does_not_arrive() -> None:
     assert (alert.step, alert.layer, alert.severity) == (FIRST + RULE.patience - 1, "fc1", Severity.ERROR)
     assert (alert.value, alert.threshold) == (1e-3, RULE.passed)
     assert alert.message == (
-        "fc1: 0.001 of what arrived at its output at first still does, and the loss asks for 90% of what it did"
+        "fc1: its output gets 0.001 of the gradient that it got at first, and the loss asks for 90% of what it did"
     )
 
 

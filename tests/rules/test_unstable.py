@@ -35,7 +35,7 @@ def test_leaps_by_large_steps_of_a_gradient_that_does_not_come_down() -> None:
     (alert,) = check(LEAPING)
     assert (alert.step, alert.layer, alert.severity) == (TOLD, None, Severity.WARNING)
     assert (alert.value, alert.threshold) == (RULE.leaps, RULE.leaps)
-    assert "0.03 of the weights' size" in alert.message
+    assert "steps move the weights by 0.03 of their size" in alert.message
 
 
 @pytest.mark.parametrize(
