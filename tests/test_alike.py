@@ -36,6 +36,32 @@ def test_hidden_layers_of_one_number_stay_alike(activation: nn.Module) -> None:
     assert looks(net(0.1, activation)) == [[0, 1]] * 3
 
 
+def test_biases_drawn_at_random_do_not_make_weights_of_one_number_units_of_their_own() -> None:
+    model = net(0.1, nn.ReLU())
+    for layer in model[::2]:
+        nn.init.uniform_(layer.bias, -0.5, 0.5)
+    assert looks(model, steps=2) == [[0, 1]] * 2
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_one_layer_of_one_number_is_told_by_its_gradient_alone(value: float) -> None:
+    model = net(None, nn.ReLU())
+    nn.init.constant_(model[0].weight, value)
+    assert looks(model) == [[]] * 3
+
+
+def test_weights_that_have_left_their_one_number() -> None:
+    model = net(0.1, nn.ReLU())
+    for layer in model[::2]:
+        nn.init.uniform_(layer.bias, -0.5, 0.5)
+    nn.functional.cross_entropy(model(normal(16, 5)), torch.arange(16) % 3).backward()
+    alike, gradients = AlikeUnits(), LayerTable(model).collect()
+    assert alike.look(gradients) == [0, 1]
+    with torch.no_grad():
+        model[2].weight[0, 0] += 0.1
+    assert alike.look(gradients) == [0]
+
+
 def test_layers_drawn_at_random_are_not() -> None:
     assert looks(net(None, nn.Tanh())) == [[]] * 3
 
@@ -79,7 +105,8 @@ def test_a_gradient_that_overflows_tells_nothing() -> None:
 def test_dropout_tells_them_apart() -> None:
     model = net(0.1, nn.Tanh())
     model.insert(1, nn.Dropout(0.5))
-    assert looks(model)[0] == [1]
+    nn.init.normal_(model[3].weight)
+    assert looks(model)[0] == []
 
 
 def test_kernels_and_recurrent_weights() -> None:

@@ -33,7 +33,7 @@ class Symmetry:
             confidence=0.95,
             layers=layers,
             evidence=(
-                f"the units of {span(layers)} have the same weights, and get the same gradient: they stay alike, and "
+                f"the units of {span(layers)} have the same weights, and hardly a gradient that tells them apart: "
                 f"{'each layer does' if len(layers) > 1 else 'the layer does'} no more than a single unit",
             ),
             remedy=drawn_at_random(layers),

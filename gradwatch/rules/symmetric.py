@@ -12,9 +12,9 @@ from gradwatch.rules.flagged import Flagged
 class Symmetric(Flagged):
     """All units of a layer have the same weights and are given the same gradient: the layer is as wide as one of them.
 
-    So it is where weights are initialised to one number. What training cannot tell apart it changes alike, and so it
-    stays. It is seen at the first steps and at the sampled ones, and is a WARNING, since one unit may do; it becomes an
-    ERROR once it is seen that nothing has been learned, or little and it stands still.
+    So it is where weights are initialised to one number, whatever the biases. What training cannot tell apart it
+    changes alike, and so it stays. It is seen at the first steps and at the sampled ones, and is a WARNING, since one
+    unit may do; it becomes an ERROR once it is seen that nothing has been learned, or little and it stands still.
 
     Args:
         patience: looks in a row before the alert.
@@ -30,7 +30,7 @@ class Symmetric(Flagged):
         >>> history = History.from_grad_norms(fc1=[1.0], fc2=[1.0])
         >>> history.append(replace(history.latest, step=1, alike=np.array([True, False])))
         >>> [alert.message for alert in Symmetric(patience=1).check(history)]
-        ['fc1: all of its units have the same weights and the same gradient, so they stay alike']
+        ['fc1: all of its units have the same weights, and hardly a gradient that tells them apart']
 
     Source: Goodfellow, Bengio and Courville, Deep Learning, 2016, section 8.4: initial weights must break symmetry.
     """
@@ -42,4 +42,4 @@ class Symmetric(Flagged):
     recovery: int = 1
 
     def describe(self, value: float, threshold: float) -> str:
-        return "all of its units have the same weights and the same gradient, so they stay alike"
+        return "all of its units have the same weights, and hardly a gradient that tells them apart"
