@@ -61,7 +61,7 @@ class LayerTable:
         exclude: patterns of the layer names to leave out.
 
     Raises:
-        TypeError: when ``model`` is no module.
+        TypeError: when ``model`` is not a module.
         ValueError: when the model has no parameters, ``granularity`` is unknown, a pattern matches nothing, or the
             patterns leave nothing to watch.
 

@@ -76,7 +76,7 @@ class Monitor:
         probe_every_n_steps: look into the backward pass of every n-th step, see :meth:`probe`; 0 for only when there is
             a reason to.
         granularity: "layer", a module's own parameters together, or "parameter".
-        include: patterns of the layer names to watch, as ``"encoder.*"``; all by default.
+        include: patterns of the layer names to watch, such as ``"encoder.*"``; all by default.
         exclude: patterns of the layer names to leave out.
         diagnose: look for causes when there are alerts; or the causes to look for,
             ``[*gradwatch.diagnosis.default(), MyCause()]``.
@@ -225,7 +225,7 @@ class Monitor:
 
         Raises:
             ValueError: when ``max_norm`` is not above 0.
-            TypeError: when ``max_norm`` is no number.
+            TypeError: when ``max_norm`` is not a number.
         """
         policy = clipping_policies.GlobalNorm(max_norm)
         self.stepped = True

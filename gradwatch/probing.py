@@ -37,7 +37,7 @@ def probe(model: nn.Module, *, nonfinite: bool = False) -> Iterator[BackwardProf
         nonfinite: also look for where NaN or inf came from, which costs a look at every module's inputs and outputs.
 
     Raises:
-        TypeError: when ``model`` is no module.
+        TypeError: when ``model`` is not a module.
 
     Example:
         >>> import torch
@@ -69,7 +69,7 @@ class Probe:
         nonfinite: also look for where NaN or inf came from.
 
     Raises:
-        TypeError: when ``model`` is no module.
+        TypeError: when ``model`` is not a module.
 
     Example:
         >>> import torch

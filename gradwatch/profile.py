@@ -89,7 +89,7 @@ class Operation:
 
     Args:
         index: its place in the list of operations.
-        name: of the autograd node without "Backward0", as ``"Relu"`` or ``"Addmm"``.
+        name: of the autograd node without "Backward0", such as ``"Relu"`` or ``"Addmm"``.
         kind: one of KINDS, or "add", "shape" (moves values and changes none) and "leaf" (an input that has a gradient).
         module: name of the innermost module whose call made it, "" outside of all.
         call: which call of that module, counted from 0.
@@ -100,7 +100,7 @@ class Operation:
         derivative: of an element-wise activation.
         weight: the matrix or kernel that it multiplies with.
         calls: how often the node ran; more than once under ``retain_graph`` or double backward, 0 where nothing came.
-        module_kind: class of that module, as ``"LayerNorm"``.
+        module_kind: class of that module, such as ``"LayerNorm"``.
         outlet: whether the caller of the model has its output.
         constants: how many of its inputs have no gradient: numbers, and tensors that do not require one.
     """
@@ -142,7 +142,7 @@ class Segment:
     Args:
         layer: name of the module that it belongs to, "" outside of all.
         kind: one of KINDS.
-        operation: name of the autograd node at its end nearer to the output, as ``"Sigmoid"``.
+        operation: name of the autograd node at its end nearer to the output, such as ``"Sigmoid"``.
         gain: squared norm of the gradient that leaves it towards the input / of the gradient that comes in.
         grad_norm: L2 norm of the gradient that comes in.
         call: which call of the module.
@@ -209,7 +209,7 @@ class FirstNonFinite:
     Args:
         where: "forward", "backward", "parameter" or "input".
         module: name of the module; of a parameter, its full name.
-        operation: the operation, as ``"Log"``; "" where only the module is known.
+        operation: the operation, such as ``"Log"``; "" where only the module is known.
     """
 
     where: str

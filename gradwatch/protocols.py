@@ -56,7 +56,7 @@ class Sink(Protocol):
     """Takes one report per captured step. One that raises is dropped after one warning.
 
     Of several ranks only rank 0 writes, unless the sink has an attribute ``every_rank`` that is true. With an attribute
-    ``may_wait`` that is true it gets the reports of steps of less than 50 ms up to eight at a time, which costs less.
+    ``may_wait`` that is true it gets the reports of steps of less than 25 ms up to sixteen at a time, which costs less.
     """
 
     def write(self, report: Report) -> None:

@@ -58,7 +58,7 @@ class Layer:
 
     Args:
         name: as in ``named_modules()`` without the names that wrappers put in; the model's class name for the root.
-        kind: class name of the module, as ``"Linear"``.
+        kind: class name of the module, such as ``"Linear"``.
         numel: number of elements, tied parameters counted once.
         parameters: full names of the parameters, as in ``named_parameters()``.
     """
@@ -79,8 +79,8 @@ class StepStats:
         grad_norm: float64 [L], L2 norm before clipping. NaN and inf stay what they are; 0 where there is no gradient.
         has_grad: bool [L], False where no gradient exists, which is not the same as a gradient of zero.
         total_norm: L2 norm over all layers.
-        max_abs: float64 [L], largest absolute element. This and what follows, up to histogram, is
-            None except on sampled steps.
+        max_abs: float64 [L], largest absolute element. This and what follows, up to histogram, is None except on
+            sampled steps; the update ratio is known at the step after those.
         zero_fraction: float64 [L], share of elements that are exactly zero.
         nonfinite: int64 [L], number of NaN and inf elements.
         param_norm: float64 [L], L2 norm of the parameters before the step.
@@ -190,7 +190,7 @@ class Alert:
 
     Args:
         step: the optimizer step at which it was found.
-        rule: the rule's plain name, as ``"vanishing"``.
+        rule: the rule's plain name, such as ``"vanishing"``.
         layer: the layer's name, None when it concerns the whole model or many layers at once.
         severity: see :class:`Severity`.
         value: the number that was judged.
@@ -221,7 +221,7 @@ class ClipRecord:
     """What a clip policy did to one step's gradients.
 
     Args:
-        policy: the policy's plain name, as ``"global_norm"``.
+        policy: the policy's plain name, such as ``"global_norm"``.
         norm_before: total L2 norm before clipping.
         norm_after: total L2 norm after clipping; 0 of a step that was skipped.
         coefficient: what the gradients were multiplied by, 1 when nothing was clipped, 0 when the step was skipped, NaN
@@ -277,7 +277,7 @@ class Diagnosis:
     """One cause, why it is believed, and what to change.
 
     Args:
-        cause: the cause's plain name, as ``"small_weights"``.
+        cause: the cause's plain name, such as ``"small_weights"``.
         confidence: between 0 and 1.
         layers: names of the layers concerned, the worst hit first: of weights that are too large or units that are dead
             the one nearest the output, else the one nearest the input.

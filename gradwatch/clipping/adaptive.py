@@ -43,7 +43,7 @@ class AGC:
 
     Raises:
         ValueError: when ``clip_factor`` or ``eps`` is not above 0.
-        TypeError: when one is no number, or ``exclude`` no patterns.
+        TypeError: when one is not a number, or ``exclude`` is not patterns.
 
     Example:
         >>> from gradwatch.stats import measure

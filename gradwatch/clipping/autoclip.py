@@ -35,7 +35,7 @@ class AutoClip:
 
     Raises:
         ValueError: when an argument is out of range.
-        TypeError: when ``percentile`` is no number.
+        TypeError: when ``percentile`` is not a number.
 
     Example:
         >>> from gradwatch.stats import measure

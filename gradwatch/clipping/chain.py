@@ -31,7 +31,7 @@ class Chain(Several):
 
     Raises:
         ValueError: when there are none, or one with a memory is there twice.
-        TypeError: when one is no policy.
+        TypeError: when one is not a policy.
 
     Example:
         >>> from gradwatch.clipping import GlobalNorm, Value

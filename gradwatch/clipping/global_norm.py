@@ -62,7 +62,7 @@ class GlobalNorm:
 
     Raises:
         ValueError: when ``max_norm`` is not above 0, or ``norm_type`` is another.
-        TypeError: when ``max_norm`` is no number.
+        TypeError: when ``max_norm`` is not a number.
 
     Example:
         >>> from gradwatch.stats import measure

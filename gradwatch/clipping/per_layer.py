@@ -36,7 +36,7 @@ class PerLayer:
 
     Raises:
         ValueError: when ``max_norm`` is not above 0.
-        TypeError: when ``max_norm`` is no number.
+        TypeError: when ``max_norm`` is not a number.
 
     Example:
         >>> g = [torch.tensor([3.0, 4.0]), torch.tensor([0.3])]

@@ -18,7 +18,7 @@ class Several:
         policies: an object for each name. One with a memory can only remember the gradients of one.
 
     Raises:
-        TypeError: when one is no policy.
+        TypeError: when one is not a policy.
         ValueError: when there are none, or one with a memory is there twice.
     """
 

@@ -35,7 +35,7 @@ class SkipNonFinite:
 
     Raises:
         ValueError: when ``max_consecutive`` is not a whole number from 0.
-        TypeError: when it is no number.
+        TypeError: when it is not a number.
 
     Example:
         >>> from gradwatch.stats import measure

@@ -36,7 +36,7 @@ class SkipSpike(SpikePolicy):
 
     Raises:
         ValueError: when an argument is out of range.
-        TypeError: when ``factor`` or ``z`` is no number.
+        TypeError: when ``factor`` or ``z`` is not a number.
 
     Example:
         >>> from gradwatch.stats import measure

@@ -32,7 +32,7 @@ class SpikeClip(SpikePolicy):
 
     Raises:
         ValueError: when an argument is out of range.
-        TypeError: when ``factor`` or ``z`` is no number.
+        TypeError: when ``factor`` or ``z`` is not a number.
 
     Example:
         >>> from gradwatch.stats import measure

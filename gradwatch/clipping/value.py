@@ -31,7 +31,7 @@ class Value:
 
     Raises:
         ValueError: when ``max_value`` is not above 0.
-        TypeError: when ``max_value`` is no number.
+        TypeError: when ``max_value`` is not a number.
 
     Example:
         >>> g = torch.tensor([-3.0, 0.5])

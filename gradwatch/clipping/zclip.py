@@ -57,7 +57,7 @@ class ZClip:
 
     Raises:
         ValueError: when an argument is out of range.
-        TypeError: when ``alpha`` or ``z`` is no number.
+        TypeError: when ``alpha`` or ``z`` is not a number.
 
     Example:
         >>> from gradwatch.stats import measure

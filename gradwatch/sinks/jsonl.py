@@ -26,7 +26,7 @@ class JSONL:
         path: the file; its directory is made, an existing file is continued.
 
     Raises:
-        TypeError: when ``path`` is no path.
+        TypeError: when ``path`` is not a path.
         ValueError: when the file cannot be written, with its path and the reason.
 
     Example:

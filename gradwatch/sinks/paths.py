@@ -10,7 +10,7 @@ def writable_directory(argument: str, path: str | os.PathLike[str]) -> Path:
     """``path`` as a directory that exists and can be written to, absolute: training may change directory later.
 
     Raises:
-        TypeError: when ``path`` is no path.
+        TypeError: when ``path`` is not a path.
         ValueError: when it cannot be made or written to, with the path and the reason.
     """
     if not isinstance(path, (str, os.PathLike)):
