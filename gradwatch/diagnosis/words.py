@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gradwatch.verdict import is_number
 
-PROBE_WOULD_TELL = "a probed step would settle it, and none was probed yet: call monitor.probe() before the next one"
+PROBE_WOULD_TELL = "a probed step would settle it, and none was probed yet (monitor.probe() asks for one)"
 
 
 def span(names: Sequence[str]) -> str:
