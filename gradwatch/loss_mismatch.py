@@ -65,9 +65,9 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     the outputs have been through one already, the probabilities stay close to each other: the loss cannot come near
     zero, and the gradient is small where it should be large. The gradient then is (q - y) passed back through that
     activation, with q the second softmax; so y is known from it, and whether it was so at all, also where classes have
-    weights. The same is asked of a binary one with labels of 1 and -1, of a loss that is negated, of a softmax over the
-    examples where outputs are [N, C], and of ``NLLLoss``, which takes log-probabilities. Squared errors behind the same
-    activations are no mistake, and where the gradient could be theirs, nothing is told.
+    weights. The same is asked of a binary one with labels that are not 0 and 1, of a loss that is negated, of a
+    softmax over the examples where outputs are [N, C], and of ``NLLLoss``, which takes log-probabilities. Squared
+    errors behind the same activations are no mistake, and where the gradient could be theirs, nothing is told.
 
     Of a single output it is also asked whether targets broadcast, see :func:`~gradwatch.one_target.one_target`.
 
@@ -98,6 +98,9 @@ def loss_mismatch(outputs: Tensor, gradient: Tensor) -> Told:
     if columns == 1:
         is_one = torch.isnan(mistake) & one_target(z.flatten(), g.flatten()) & (other > OTHERWISE)
         mistake = torch.where(is_one, MISTAKES.index("broadcast"), mistake)
+    for number in (gradient.numel(), 1):  # of a mean, and of a sum
+        is_odd = torch.isnan(mistake) & _has_odd_labels(z, g * number)
+        mistake = torch.where(is_odd, MISTAKES.index("labels"), mistake)
     if gradient.dtype is torch.float16:  # where all that is left of a cross entropy's is that of the right class
         mistake = torch.where(mistake == MISTAKES.index("raw"), torch.nan, mistake)
     return Told(mistake, error)
@@ -186,6 +189,26 @@ def _of_labels(z: Tensor, g: Tensor) -> _Fit:
     whole = z.view(shape), used.view(shape)
     errors = {guess.name: error_of_labels(whole[0], guess.y.view(shape), whole[1]) for guess in guesses if guess.name}
     return _best(g, used, p - y, guesses, several, errors)
+
+
+def _has_odd_labels(z: Tensor, g: Tensor) -> Tensor:
+    """0-dim, whether ``g`` is the gradient of a binary cross entropy whose labels are whole numbers, not all 0 or 1.
+
+    Outputs that are certain, or all the same, tell nothing: whole numbers come of other losses too.
+    """
+    p = z.sigmoid()
+    labels = p - g
+    are_whole = ((labels - labels.round()).abs() < ROUNDING).all()
+    is_open = (p - 0.5).abs() < OPEN
+    differ = torch.where(is_open, p, 0.0).amax() - torch.where(is_open, p, 1.0).amin() > 1 - 2 * OPEN
+    return are_whole & differ & ((labels < -0.5) | (labels > 1.5)).any()
+
+
+ROUNDING = 1e-3
+"""By which a label that is a whole number may be off, of one in float32."""
+
+OPEN = 0.45
+"""Distance of a probability from a half up to which it is not certain."""
 
 
 def _best(

@@ -19,7 +19,7 @@ and of an overlap they have one size there, whatever was learned."""
 _FLAT = (1 - math.sqrt(1 - 0.05)) / 2
 """Output of a sigmoid from which on its derivative is below 5% of its largest."""
 
-_REACHES = {"Relu": (0.0, math.inf), "Sigmoid": (_FLAT, 1 - _FLAT)}
+_REACHES = {"Relu": (0.0, math.inf), **dict.fromkeys(("Sigmoid", "Softmax"), (_FLAT, 1 - _FLAT))}
 """Not of a tanh: what a generator draws and an actor does lies at its bounds for good reasons."""
 
 

@@ -61,10 +61,12 @@ def judge(
     size = f"{counted(history.count, 'step')}, {counted(len(history.layers), 'layer')}"
     if history.skipped_count:
         size += f", {counted(history.skipped_count, 'step')} skipped by the gradient scaler"
+    unlearned = _unlearned(history)
+    what = " gradients" * bool(unlearned)
     if not counts:
-        return f"healthy: {size}, no alert{_unlearned(history)}", Severity.INFO
+        return f"healthy{what}: {size}, no alert{unlearned}", Severity.INFO
     seen = ", ".join(f"{count} x {rule}" for rule, count in counts.items())
-    return f"healthy now: {size}; earlier alerts: {seen}{_unlearned(history)}", Severity.INFO
+    return f"healthy{what} now: {size}; earlier alerts: {seen}{unlearned}", Severity.INFO
 
 
 def _unlearned(history: History) -> str:

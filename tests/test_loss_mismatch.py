@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import isnan
 
 import pytest
@@ -190,3 +191,25 @@ def test_in_half_precision_it_is_told_where_it_is_plain() -> None:
 )
 def test_nothing_is_told_of_nothing(z: Tensor, g: Tensor) -> None:
     assert isnan(loss_mismatch(z, g).mistake)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [((1, 2), "labels"), ((0, 5), "labels"), ((-1, 0), "labels"), ((0, 1), ""), ((0.1, 0.9), ""), ((0.5, 1.7), "")],
+)
+def test_labels_that_are_other_whole_numbers(reduction: str, labels: tuple[float, float], expected: str) -> None:
+    y = torch.tensor(labels, dtype=torch.float32)[(normal(32, 1, seed=1) > 0).long()]
+    for z in (normal(32, 1), normal(32)):
+        loss = partial(F.binary_cross_entropy_with_logits, target=y.view_as(z), reduction=reduction)
+        assert told(z, loss)[0] == expected
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-3, 30.0])
+@pytest.mark.parametrize("weight", [3.0, 5.0])
+def test_weights_of_examples_are_no_labels(size: float, weight: float) -> None:
+    y = (normal(32, 1, seed=1) > 0).float()
+    pos_weight = torch.tensor(weight)
+    assert told(size * normal(32, 1), lambda z: weight * F.binary_cross_entropy_with_logits(z, y))[0] == ""
+    assert told(normal(32, 1), lambda z: F.binary_cross_entropy_with_logits(z, y, pos_weight=pos_weight))[0] == ""
+    assert told(size * normal(32, 1), lambda z: F.l1_loss(z, 100 * y))[0] == ""

@@ -61,7 +61,7 @@ class BoundedActivation:
             evidence=(
                 f"{activation.lower()} passes {passes:.2g} of the squared gradient per layer{place(layers)}{at_best}; "
                 f"the weights pass {weights:.2g}; over {len(bounded)} layers the gradient {changes(whole.log_gain)}",
-                f"its bound makes up {share:.0%} of that, on a log scale",
+                f"its bound makes up {f'{share:.0%}' if share <= 1 else 'more than all'} of that, on a log scale",
             ),
             remedy=f"replace {activation} by ReLU with He initialisation; normalisation layers before the activations "
             "help as well",

@@ -16,12 +16,14 @@ from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.profile import FirstNonFinite as Origin
 from gradwatch.records import Alert, BoolArray, Diagnosis
+from gradwatch.verdict import SHOWN
 
 FIXES: Mapping[str, str] = {
     **dict.fromkeys(("Log", "Log2", "Log10", "Xlogy"), "log(x + 1e-6) in place of log(x)"),
     **dict.fromkeys(("Sqrt", "Pow", "Rsqrt"), "sqrt(x + 1e-6) in place of sqrt(x): its derivative at 0 is infinite"),
     **dict.fromkeys(("LinalgVectorNorm", "Norm", "Std", "Var"), "sqrt((x * x).sum() + 1e-6) in place of the norm of x"),
     **dict.fromkeys(("Div", "Reciprocal"), "y / (x + 1e-6) in place of y / x"),
+    **dict.fromkeys(("Exp", "Expm1"), "exp(x.clamp(max=10)) in place of exp(x), or as an activation a ReLU"),
 }
 """What makes each operation finite everywhere, by the name of its node."""
 
@@ -84,8 +86,11 @@ class FirstNonFinite:
         origin = probe.nonfinite if probe is not None else None
         if origin is not None:
             evidence.append(_words(origin))
-        if probe is not None and (suspects := _suspects(probe)):
-            evidence.append(f"on the way are operations that are undefined at some input: {suspects}")
+        suspects = _suspects(probe) if probe is not None else {}
+        if suspects:
+            more = f" and {len(suspects) - SHOWN} more" * (len(suspects) > SHOWN)
+            few = ", ".join([*suspects][:SHOWN])
+            evidence.append(f"on the way are operations that are not finite at some input: {few}{more}")
         if grew:
             return Diagnosis(
                 "first_nonfinite",
@@ -96,7 +101,7 @@ class FirstNonFinite:
                 "clipping",
             )
         half = probe is not None and probe.half
-        remedy, change, confidence = _remedy(origin, names, history.layers)
+        remedy, change, confidence = _remedy(origin, names, history.layers, suspects)
         if origin is None and np.isinf(history.grad_norm[start]).any() and not history.skipped_count:
             remedy += "; if a GradScaler is in use, give it to the monitor (scaler=): the steps it skips are no fault"
         return Diagnosis(
@@ -104,9 +109,10 @@ class FirstNonFinite:
         )
 
 
-def _suspects(probe: BackwardProfile) -> str:
+def _suspects(probe: BackwardProfile) -> dict[str, str]:
+    """In words the operations that may have made it, the one nearest the input first, and what makes each finite."""
     found = [s for s in (*beside(probe)[::-1], *probe.segments[::-1]) if s.operation in FIXES]
-    return ", ".join(dict.fromkeys(f"{s.operation}{place([s.layer])}" for s in found))
+    return {f"{s.operation}{place([s.layer])}": FIXES[s.operation] for s in found}
 
 
 def _words(origin: Origin) -> str:
@@ -120,7 +126,9 @@ def _words(origin: Origin) -> str:
     return said[origin.where]
 
 
-def _remedy(origin: Origin | None, broken: Sequence[str], layers: Sequence[str]) -> tuple[str, str, float]:
+def _remedy(
+    origin: Origin | None, broken: Sequence[str], layers: Sequence[str], suspects: Mapping[str, str]
+) -> tuple[str, str, float]:
     """What to change, its kind, and how certain that is."""
     anomaly = "torch.autograd.set_detect_anomaly(True) names the operation"
     if origin is not None and origin.where == "input":
@@ -139,6 +147,8 @@ def _remedy(origin: Origin | None, broken: Sequence[str], layers: Sequence[str])
         behind = list(layers).index(broken[-1]) + 1
         until = f" and before {layers[behind]}" if behind < len(layers) else ""
         return f"behind {broken[-1]}{until}, {ANYWHERE}; {anomaly}", "eps", 0.6
+    if len(fixes := {*suspects.values()}) == 1:
+        return f"use {fixes.pop()}; {anomaly}", "eps", 0.6
     return (
         f"in the first operations or in the loss, {ANYWHERE}; or the batch holds NaN; {anomaly}",
         "eps",

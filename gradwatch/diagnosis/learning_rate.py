@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, largest_update
+from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, inputs_explain, largest_update
 from gradwatch.diagnosis.symptoms import UNSTABLE, count_at, layers_of, told
 from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
@@ -147,7 +147,7 @@ def _others(history: History, probe: BackwardProfile | None) -> list[str]:
     """What explains large steps as well, in sentences."""
     given, weights = inputs(history, probe), excess_of_weights(history, probe)
     found = []
-    if given is not None and given.are_unscaled:
+    if given is not None and given.are_unscaled and inputs_explain(history, given):
         found.append(f"but the inputs are {given.rms:.3g} times as large as standardised ones")
     if math.fsum(e for e in weights.values() if e > 0) >= SEVERE:
         found.append("but the initial weights are too large")

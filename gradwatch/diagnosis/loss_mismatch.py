@@ -21,8 +21,8 @@ KNOWN = {
         for name in ("softmax", "sigmoid", "tanh", "relu")
     },
     "labels": (
-        "a binary cross entropy of labels 1 and -1",
-        "give the binary cross entropy labels of 0 and 1: (labels + 1) / 2",
+        "a binary cross entropy of labels that are not 0 and 1",
+        "give the binary cross entropy labels of 0 and 1: of -1 and 1 (labels + 1) / 2, of 1 and 2 labels - 1",
         "loop",
     ),
     "sign": (
@@ -39,7 +39,7 @@ KNOWN = {
     ),
     "probabilities": (
         "a negative log likelihood of probabilities, without their logarithm",
-        "use log_softmax instead of softmax before the loss: NLLLoss has no logarithm of its own",
+        "use log_softmax instead of softmax before the loss: NLLLoss and KLDivLoss have no logarithm of their own",
         "loop",
     ),
     "examples": (

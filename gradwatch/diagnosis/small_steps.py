@@ -60,8 +60,9 @@ class SmallSteps:
         elif most == 0:
             evidence, change = f"{evidence} at all", ""
             remedy = (
-                "look whether the optimizer has these parameters, whether its learning rate is above 0, and whether "
-                "the weights are in float32: a small step is lost in the rounding of float16 and bfloat16"
+                "look whether optimizer.step() is called, whether the optimizer has these parameters, whether its "
+                "learning rate is above 0, and whether the weights are in float32: a small step is lost in the "
+                "rounding of float16 and bfloat16"
             )
         elif _is_clipped(history):
             evidence += f" by more than {most:.2g} of their size; that norm is the same at every step: it is clipped"

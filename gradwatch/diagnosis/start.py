@@ -176,6 +176,31 @@ def first_updates(history: History) -> FloatArray:
     return measured[np.isfinite(measured)]
 
 
+def first_error(history: History) -> float:
+    """The gradient norm of the last layer's biases at the first step: of a squared error, twice the mean error.
+
+    NaN where it is not known. That of a cross entropy is 1 at most.
+    """
+    first = history.first
+    if first is None or first.input_size is None:
+        return math.nan
+    known = np.flatnonzero(np.isfinite(first.input_size))
+    return float(first.grad_norm[known[-1]] / math.hypot(1.0, first.input_size[known[-1]])) if len(known) else math.nan
+
+
+def inputs_explain(history: History, given: Inputs) -> bool:
+    """Whether inputs of that size make steps as large as the first one was: the curvature grows with their square.
+
+    Together with targets that are further off than they bring.
+    """
+    targets = np.fmax(1.0, first_error(history) / given.rms)
+    return not first_update(history) > TOO_LARGE * given.rms**2 * targets
+
+
+TOO_LARGE = 0.03
+"""``|step| / |parameters|`` of a first step that is too large."""
+
+
 def largest_update(history: History) -> float:
     """The largest in the window; NaN of none."""
     known = history.total_update[np.isfinite(history.total_update)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.start import UNSCALED, inputs
+from gradwatch.diagnosis.start import UNSCALED, first_error, first_update, inputs, inputs_explain
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 CLEAR_CASE = 3.0
 """Times the limit beyond which inputs explain NaN, inf and spikes, too, which have other causes more often."""
@@ -58,15 +59,21 @@ class UnscaledInputs:
         if not told(alerts, *symptoms):
             return None
         features = round((given.norm / given.rms) ** 2)
-        return Diagnosis(
-            "unscaled_inputs",
-            confidence=0.95 if is_clear else 0.85,
-            layers=(given.layer,),
-            evidence=(
-                f"the inputs of {given.layer} have a norm of {given.norm:.3g} over {features} features: "
-                f"{given.rms:.3g} in the root mean square, standardised ones have 1",
-            ),
-            remedy="standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of "
-            f"the training data); dividing all inputs of {given.layer} by {given.rms:.3g} is the least",
-            change="data_scaling",
+        evidence = [
+            f"the inputs of {called(given.layer)} have a norm of {given.norm:.3g} over {features} features: "
+            f"{given.rms:.3g} in the root mean square, standardised ones have 1"
+        ]
+        remedy = (
+            "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "
+            f"training data); dividing all inputs of {called(given.layer)} by {given.rms:.3g} is the least"
         )
+        error, explain = first_error(history), inputs_explain(history, given)
+        if error > given.rms:
+            evidence.append(f"the first mean error is about {error / 2:.2g}, more than such inputs bring")
+            remedy += "; and standardise the targets likewise"
+        if not explain:
+            evidence.append(
+                f"but a first step of {first_update(history):.2g} of the weights' size is more than they make"
+            )
+        confidence = 0.4 if not explain else 0.95 if is_clear else 0.85
+        return Diagnosis("unscaled_inputs", confidence, (given.layer,), tuple(evidence), remedy, "data_scaling")

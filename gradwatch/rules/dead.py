@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
-from gradwatch.records import FloatArray, Severity
+from gradwatch.records import FloatArray, Severity, or_nan
 from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState, ModelState
 
@@ -20,10 +20,11 @@ class Dead(LayerRule):
     """A layer's gradient is exactly zero, step after step, while the model trains.
 
     Where the layer and all before it are dead and one after it is not, nothing before that one learns any more: ERROR,
-    within a few steps. A dead layer among living ones may be an expert that is never chosen or a detached branch: a
-    WARNING to look, after more patience. So it is where all layers are zero, since a hinge loss whose margins are kept
-    leaves nothing to learn from; it is an ERROR where none had a gradient for long, or nothing was learned. A layer
-    without a gradient (frozen, not used) is not dead.
+    within a few steps; within ``isolated_patience`` where each step has a single example, which may well pass nothing.
+    A dead layer among living ones may be an expert that is never chosen or a detached branch: a WARNING to look, after
+    more patience. So it is where all layers are zero, since a hinge loss whose margins are kept leaves nothing to learn
+    from; it is an ERROR where nothing was learned. Where none ever had a gradient it is told of after 20 steps, and is
+    an ERROR after ``isolated_patience``. A layer without a gradient (frozen, not used) is not dead.
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
@@ -87,14 +88,16 @@ class Dead(LayerRule):
         starved = stats.has_grad & np.isfinite(stats.grad_norm) & (self._starved["looks"] >= self.patience)
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
         self._zero["steps"] = steps
-        bad = (steps > 0) & (cut_off | (steps > self.isolated_patience - self.patience))
+        least = self.isolated_patience if self._run["alive"] else min(NEVER, self.isolated_patience)
+        cut_off &= ~np.bool_(self._run["single"]) | (steps > self.isolated_patience - self.patience)
+        bad = (steps > 0) & (cut_off | (steps > least - self.patience))
         self._episodes.hasten(starved, self.patience - 1)
         bad, cut_off, alive = bad | starved, cut_off | starved, alive & ~starved
         opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
         self._cut_off = bool((opens & cut_off).any())
         waits = opens & ~cut_off & self._cut_off  # the alerts of one step are of one kind
         known = stats.has_grad & np.isfinite(stats.grad_norm) & ~waits
-        never = bad & (not self._run["alive"]) & (steps > LONG * self.isolated_patience)
+        never = bad & (not self._run["alive"]) & (steps > self.isolated_patience)
         severity = Severity.ERROR if self._cut_off else None
         return Judgement(
             stats.grad_norm,
@@ -120,12 +123,14 @@ class Dead(LayerRule):
         super().reset()
         self._zero = self._remembered["zero"] = LayerState(steps=0)
         self._starved = self._remembered["starved"] = LayerState(looks=0, some_looks=0, share=0.0)
-        self._run = self._remembered["run"] = ModelState(alive=False)
+        self._run = self._remembered["run"] = ModelState(alive=False, single=False)
         self._cut_off = False
 
     def look(self, history: History) -> None:
         """What a close look tells: the layers before one that is given nothing, where it stays so from there."""
         stats, starved = history.now, self._starved
+        if stats.variation is not None:
+            self._run["single"] = bool(np.isnan(stats.variation).all() and np.isnan(or_nan(stats.output_variation)))
         if stats.given_nothing is None or stats.variation is None:
             return
         starved["share"][:] = 0.0
@@ -138,9 +143,8 @@ class Dead(LayerRule):
             starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
 
 
-LONG = 3
-"""Times ``isolated_patience`` after which a network that never had a gradient is no longer one whose loss is off for a
-while."""
+NEVER = 20
+"""Steps after which it is told of a network that never had a gradient, as of one that none comes to."""
 
 SAME = 1e-7
 """Share that differs from example to example up to which there is no difference."""

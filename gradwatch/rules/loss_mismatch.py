@@ -18,7 +18,7 @@ WORDS = {
         name: f"its outputs go through a {name} before a cross entropy that takes logits"
         for name in ("softmax", "sigmoid", "tanh", "relu")
     },
-    "labels": "the labels of its binary cross entropy are 1 and -1, and should be 1 and 0",
+    "labels": "the labels of its binary cross entropy are not 0 and 1, as they should be",
     "sign": "training makes its cross entropy larger: the loss is negated, or the optimizer has maximize=True",
     "raw": "its outputs go into a negative log likelihood that takes log-probabilities",
     "probabilities": "its probabilities go into a negative log likelihood that takes their logarithms",
@@ -42,7 +42,7 @@ class LossMismatch(LayerRule):
     """The gradient at the last layer's output is that of a loss that is given what it does not take.
 
     Its logits go through a softmax, sigmoid, tanh or ReLU before, as where a network ends with the activation that
-    the loss applies as well; its labels are 1 and -1; or it is negated. Or a negative log likelihood is not given
+    the loss applies as well; its labels are not 0 and 1; or it is negated. Or a negative log likelihood is not given
     logarithms of probabilities, a softmax goes over the examples, or targets [N] broadcast against outputs [N, 1]. It
     follows exactly from outputs and gradient, see :func:`~gradwatch.loss_mismatch.loss_mismatch`, at the first steps
     and at the sampled ones. Many such networks learn all the same, if less well: it is a WARNING, and an ERROR once it

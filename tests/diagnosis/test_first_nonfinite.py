@@ -129,7 +129,7 @@ def test_parameters_that_are_broken_by_then_tell_no_origin() -> None:
     assert found.confidence == 0.6
     assert found.evidence[-2:] == (
         "the parameter a.weight holds NaN or inf by now",
-        "on the way are operations that are undefined at some input: Div in norm",
+        "on the way are operations that are not finite at some input: Div in norm",
     )
     assert found.remedy.startswith("behind a and before b, ")
 
