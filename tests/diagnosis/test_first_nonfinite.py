@@ -146,3 +146,30 @@ def test_in_float16_it_is_more_likely_an_overflow() -> None:
 def test_arguments_out_of_range(argument: str) -> None:
     with pytest.raises(ValueError, match=f"FirstNonFinite: {argument} must be above 1"):
         FirstNonFinite(**{argument: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("operations", "fix"),
+    [
+        (["Exp", "Exp"], "use exp(x.clamp(max=10)) in place of exp(x), or as an activation a ReLU"),
+        (["Exp", "Log"], "in the first operations or in the loss, add 1e-6"),
+        (["Tanh"], "in the first operations or in the loss, add 1e-6"),
+    ],
+)
+def test_where_all_is_broken_the_only_operation_that_may_have_done_it_is_named(operations: list[str], fix: str) -> None:
+    history = History.from_grad_norms(a=[NAN], b=[NAN])
+    alert = Alert(0, "nonfinite", None, Severity.ERROR, NAN, INF, "")
+    way = tuple(Segment(f"act{i}", "activation", name, NAN, NAN) for i, name in enumerate(operations))
+    profile = BackwardProfile(way, nonfinite=Origin("parameter", "a.weight"))
+    found = FirstNonFinite().explain(history, profile, [alert])
+    assert found is not None
+    assert found.remedy.startswith(fix)
+
+
+def test_many_operations_are_counted() -> None:
+    history = History.from_grad_norms(a=[NAN], b=[NAN])
+    alert = Alert(0, "nonfinite", None, Severity.ERROR, NAN, INF, "")
+    profile = BackwardProfile(tuple(Segment(f"act{i}", "activation", "Exp", NAN, NAN) for i in range(9)))
+    found = FirstNonFinite().explain(history, profile, [alert])
+    assert found is not None
+    assert found.evidence[-1].endswith("Exp in act8, Exp in act7, Exp in act6 and 6 more")

@@ -79,3 +79,23 @@ def test_without_a_probed_step_the_number_of_features_is_not_known() -> None:
 def test_the_limit_is_above_one() -> None:
     with pytest.raises(ValueError, match=r"UnscaledInputs: min_rms must be above 1, got 1\.0"):
         UnscaledInputs(min_rms=1.0)
+
+
+@pytest.mark.parametrize(("error", "both"), [(50.0, False), (500.0, True)])
+def test_targets_that_are_further_off_than_such_inputs_bring(error: float, both: bool) -> None:
+    """The last layer's biases get the mean error, its weights that times what it is given."""
+    last = error * np.hypot(1.0, 8.0)
+    history = begun(PROFILE, input_size=np.array([800.0, 8.0, 8.0]), grad_norm=np.array([1.0, 1.0, last]))
+    found = UnscaledInputs().explain(history, PROFILE, [alert("exploding")])
+    assert found is not None
+    assert found.remedy.endswith("standardise the targets likewise") == both
+    assert any("the first mean error is about 2.5e+02" in sentence for sentence in found.evidence) == both
+
+
+@pytest.mark.parametrize(("update", "confidence"), [(0.1, 0.85), (0.7, 0.85), (0.8, 0.4)])
+def test_a_first_step_that_inputs_of_that_size_do_not_make(update: float, confidence: float) -> None:
+    history = begun(PROFILE, [update], input_size=np.array([40.0, 8.0, 8.0]))  # 5 times as large, 0.03 * 25
+    found = UnscaledInputs().explain(history, PROFILE, [alert("exploding")])
+    assert found is not None
+    assert found.confidence == confidence
+    assert found.evidence[-1].startswith("but a first step") == (confidence < 0.5)
