@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from gradwatch.verdict import called
 class FlatOutput:
     """The gradient is lost before it comes to the last layer: in the loss, or in an activation behind the layers.
 
+    So all layers are dead, which is then no consequence of some that are saturated.
+
     Example:
         >>> from gradwatch.profile import Segment
         >>> relu = Segment("act", "activation", "Relu", 0.0, 1.0)
@@ -33,7 +35,7 @@ class FlatOutput:
         flat = told(alerts, "flat_output")
         if flat:
             return self._behind_the_last_layer(flat[0], probe)
-        found = told(alerts, "dead")
+        found = told([a if a.follows != "saturated" else replace(a, follows="") for a in alerts], "dead")
         if not found or probe is None or not is_cut_at_the_output(history, probe):
             return None
         if probe.segments:

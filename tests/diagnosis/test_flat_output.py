@@ -101,6 +101,15 @@ def test_what_passes_nothing_behind_the_last_layer(probe: BackwardProfile | None
     assert "passes 1e-06 of the gradient" in found.evidence[0]
 
 
+@pytest.mark.parametrize(("follows", "told"), [("saturated", True), ("exploding", False)])
+def test_layers_that_are_saturated_kill_none_behind_them(follows: str, told: bool) -> None:
+    softmax = Segment("3", "activation", "Softmax", 0.0, 1.0)
+    alert = gw.Alert(52, "dead", "fc", gw.Severity.ERROR, 0.0, 0.0, "", follows=follows)
+    history = gw.History.from_grad_norms(fc=[0.0])
+    found = FlatOutput().explain(history, BackwardProfile((softmax,), step=0), [alert])
+    assert (found is not None) == told
+
+
 def test_dead_layers_within_are_another_cause() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1, bias=False))
     nn.init.constant_(model[0].bias, -50.0)
