@@ -202,7 +202,7 @@ REMEDIES: tuple[tuple[str, Callable[[Case], Settings], Callable[[Task, Case], No
     (r"^replace the ReLUs.* by LeakyReLU", as_it_is, leaky),
     (r"^add skip connections|; a skip connection around it", with_skips, nothing),
     (r"^(?:normalise the inputs of these activations|put a normalisation before|bring what)", normalised, nothing),
-    (rf"^widen the layers .+ from \d+ to {NUMBER} units", wider, nothing),
+    (rf"^widen .+ from \d+ to {NUMBER} units", wider, nothing),
     (rf"^divide the learning rate of the first {NUMBER} steps? by {NUMBER}", as_it_is, divide_first_lr),
     (rf"^divide the learning rate by {NUMBER}", as_it_is, divide_lr),
     (rf"^clip at {NUMBER}", as_it_is, clip),

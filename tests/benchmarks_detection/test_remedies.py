@@ -99,7 +99,7 @@ def test_its_own_clipping_comes_first() -> None:
     ("remedy", "settings", "expected"),
     [
         ("add skip connections around the layers x, x + f(x) / 3", {"residual": False}, {"residual": True}),
-        ("widen the layers a ... b from 2 to 10 units", {"width": 2}, {"width": 10}),
+        ("widen a ... b from 2 to 10 units", {"width": 2}, {"width": 10}),
         (
             "standardise the inputs: subtract each",
             {"raw": True, "input_scale": 9.0},
@@ -132,7 +132,7 @@ def test_what_is_a_setting_of_the_recipe(
 
 
 def test_a_convolution_is_as_wide_as_it_has_channels() -> None:
-    remedy = "widen the layers a ... b from 2 to 5 units"
+    remedy = "widen a ... b from 2 to 5 units"
     _, after = applied(remedy, cnn, depth=2, channels=2)
     assert [p.shape[0] for name, p in after.model.named_parameters() if name.endswith("layer.weight")] == [5, 5]
 
