@@ -60,13 +60,12 @@ class AlikeUnits:
                 continue
             weights, asked = _units(p), _units(gradient)
             size = float(asked.abs().max())
-            if id(p) in self._of_one_number and _alike(weights.reshape(-1, 1), STILL_ONE, 1):
-                rows += [row] * (0 < size < math.inf)
-            elif not any(_alike(weights, SAME_WEIGHTS, n) and _alike(asked, SAME_GRADIENTS, n) for n in MATRICES):
-                if math.isfinite(size):
-                    self._differ.add(id(p))
-            elif size > 0:
-                rows.append(row)
+            is_one = id(p) in self._of_one_number and _alike(weights.reshape(-1, 1), STILL_ONE, 1)
+            if is_one or any(_alike(weights, SAME_WEIGHTS, n) and _alike(asked, SAME_GRADIENTS, n) for n in MATRICES):
+                if 0 < size < math.inf:
+                    rows.append(row)
+            elif math.isfinite(size):
+                self._differ.add(id(p))
         return rows
 
 

@@ -21,12 +21,10 @@ from torch.nn.utils.rnn import PackedSequence
 from gradwatch.inputs import input_shares
 from gradwatch.last_output import LastOutput, wide
 from gradwatch.layers import Place, join, places
+from gradwatch.linear_range import linear_range
 from gradwatch.records import FloatArray, Layer
 from gradwatch.safe_hook import SafeHook
 from gradwatch.torch_internals import in_transform
-
-FLAT = 0.05
-"""Of its largest, the derivative below which an activation counts as saturated."""
 
 MODULES = 32
 """Of the modules with weights, how many are looked at for what they are given, evenly along the model."""
@@ -243,31 +241,6 @@ class Closeup:
                 if row != _UNWATCHED or id(p) not in rows:
                     rows[id(p)] = row
         return rows
-
-
-def linear_range(activation: nn.Module) -> tuple[float, float] | None:
-    """The outputs between which the derivative is at least FLAT of its largest; None of what is not bounded.
-
-    ReLU6 is none: that half of its outputs are 0 is as it should be.
-
-    >>> linear_range(nn.Hardtanh(-2, 2))
-    (-2.0, 2.0)
-    >>> low, high = linear_range(nn.Sigmoid())
-    >>> round(low * (1 - low) / 0.25, 6), round(high * (1 - high) / 0.25, 6)
-    (0.05, 0.05)
-    """
-    kind, edge, tail = type(activation), (1 - FLAT) ** 0.5, FLAT**0.5
-    if kind is nn.Sigmoid:
-        return (1 - edge) / 2, (1 + edge) / 2
-    if kind is nn.Tanh:
-        return -edge, edge
-    if kind is nn.Softsign:
-        return tail - 1, 1 - tail
-    if kind is nn.Hardsigmoid:
-        return 0.0, 1.0
-    if type(activation) is nn.Hardtanh:
-        return float(activation.min_val), float(activation.max_val)
-    return None
 
 
 def time_ratio(norms: Sequence[float]) -> tuple[float, float]:

@@ -47,7 +47,10 @@ def untraced(function: F) -> F:
     return left_alone
 
 
-STATE = {"next_step", "sampled_period", "recorded", "clip", "history", "log", "rules"}
+STATE = {
+    *("next_step", "sampled_period", "recorded", "clip"),
+    *("history", "log", "rules", "clip_log", "explained", "unexplained"),
+}
 """What a monitor's state has, and its journal's."""
 
 

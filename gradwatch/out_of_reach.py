@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.graph_nodes import PRESERVING, base_name
+from gradwatch.linear_range import SIGMOID
 
 NODES = 8
 """Of the autograd graph, how many that only reshape may lie behind the activation."""
@@ -16,10 +17,7 @@ SPREAD = 0.05
 """Of the gradients that a sigmoid holds back in an example, relative to their mean: of a cross entropy of probabilities
 and of an overlap they have one size there, whatever was learned."""
 
-_FLAT = (1 - math.sqrt(1 - 0.05)) / 2
-"""Output of a sigmoid from which on its derivative is below 5% of its largest."""
-
-_REACHES = {"Relu": (0.0, math.inf), **dict.fromkeys(("Sigmoid", "Softmax"), (_FLAT, 1 - _FLAT))}
+_REACHES = {"Relu": (0.0, math.inf), "Sigmoid": SIGMOID, "Softmax": SIGMOID}
 """Not of a tanh: what a generator draws and an actor does lies at its bounds for good reasons."""
 
 
@@ -45,8 +43,8 @@ def reach(output: Tensor) -> tuple[float, float] | None:
 def out_of_reach(output: Tensor, gradient: Tensor, limits: tuple[float, float]) -> Tensor:
     """0-dim, share of the squared gradient that asks outputs beyond ``limits`` to go further still.
 
-    Which may be as it should be where a sigmoid gives probabilities, so that NaN is told where what it holds back has
-    one size within each example. Nothing waits for the device.
+    Which may be as it should be where a sigmoid or a softmax gives probabilities, so that NaN is told where what it
+    holds back has one size within each example. Nothing waits for the device.
 
     Args:
         output: [N, ...] of the activation.

@@ -107,8 +107,8 @@ class StepStats:
         loss_gradient: L2 norm of the gradient with respect to what the model itself returns, behind an activation that
             may follow its last layer. NaN where that is not known.
         output_variation: share of the mean square of what the model returns that differs from example to example.
-        out_of_reach: share of the squared gradient with respect to it that asks for what the ReLU or sigmoid behind the
-            last layer cannot give. NaN where there is none, or that is not known.
+        out_of_reach: share of the squared gradient with respect to it that asks for what the ReLU, sigmoid or softmax
+            behind the last layer cannot give. NaN where there is none, or that is not known.
         output_row: the row of the layer nearest to the loss, whose output that is. NaN where it is none.
         loss_mismatch: of a loss that is given what it does not take, the mistake's place in ``MISTAKES``. Else NaN.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN

@@ -23,11 +23,12 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from torch.utils.checkpoint import checkpoint
 
 from gradwatch import closeup as module_under_test
-from gradwatch.closeup import CALLS, MODULES, Closeup, CloseupStats, feeding_row, linear_range, step_norms, time_ratio
+from gradwatch.closeup import CALLS, MODULES, Closeup, CloseupStats, feeding_row, step_norms, time_ratio
 from gradwatch.inputs import input_shares
 from gradwatch.layers import LayerTable
 from tests.fingerprint import hook_counts, printed
 from tests.tensors import INF, NAN, normal
+from tests.test_linear_range import DERIVATIVES
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported:UserWarning")
 
@@ -475,29 +476,6 @@ def test_step_norms() -> None:
 
 
 # What saturated measures.
-
-DERIVATIVES: dict[str, tuple[nn.Module, float]] = {
-    "sigmoid": (nn.Sigmoid(), 0.25),
-    "tanh": (nn.Tanh(), 1.0),
-    "softsign": (nn.Softsign(), 1.0),
-    "hardsigmoid": (nn.Hardsigmoid(), 1 / 6),
-    "hardtanh": (nn.Hardtanh(-0.5, 2.0), 1.0),
-}
-
-
-@pytest.mark.parametrize("name", DERIVATIVES)
-def test_the_linear_range_is_where_there_is_a_derivative(name: str) -> None:
-    activation, largest = DERIVATIVES[name]
-    x = torch.linspace(-9, 9, 3001, dtype=torch.float64, requires_grad=True)
-    y = activation(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    low, high = linear_range(activation) or (NAN, NAN)
-    assert torch.equal((y <= low) | (y >= high), slope < 0.05 * largest)
-
-
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.GELU(), nn.Softmax(), nn.Linear(1, 1)])
-def test_the_others_have_none(activation: nn.Module) -> None:
-    assert linear_range(activation) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -556,7 +556,7 @@ class TestState:
         assert monitor.history.now.total_update is None
         assert monitor.alerts == []
 
-    @pytest.mark.parametrize("missing", ["sampled_period", "recorded", "clip", "rules"])
+    @pytest.mark.parametrize("missing", ["sampled_period", "recorded", "clip", "rules", "clip_log", "unexplained"])
     def test_a_state_that_is_none_changes_nothing(self, missing):
         monitor = quiet(nn.Linear(2, 1))
         state = {**monitor.state_dict(), "next_step": 7}

@@ -74,12 +74,11 @@ class DeadUnits:
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = _in_order(layers_of(dead), history) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
         evidence = [*_silent(history), *_passing(flat)]
-        if dead and not (evidence or any(a.value > 0 for a in dead)):
+        starved = [a for a in dead if a.value > 0]  # told of with a gradient: nearly all examples pass nothing on
+        if dead and not (evidence or starved):
             return None  # what was zero is zero no more
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)
-        # Told of with a gradient: nearly all examples pass nothing on.
-        starved = [a for a in dead if a.value > 0]
         if starved:
             evidence.append("few of the examples give the layers behind them anything but zeros")
         born = _never_had_one(history, layers) or any(count_at(history, a) < EARLY for a in starved)

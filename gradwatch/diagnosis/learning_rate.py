@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.start import excess_of_weights, first_update, inputs, inputs_explain, largest_update
+from gradwatch.diagnosis.start import (
+    TOO_LARGE,
+    excess_of_weights,
+    first_update,
+    inputs,
+    inputs_explain,
+    largest_update,
+)
 from gradwatch.diagnosis.symptoms import UNSTABLE, count_at, layers_of, told
 from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
@@ -45,7 +52,7 @@ class LearningRate:
 
     healthy_update: float = 0.01
     # Ratios of 1e-3 are usual; first steps are larger than later ones.
-    max_update: float = 0.03
+    max_update: float = TOO_LARGE
     # Healthy first steps in docs/detection.md move the weights by 0.01 or less.
     throws: float = 0.3
     # A third of what they are: what was learned is gone.

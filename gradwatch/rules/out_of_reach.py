@@ -18,7 +18,7 @@ from gradwatch.rules.base import Judgement, LayerRule, last_layer
 class OutOfReach(LayerRule):
     """A good part of the error that there was at first is left, and lies beyond what the model can give: a WARNING.
 
-    So it is where a ReLU or a sigmoid lies behind the last layer, and some of the targets are below zero, or above one:
+    So it is where a ReLU, a sigmoid or a softmax lies behind the last layer, and targets are below zero, or above one:
     what can be learned is learned, and those are not. Of a cross entropy the error itself is known, and it is not
     judged. It is an ERROR where nearly all of the error is there. It is seen at the sampled steps.
 

@@ -69,7 +69,7 @@ class Stalled(LayerRule):
     # Fine-tuning by Adam at a learning rate of 1e-6 takes steps of 5e-5.
     long: int = 500
     slow: float = 1e-4
-    # No healthy program of docs/detection.md that had learned nothing yet took steps below 5e-4.
+    # No healthy program of the development half that had learned nothing yet took steps below 5e-4 (docs/detection.md).
     warmup: int = 50
     patience: int = 1
     recovery: int = 1

@@ -71,6 +71,13 @@ def test_the_start_is_not_judged() -> None:
     assert told_by(OutOfReach(), run) == []
 
 
+def test_it_is_told_of_the_last_layer_that_is_trained_whatever_its_name() -> None:
+    name, looked = "x" * 300, {"output_gradient": 0.1, "loss_gradient": 1.0, "out_of_reach": 0.9}
+    run = [stats(i, {"body": 1.0, name: 1.0, "frozen": None}, **looked) for i in range(110)]
+    (alert,) = told_by(OutOfReach(), run)
+    assert (alert.step, alert.layer, alert.value) == (RULE.warmup + RULE.patience - 1, name, 0.9)
+
+
 def trained(behind: nn.Module, targets: Callable[[Tensor], Tensor]) -> gw.Report:
     torch.manual_seed(0)
     x = torch.randn(256, 4)
