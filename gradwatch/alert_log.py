@@ -12,57 +12,8 @@ from gradwatch.records import Alert, Severity, from_state, to_state
 from gradwatch.rules.base import LayerRule, StepRule
 from gradwatch.told import Told
 
-FOLLOWS = {
-    "nonfinite": ("not_zeroed", "exploding", "update_ratio", "unstable"),
-    "overflow": ("not_zeroed", "exploding", "update_ratio", "unstable"),
-    "exploding": ("loss_mismatch", "not_zeroed", "overflow", "update_ratio", "unstable"),
-    "update_ratio": ("loss_mismatch", "not_zeroed", "overflow", "exploding", "unstable"),
-    "unstable": (
-        "loss_mismatch",
-        "not_zeroed",
-        "overflow",
-        "exploding",
-        "update_ratio",
-        "vanishing",
-        "saturated",
-        "dead",
-    ),
-    "stalled": (
-        "loss_mismatch",
-        "no_activation",
-        "untrained",
-        "symmetric",
-        "vanishing",
-        "saturated",
-        "underflow",
-        "dead",
-        "skipped",
-        "flat_output",
-    ),
-    "flat_output": ("not_zeroed", "exploding", "update_ratio", "unstable", "out_of_reach"),
-    "vanishing": ("not_zeroed", "exploding", "update_ratio", "saturated", "underflow", "dead", "flat_output"),
-    "dead": (
-        "loss_mismatch",
-        "not_zeroed",
-        "exploding",
-        "update_ratio",
-        "vanishing",
-        "saturated",
-        "underflow",
-        "flat_output",
-    ),
-    "saturated": ("loss_mismatch", "not_zeroed", "exploding", "update_ratio"),
-    "vanishing_in_time": ("not_zeroed", "exploding", "update_ratio", "saturated", "dead"),
-}
-"""What each rule finds may come of what others found before: units die of a step that was too large, NaN comes after
-inf."""
-
-DONE = frozenset({"update_ratio"})
-"""Rules of which a WARNING will do: a step that was too large may settle, and what it has done is done. Of others it
-takes an ERROR."""
-
 RELATED = 1000
-"""Steps up to which it may."""
+"""Steps up to which one finding may come of another."""
 
 
 class AlertLog:
@@ -97,7 +48,10 @@ class AlertLog:
                     self._repeated.add(key)
                     if key in before:
                         continue
-                new.append(self._add(self._related(alert)))
+                alert = self._related(alert, getattr(rule, "follows", ()))
+                if alert.severity >= getattr(rule, "others_follow", Severity.ERROR):
+                    self._origins[alert.rule] = alert.step
+                new.append(self._add(alert))
         return new
 
     def ongoing(self, rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
@@ -116,26 +70,26 @@ class AlertLog:
     def state_dict(self) -> dict[str, Any]:
         """Plain types that :meth:`load_state_dict` takes back."""
         alerts = [{**to_state(alert), "severity": int(alert.severity)} for alert in self.alerts]
-        return {"alerts": alerts, "repeated": [(rule, list(layers), int(s)) for rule, layers, s in self._repeated]}
+        repeated = [(rule, list(layers), int(severity)) for rule, layers, severity in self._repeated]
+        return {"alerts": alerts, "repeated": repeated, "origins": dict(self._origins)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.alerts.clear()
         self.worst.clear()
-        self._origins.clear()
         self._told = Told()
         for alert in state["alerts"]:
             self._add(from_state(Alert, {**alert, "severity": Severity(alert["severity"])}))
+        self._origins = dict(state["origins"])
         self._repeated = {(rule, tuple(layers), Severity(severity)) for rule, layers, severity in state["repeated"]}
 
-    def _related(self, alert: Alert) -> Alert:
+    def _related(self, alert: Alert, follows: Iterable[str]) -> Alert:
+        """``alert`` with the rule, of ``follows``, whose finding it may come of: the latest one's, or its warning's."""
         if alert.severity is Severity.INFO:
             return alert
         if (warning := self._told.warning_of(alert)) is not None:
             return dataclasses.replace(alert, follows=warning.follows)
-        earlier = [
-            rule for rule in FOLLOWS.get(alert.rule, ()) if self._origins.get(rule, -math.inf) > alert.step - RELATED
-        ]
+        earlier = [rule for rule in follows if self._origins.get(rule, -math.inf) > alert.step - RELATED]
         return dataclasses.replace(alert, follows=max(earlier, key=self._origins.__getitem__)) if earlier else alert
 
     def _add(self, alert: Alert) -> Alert:
@@ -143,6 +97,4 @@ class AlertLog:
         self.alerts.append(alert)
         if alert.severity > Severity.INFO:
             self.worst[alert.rule] = max(alert.severity, self.worst.get(alert.rule, alert.severity))
-        if alert.severity >= (Severity.WARNING if alert.rule in DONE else Severity.ERROR):
-            self._origins[alert.rule] = alert.step
         return alert

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -40,6 +42,15 @@ class _Sizes(NamedTuple):
     outputs: FloatArray
 
 
+class Idle(NamedTuple):
+    """What has a gradient that no optimizer uses."""
+
+    rows: list[int]
+    """Of the layers."""
+    strangers: int
+    """Number of elements of parameters that are none of the model's."""
+
+
 class Arriving(NamedTuple):
     """One step's measurement on its way to the host."""
 
@@ -65,8 +76,7 @@ class Arriving(NamedTuple):
     not_zeroed: bool | None
     alike: list[int] | None
     """The rows of the layers whose units are."""
-    idle: list[int] | None
-    """Those of the layers with a gradient that no optimizer uses."""
+    idle: Idle | None
     reduction: Reduction | None
 
     @property
@@ -107,7 +117,8 @@ class Arriving(NamedTuple):
             trained=self.trained,
             not_zeroed=self.not_zeroed,
             alike=None if self.alike is None else np.isin(np.arange(layers), self.alike),
-            idle=None if self.idle is None else np.isin(np.arange(layers), self.idle),
+            idle=None if self.idle is None else np.isin(np.arange(layers), self.idle.rows),
+            unregistered=None if self.idle is None else self.idle.strangers,
             **({} if self.closeup is None else self.closeup._asdict()),
             **({} if elements is None else elements.stats(layers)),
         )
@@ -165,6 +176,8 @@ class Capture:
         self._leftover = Leftover()
         self._alike: tuple[int, AlikeUnits] | None = None
         self._idle = IdleParameters()
+        self.strangers: Sequence[weakref.ref[Tensor]] = ()
+        """Parameters that the model uses and that are none of it, as far as is known."""
         self._expecting = False
 
     def close(self) -> None:
@@ -316,11 +329,16 @@ class Capture:
             self._alike = self._table.version, AlikeUnits()
         return self._alike[1].look(watched)
 
-    def _look_for_idle(self, only: set[int] | None) -> list[int] | None:
+    def _look_for_idle(self, only: set[int] | None) -> Idle | None:
         """Not of a sharded model, whose optimizer may have parts of its parameters."""
         if only is None or self._table.sharding is not None:
             return None
-        return self._idle.look(self._table.parameters(), only)
+        strangers, layers = (
+            [p for reference in self.strangers if (p := reference()) is not None],
+            len(self._table.layers),
+        )
+        rows = self._idle.look([*self._table.parameters(), *zip(strangers, count(layers))], only)
+        return Idle(rows, sum(strangers[row - layers].numel() for row in rows if row >= layers))
 
     def _arm_leftover(self, only: Sequence[Tensor] | None) -> None:
         self._leftover.arm(self._table.collect(only).parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from operator import itemgetter
@@ -69,6 +70,8 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
     """Numbers of the operations whose results modules gave out: data, wherever it came from."""
+    strangers: list[weakref.ref[Tensor]] = field(default_factory=list)
+    """Parameters that are none of the model's."""
     _places: dict[int, int] = field(default_factory=dict)
     _norms: dict[str, Reading] = field(default_factory=dict)
 
@@ -122,8 +125,10 @@ class Graph:
 
     def _remembered(self, node: AutogradNode, key: int) -> Node:
         if _is_leaf(node):
-            parameter = id(node.variable) in self.parameters or isinstance(node.variable, nn.Parameter)
-            return Node("AccumulateGrad", "leaf", key, data=not parameter)
+            known, parameter = id(node.variable) in self.parameters, isinstance(node.variable, nn.Parameter)
+            if parameter and not known:
+                self.strangers.append(weakref.ref(node.variable))
+            return Node("AccumulateGrad", "leaf", key, data=not (known or parameter))
         name = base_name(node.name())
         places = [before and self._places.get(_key(before)) for before, _ in node.next_functions]
         inputs = tuple(None if p is None else (p, output) for p, (_, output) in zip(places, node.next_functions))

@@ -58,6 +58,8 @@ class History:
         """The first step of the run, before the optimizer changed anything; None where that was not seen."""
         self.update_ratio: FloatArray = np.empty(0)
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
+        self.data_rms: FloatArray = np.empty(0)
+        """float64 [L], the last root mean square of the data that each layer was given; NaN where none was seen."""
         self.half = False
         """Whether gradients were computed in float16, as far as is known."""
         self.progress = Progress()
@@ -161,6 +163,8 @@ class History:
             self.progress.look(stats, self.count)
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
+        if stats.data_rms is not None:
+            self.data_rms = np.where(np.isnan(stats.data_rms), self.data_rms, stats.data_rms)
 
     def before_latest(self, steps: int) -> tuple[FloatArray, BoolArray]:
         """Norms and finite-and-present mask, both [T', L], of up to ``steps`` steps before the latest one."""
@@ -213,6 +217,7 @@ class History:
             "total_update": self.total_update.copy(),
             "skipped": self.skipped.copy(),
             "update_ratio": self.update_ratio.copy(),
+            "data_rms": self.data_rms.copy(),
             "half": self.half,
             "progress": self.progress.state_dict(),
             "first": self.first and to_state(self.first, without="histogram"),  # which would be most of a checkpoint
@@ -229,6 +234,7 @@ class History:
         self._total_update[self._start : self._end] = state["total_update"][len(state["total_update"]) - len(self) :]
         self.first = from_state(StepStats, state["first"]) if state["first"] else None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
+        self.data_rms = np.array(state["data_rms"], dtype=np.float64)
         self.half = bool(state["half"])
         self.progress.load_state_dict(state["progress"])
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
@@ -242,7 +248,7 @@ class History:
         self._skipped: BoolArray = np.zeros(size, np.bool_)
         self._grad_norm: FloatArray = np.zeros((size, len(layers)))
         self._has_grad: BoolArray = np.zeros((size, len(layers)), np.bool_)
-        self.update_ratio = np.full(len(layers), np.nan)
+        self.update_ratio, self.data_rms = np.full((2, len(layers)), np.nan)
         self._start, self._end = 0, rows
         self._layers = layers  # last: when Ctrl-C comes before this, the next step begins again
 
@@ -257,6 +263,7 @@ class History:
                 self._grad_norm[:rows, i] = old["grad_norm"][:, column[name]]
                 self._has_grad[:rows, i] = old["has_grad"][:, column[name]]
                 self.update_ratio[i] = old["update_ratio"][column[name]]
+                self.data_rms[i] = old["data_rms"][column[name]]
 
     def _move_to_front(self) -> None:
         kept = slice(self._end - self.window, self._end)

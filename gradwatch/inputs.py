@@ -1,12 +1,91 @@
-"""What a layer is given: whether the examples differ in it, and whether there is anything at all."""
+"""What layers are given: how large data are, whether the examples differ, and whether there is anything at all."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gradwatch.stats import wide
+
+CALLS = 4
+"""Of the calls of a layer in a step, how many are looked at; it may be called once per time step."""
 
 ELEMENTS = 1 << 20
 """Of what a layer is given, about how many are looked at."""
+
+
+class Given(NamedTuple):
+    """What one step showed of a layer's inputs; NaN of what is not known."""
+
+    variation: float
+    """Share of the mean square that differs from example to example."""
+    variation_within: float
+    """Share that differs from place to place within an example."""
+    given_nothing: float
+    """Share of the examples that are nothing but zeros."""
+    data_rms: float
+    """Root mean square of data."""
+
+
+class GivenInputs:
+    """Looks, in one step, at what layers are called with: of several calls the one whose examples differ most.
+
+    Example:
+        >>> fc, seen = nn.Linear(2, 1), GivenInputs()
+        >>> seen.listen(0, fc, (torch.tensor([[3.0, -4.0], [0.0, 0.0]]),))
+        >>> seen.take()
+        {0: Given(variation=0.5, variation_within=nan, given_nothing=0.5, data_rms=2.5)}
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[int, list[Tensor]] = {}
+        """Of each row and call [4], as :class:`Given`."""
+        self.dtypes: set[torch.dtype] = set()
+        """What the layers computed in."""
+
+    def listen(self, row: int, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """As a forward pre-hook of a layer with weights."""
+        given = args[0] if args else None
+        given = given.data if isinstance(given, PackedSequence) else given
+        if not isinstance(given, Tensor):
+            return
+        device = given.device.type
+        self.dtypes.add(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given.dtype)
+        calls = self._calls.setdefault(row, [])
+        if len(calls) < CALLS and given.is_floating_point() and given.ndim >= 2:
+            shares = given.new_full((3,), torch.nan, dtype=torch.float32)
+            if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):  # their examples may be in any dimension
+                shares = input_shares(given, sequences=isinstance(module, nn.Linear))
+            calls.append(torch.cat([shares, data_rms(given).float().view(1)]))
+
+    def take(self) -> dict[int, Given]:
+        """What was seen of each row, from the device."""
+        return {
+            row: Given(*_most_different(torch.stack(calls).tolist())) for row, calls in self._calls.items() if calls
+        }
+
+
+@torch.no_grad()
+def data_rms(given: Tensor) -> Tensor:
+    """0-dim on its device, the root mean square of data: of what no gradient goes through; NaN of anything else.
+
+    Args:
+        given: [examples, ...]; of more than ELEMENTS elements the first examples count.
+
+    >>> data_rms(torch.tensor([[3.0, -4.0], [0.0, 0.0]])).item()
+    2.5
+    """
+    x = given[: max(1, ELEMENTS * len(given) // max(given.numel(), 1))]
+    if given.requires_grad or not x.numel():
+        return torch.full((), torch.nan, device=given.device)
+    size: Tensor = torch.linalg.vector_norm(x, dtype=wide(x)) / math.sqrt(x.numel())
+    return size
 
 
 @torch.no_grad()
@@ -36,3 +115,12 @@ def input_shares(given: Tensor, sequences: bool) -> Tensor:
     between = x.var(0, correction=0).mean() / size
     within = x.var(1, correction=0).mean() / size if sequences and x.ndim == 3 and x.shape[1] > 1 else unknown
     return torch.stack([between, within, nothing])
+
+
+def _most_different(calls: Sequence[Sequence[float]]) -> Sequence[float]:
+    """The call whose examples differ most, of those of which that is known if there are any.
+
+    >>> _most_different([[np.nan, np.nan, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    [0.0, 0.0, 0.0]
+    """
+    return max(calls, key=lambda call: (not np.isnan(call[0]), call[0], -call[2]))

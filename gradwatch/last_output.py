@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,31 @@ from torch.nn.utils.rnn import PackedSequence
 from gradwatch.loss_mismatch import loss_mismatch
 from gradwatch.out_of_reach import out_of_reach, reach
 from gradwatch.output_error import output_error
+from gradwatch.stats import wide
 from gradwatch.torch_internals import has_compiled_backward
 
 MOST = 1 << 20
 """Elements of which it is asked whether they have one size."""
+
+
+class OfOutputs(NamedTuple):
+    """What one step showed of the last layer's outputs, over all calls, and of the model's; NaN where it is unknown."""
+
+    output_gradient: float
+    """L2 norm of the gradient with respect to the last layer's. NaN for a loss whose gradient has one size however far
+    off they are, as the mean absolute error's."""
+    output_error: float
+    """Of a cross entropy, see :func:`~gradwatch.output_error.output_error`."""
+    loss_gradient: float
+    """L2 norm of the gradient with respect to the model's own, behind whatever follows its last layer."""
+    output_variation: float
+    """Share of the mean square of those that differs from example to example, 0 where it is zero."""
+    out_of_reach: float
+    """See :func:`~gradwatch.out_of_reach.out_of_reach`."""
+    loss_mismatch: float
+    """See :func:`~gradwatch.loss_mismatch.loss_mismatch`, where all calls whose output is known agree on it."""
+    number: float
+    """The last layer's."""
 
 
 class LastOutput:
@@ -28,19 +49,21 @@ class LastOutput:
     it. There the gradients of examples do not cancel and no weights scale them: p - y of a cross entropy, the error
     itself of squares.
 
+    Args:
+        maximizes: whether the optimizer makes the loss larger, so that the one it makes smaller is this times -1.
+
     Example:
         >>> net, last = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 2)), LastOutput()
         >>> for number, module in enumerate(net):
         ...     handle = module.register_forward_hook(partial(last.listen, number))
         >>> (net(torch.ones(3, 1)) * torch.tensor([3.0, 4.0])).sum().backward()
-        >>> norm, error, *_ = last.take()
-        >>> round(norm**2), error  # 3 * (9 + 16), and no cross entropy
+        >>> found = last.take()
+        >>> round(found.output_gradient**2), found.output_error  # 3 * (9 + 16), and no cross entropy
         (75, nan)
     """
 
-    def __init__(self) -> None:
-        self.maximizes = False
-        """Whether the optimizer makes the loss larger, so that the one it makes smaller is this times -1."""
+    def __init__(self, maximizes: bool = False) -> None:
+        self._maximizes = maximizes
         self._heard: dict[int, list[Tensor]] = {}
         self._asked: list[Tensor] = []
         self._outputs: list[tuple[int, Tensor]] = []
@@ -75,7 +98,7 @@ class LastOutput:
                 beyond = norm * torch.nan
                 if held is not None:
                     output, limits = held
-                    beyond = out_of_reach(output, -gradient if self.maximizes else gradient, limits)
+                    beyond = out_of_reach(output, -gradient if self._maximizes else gradient, limits)
                 self._asked.append(torch.stack([norm, alike, beyond.to(norm)]))
 
     def _hear(self, number: int, gradient: Tensor) -> None:
@@ -88,25 +111,19 @@ class LastOutput:
             norm, alike = _size(gradient)
             error, mistake = norm * torch.nan, norm * torch.inf
             if output is not None and output.ndim and output.shape == gradient.shape:
-                asked = -gradient if self.maximizes else gradient
+                asked = -gradient if self._maximizes else gradient
                 error, (mistake, its_error) = output_error(output, asked), loss_mismatch(output, asked)
                 error = torch.where(torch.isnan(error), its_error, error)
             calls.append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
 
-    def take(self) -> tuple[float, float, float, float, float, float, float]:
-        """What was heard, from the device; NaN where there was nothing, or it is none.
-
-        Returns:
-            The L2 norm over all calls and :func:`output_error`; of the model's own output the norm, and the share of
-            its mean square that differs from example to example, 0 where it is zero, and :func:`out_of_reach`; the
-            module's number; and :func:`loss_mismatch`, where all calls whose output is known agree on it.
-        """
+    def take(self) -> OfOutputs:
+        """What was heard, from the device."""
         asked, beyond = joined(torch.stack(self._asked).tolist() if self._asked else [])
         heard = [found for calls in self._heard.values() if calls for found in torch.stack(calls).tolist()]
         mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
-        return *joined([found[:3] for found in heard]), asked, self._variation(), beyond, number, mistake
+        return OfOutputs(*joined([found[:3] for found in heard]), asked, self._variation(), beyond, mistake, number)
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""
@@ -164,8 +181,3 @@ ROUNDING = 1e-3
 
 ONE_SIZE = 0.5
 """Share of the elements that is most of them."""
-
-
-def wide(gradient: Tensor) -> torch.dtype:
-    """Squares of what has vanished underflow float32; MPS has nothing wider."""
-    return torch.float32 if gradient.device.type == "mps" else torch.float64

@@ -470,6 +470,7 @@ class Monitor:
 
     def _take_profile(self, step: int) -> None:
         found = self._faults.run(*PROBE, self._probes.take, step, otherwise=FAILED)
+        self._capture.strangers = self._probes.strangers
         if isinstance(found, Probed):
             self._probed = found
         elif found is FAILED:

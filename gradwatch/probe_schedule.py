@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
+
+from torch import Tensor
 
 from gradwatch.layers import LayerTable
 from gradwatch.probing import Probe
@@ -56,6 +59,8 @@ class ProbeSchedule:
     def __init__(self, table: LayerTable, every_n_steps: int = 0) -> None:
         self.last: Probed | None = None
         """What was seen last."""
+        self.strangers: tuple[weakref.ref[Tensor], ...] = ()
+        """The parameters that the step probed last used and that are none of the model's."""
         self._table = table
         self._every_n_steps = every_n_steps
         self._asked = self._off = self._begun = False
@@ -107,7 +112,7 @@ class ProbeSchedule:
         if self._probe is None:
             return None
         probe, self._probe, alerts, self._alerts = self._probe, None, tuple(self._alerts), []
-        profile = probe.take()
+        profile, self.strangers = probe.take(), probe.strangers
         if profile is None:
             return None
         for note in profile.notes:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradwatch.finiteness import first_nonfinite
 from gradwatch.flow import flow
@@ -87,6 +87,8 @@ class Probe:
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.operations: tuple[Operation, ...] = ()
         """Of the step that was taken last, all that it did, in the order of the forward pass."""
+        self.strangers: tuple[weakref.ref[Tensor], ...] = ()
+        """The parameters that it used and that are none of the model's."""
         self._model = weakref.ref(model)
         self._nonfinite = nonfinite
         self._recording: Recording | None = None
@@ -108,7 +110,7 @@ class Probe:
         if recording is None:
             return None
         recording.stop()
-        self.operations = operations(recording)
+        self.operations, self.strangers = operations(recording), tuple(recording.graph.strangers)
         nonfinite = first_nonfinite(recording.forward, self.operations) if recording.forward is not None else None
         notes = (*recording.notes, *_notes(self.operations, recording.compiled))
         if not any(operation.calls for operation in self.operations):

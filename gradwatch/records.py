@@ -100,6 +100,8 @@ class StepStats:
         time_ratio: float64 [L], of a recurrent layer the gradient that reaches the first quarter of the time steps,
             relative to the largest at any; NaN of others.
         time_gain: float64 [L], the same per time step between the two.
+        steps_read: float64 [L], of a recurrent layer, how many time steps there are up to the last with a gradient.
+        sequences_read: float64 [L], how many of the sequences that it is given get one.
         output_gradient: L2 norm of the gradient with respect to the output of the layer nearest to the loss, over all
             examples: it falls with the training error of many losses. NaN where that is not known.
         output_error: of a cross entropy of up to 128 classes, or a binary one, what the probabilities miss, relative to
@@ -116,6 +118,7 @@ class StepStats:
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
             to place within an example.
         given_nothing: float64 [L], share of the examples of which a layer's input is nothing but zeros.
+        data_rms: float64 [L], root mean square of a layer's input where that is data; NaN where other layers made it.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
         trained: bool [L], whether a layer has parameters that require a gradient and that the optimizer, where it is
             known, has.
@@ -123,6 +126,8 @@ class StepStats:
             where that is not known.
         alike: bool [L], whether all units of a layer have the same weights and are given the same gradient.
         idle: bool [L], whether a layer has a gradient that no optimizer uses; None where none is known.
+        unregistered: elements of parameters that the model uses and that are none of it, with a gradient that no
+            optimizer uses. They are known once a step was probed.
         stacked: bool [L], of a probed step, whether a layer and those that follow it compute what one would, as no
             activation lies anywhere between. Else None.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
@@ -147,9 +152,12 @@ class StepStats:
     saturated: FloatArray | None = None
     time_ratio: FloatArray | None = None
     time_gain: FloatArray | None = None
+    steps_read: FloatArray | None = None
+    sequences_read: FloatArray | None = None
     variation: FloatArray | None = None
     variation_within: FloatArray | None = None
     given_nothing: FloatArray | None = None
+    data_rms: FloatArray | None = None
     output_gradient: float | None = None
     output_error: float | None = None
     loss_gradient: float | None = None
@@ -162,6 +170,7 @@ class StepStats:
     not_zeroed: bool | None = None
     alike: BoolArray | None = None
     idle: BoolArray | None = None
+    unregistered: int | None = None
     stacked: BoolArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

@@ -318,6 +318,11 @@ def _in_float64(norms: Tensor, values: list[Tensor], doubtful: list[int]) -> Ten
     return exact
 
 
+def wide(values: Tensor) -> torch.dtype:
+    """The dtype in which the squares of what has vanished do not underflow; MPS has none wider than float32."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
 def largest(values: Tensor) -> float:
     """The largest magnitude; NaN where there is one. Raises RuntimeError where there are no elements."""
     low, high = torch.aminmax(values)

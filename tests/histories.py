@@ -90,6 +90,9 @@ SEEN: dict[str, list[float]] = {
     "variation": [NAN, 0.0, 1e-14, 1e-4, 0.1, 1.0, INF],
     "variation_within": [NAN, 0.0, 1e-14, 1e-4, 0.1, 1.0, INF],
     "given_nothing": [NAN, 0.0, 0.5, 0.9, 1.0],
+    "data_rms": [NAN, 0.0, 1e-30, 1.0, 300.0, 1e30, INF],
+    "steps_read": [NAN, 1.0, 20.0],
+    "sequences_read": [NAN, 1.0, 32.0],
     "max_abs": [0.0, 5e-324, 1e-8, 1e-5, 1.0, 1e308],
     "zero_fraction": [0.0, 0.3, 1.0],
 }
@@ -107,6 +110,7 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["output_variation"] = float(rng.choice([NAN, 0.0, 1e-9, 0.5, 1.0]))
     found["output_row"] = float(rng.choice([NAN, 0.0, width - 1, width]))
     found["loss_mismatch"] = float(rng.choice([NAN, *range(len(MISTAKES))]))
+    found["unregistered"] = int(rng.integers(0, 2)) * 4160
     found["idle"] = rng.random(width) < 0.5
     found["stacked"] = rng.random(width) < 0.5
     found["alike"] = rng.random(width) < 0.5

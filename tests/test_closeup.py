@@ -22,9 +22,10 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 from torch.utils.checkpoint import checkpoint
 
-from gradwatch import closeup as module_under_test
-from gradwatch.closeup import CALLS, MODULES, Closeup, CloseupStats, feeding_row, step_norms, time_ratio
-from gradwatch.inputs import input_shares
+from gradwatch import closeup as closeup_module
+from gradwatch import saturated_outputs, time_gradient
+from gradwatch.closeup import MODULES, Closeup, CloseupStats
+from gradwatch.inputs import CALLS, input_shares
 from gradwatch.layers import LayerTable
 from tests.fingerprint import hook_counts, printed
 from tests.tensors import INF, NAN, normal
@@ -446,35 +447,6 @@ def test_output_gradient_is_that_of_the_last_layer_with_weights() -> None:
     assert found == pytest.approx(float((2 * y * (1 - y**2)).norm()), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("norms", "expected"),
-    [
-        ([1.0] * 7, (NAN, NAN)),
-        ([0.5] + [1.0] * 7, (1.0, 1.0)),
-        ([0.5, 0.25] + [1.0] * 7, (0.5, 0.5**0.5)),
-        ([0.01] * 2 + [0.1, 0.1, 0.1, 1.0] + [0.1] * 2, (0.01, 0.01 ** (1 / 5))),
-        ([2.0] + [1.0] * 11, (1.0, 1.0)),
-        ([0.0] * 9, (NAN, NAN)),
-        ([1.0] * 9 + [NAN], (NAN, NAN)),
-        ([1.0] * 9 + [INF], (NAN, NAN)),
-        ([], (NAN, NAN)),
-    ],
-)
-def test_time_ratio(norms: list[float], expected: tuple[float, float]) -> None:
-    assert time_ratio(norms) == pytest.approx(expected, nan_ok=True)
-
-
-def test_step_norms() -> None:
-    gradient = normal(5, 3, 2)
-    assert step_norms(gradient, time=None).tolist() == pytest.approx([float(gradient.double().norm())])
-    for time in (0, 1):
-        expected = gradient.double().movedim(time, 0).flatten(1).norm(dim=1).tolist()
-        assert step_norms(gradient, time).tolist() == pytest.approx(expected, rel=1e-12)
-    packed = step_norms(gradient[:, 0], time=0, batch_sizes=[3, 2])
-    assert packed.tolist() == pytest.approx([float(g.double().norm()) for g in (gradient[:3, 0], gradient[3:, 0])])
-    assert step_norms(torch.full((1, 4), 1e-30), time=0).tolist() == pytest.approx([2e-30])
-
-
 # What saturated measures.
 
 
@@ -752,13 +724,22 @@ def test_a_forward_that_raises_leaves_a_closeup_that_works() -> None:
     assert hooks_on(model) == 0
 
 
-@pytest.mark.parametrize("part", ["feeding_row", "step_norms", "_own", "time_ratio", "_saved_tensors_are_taken"])
+PARTS = {
+    "feeding_row": saturated_outputs,
+    "step_norms": time_gradient,
+    "_own": time_gradient,
+    "time_ratio": time_gradient,
+    "_saved_tensors_are_taken": closeup_module,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_what_fails_is_not_known_and_training_goes_on(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise MemoryError(part)
 
     unwatched = trained(NETS["several"], False, plainly, "data")
-    monkeypatch.setattr(module_under_test, part, fail)
+    monkeypatch.setattr(PARTS[part], part, fail)
     assert trained(NETS["several"], True, plainly, "data") == unwatched
     model = NETS["several"]()
     found = looked_at(model, lambda: plainly(model, normal(STEPS, BATCH, SIZE)))
@@ -895,19 +876,6 @@ def test_the_gradient_of_the_data_is_not_kept() -> None:
     look.close()
 
 
-def test_feeding_row_looks_at_few_nodes() -> None:
-    p = nn.Parameter(torch.ones(2))
-    near, far = p, p
-    for _ in range(10):
-        near = near * 2
-    for _ in range(50):
-        far = far * 2
-    assert feeding_row(near, {id(p): 3}) == 3
-    assert feeding_row(far, {id(p): 3}) is None
-    assert feeding_row(near, {}) is None
-    assert feeding_row(torch.ones(2), {id(p): 3}) is None
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace_method` is deprecated:DeprecationWarning")
 def test_a_traced_model_is_the_same() -> None:
@@ -1022,3 +990,42 @@ def test_many_calls_and_many_layers_are_looked_at_in_part() -> None:
 def test_inputs_that_tell_nothing(x: Tensor) -> None:
     model = nn.Linear(SIZE, 1)
     assert not any(between == between for between, *_ in given(model, lambda: plainly(model, x)).values())
+
+
+DATA: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, float]]] = {
+    "vectors": (lambda: nn.Sequential(nn.Linear(SIZE, 3), nn.ReLU(), nn.Linear(3, 1)), normal(BATCH, SIZE), {"0": 1.0}),
+    "images": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), normal(BATCH, 1, 3, 3), {"0": 1.0}),
+    "sequences": (Last, normal(STEPS, BATCH, SIZE), {"rnn": 1.0}),
+    "one step after the other": (Looped, normal(1, BATCH, SIZE), {"cell": 1.0}),
+    "behind a trained normalisation": (
+        lambda: nn.Sequential(nn.LayerNorm(SIZE), nn.Linear(SIZE, 1)),
+        normal(BATCH, SIZE),
+        {},
+    ),
+    "behind one without parameters": (
+        lambda: nn.Sequential(nn.LayerNorm(SIZE, elementwise_affine=False), nn.Linear(SIZE, 1)),
+        normal(BATCH, SIZE),
+        {"1": 1 / 300},
+    ),
+    "behind a frozen layer": (
+        lambda: nn.Sequential(nn.Linear(SIZE, SIZE, bias=False).requires_grad_(False), nn.Linear(SIZE, 1)),
+        torch.eye(SIZE),
+        {"0": 1.0, "1": 0.5},
+    ),
+}
+"""What the first layers are given, and its size, relative to that of the data where that is not 1."""
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_the_size_of_data(case: str) -> None:
+    build, x, expected = DATA[case]
+    torch.manual_seed(0)
+    model, x = build(), 300 * x
+    for p in model.parameters():
+        if not p.requires_grad:
+            p.copy_(torch.eye(SIZE) / 2)
+    size = float(x.double().square().mean().sqrt())
+    found = by_name(model, looked_at(model, lambda: plainly(model, x)).data_rms)
+    assert found == {
+        name: pytest.approx(share * size, rel=0.4 if "without" in case else 1e-6) for name, share in expected.items()
+    }

@@ -256,3 +256,14 @@ def test_the_graph_is_freed_while_it_is_remembered() -> None:
         assert len(graph.nodes) == 6
     finally:
         gc.enable()
+
+
+def test_parameters_that_are_none_of_the_models_are_strangers() -> None:
+    """Not other tensors that require a gradient; and they are held by nobody."""
+    model, hidden, x = nn.Linear(4, 1), nn.Linear(3, 4), torch.ones(2, 3, requires_grad=True)
+    graph = Graph({id(p): name for name, p in model.named_parameters()})
+    graph.add([model(hidden(x).relu())], since=0)
+    assert {id(found()) for found in graph.strangers} == {id(p) for p in hidden.parameters()}
+    del hidden
+    gc.collect()
+    assert [found() for found in graph.strangers] == [None, None]

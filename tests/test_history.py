@@ -24,6 +24,7 @@ def assert_same(one: History, other: History) -> None:
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
     np.testing.assert_array_equal(one.update_ratio, other.update_ratio)
+    np.testing.assert_array_equal(one.data_rms, other.data_rms)
     assert (one.latest is None) == (other.latest is None)
     if one.latest is not None and other.latest is not None:
         np.testing.assert_array_equal(one.latest.grad_norm, other.latest.grad_norm)
@@ -69,18 +70,19 @@ def test_no_gradient_is_not_zero() -> None:
     assert history.has_grad.tolist() == [[False], [True]]
 
 
-def test_the_last_update_ratio_of_each_layer_is_kept() -> None:
+@pytest.mark.parametrize("what", ["update_ratio", "data_rms"])
+def test_the_last_one_known_of_each_layer_is_kept(what: str) -> None:
     history = history_of([])
     step = layers([1.0, 1.0])
-    assert history.update_ratio.tolist() == []
+    assert getattr(history, what).tolist() == []
     history.append(stats(0, step))
-    np.testing.assert_array_equal(history.update_ratio, [NAN, NAN])
-    history.append(stats(1, step, update_ratio=np.array([0.1, NAN])))
-    history.append(stats(2, step, update_ratio=np.array([NAN, 0.2])))
+    np.testing.assert_array_equal(getattr(history, what), [NAN, NAN])
+    history.append(stats(1, step, **{what: np.array([0.1, NAN])}))
+    history.append(stats(2, step, **{what: np.array([NAN, 0.2])}))
     history.append(stats(3, step))
-    assert history.update_ratio.tolist() == [0.1, 0.2]
+    assert getattr(history, what).tolist() == [0.1, 0.2]
     history.append(stats(4, {"fc1": 1.0, "new": 1.0}))
-    np.testing.assert_array_equal(history.update_ratio, [0.2, NAN])
+    np.testing.assert_array_equal(getattr(history, what), [0.2, NAN])
 
 
 def test_steps_before_the_latest() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradwatch.inputs import ELEMENTS, input_shares
+from gradwatch.inputs import ELEMENTS, data_rms, input_shares
 from tests.tensors import INF, NAN, normal
 
 
@@ -78,3 +78,33 @@ def test_of_a_large_input_the_first_examples_are_looked_at() -> None:
     x = torch.ones(4, 2 * ELEMENTS)
     x[1] = 0.0
     assert input_shares(x, sequences=False)[2] == 0.5  # never fewer than two
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+def test_the_size_of_data_against_float64(scale: float, dtype: torch.dtype) -> None:
+    x = (scale * (normal(6, 5, 4) + 1)).to(dtype)
+    assert float(data_rms(x)) == pytest.approx(float(x.double().square().mean().sqrt()), rel=1e-6)
+
+
+def test_the_size_of_data_whose_squares_are_beyond_float32() -> None:
+    assert float(data_rms(torch.full((4, 2), 1e30))) == pytest.approx(1e30)
+    assert float(data_rms(torch.full((4, 2), 1e-30))) == pytest.approx(1e-30)
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_the_size_of_data_that_are_not_finite(value: float) -> None:
+    assert float(data_rms(torch.tensor([[value], [1.0]]))) == pytest.approx(value, nan_ok=True)
+
+
+def test_what_other_layers_make_is_no_data() -> None:
+    assert math.isnan(data_rms(torch.ones(4, 2, requires_grad=True)))
+    assert math.isnan(data_rms(torch.ones(0, 2)))
+    assert float(data_rms(torch.zeros(4, 2))) == 0.0
+    assert float(data_rms(torch.full((1, 4), 3.0))) == 3.0  # a batch of one
+
+
+def test_the_size_of_large_data_is_that_of_the_first_examples() -> None:
+    x = torch.ones(8, ELEMENTS // 4)
+    x[4:] = 9.0
+    assert float(data_rms(x)) == 1.0

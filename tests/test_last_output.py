@@ -181,7 +181,7 @@ def test_a_mistake_is_one_of_all_calls(second: bool, told: float) -> None:
     for softmax in (True, second):
         logits = net(X)
         F.cross_entropy(logits.softmax(1) if softmax else logits, LABELS).backward()
-    assert last.take()[-1] == pytest.approx(told, nan_ok=True)
+    assert last.take().loss_mismatch == pytest.approx(told, nan_ok=True)
 
 
 def test_the_examples_of_all_calls_count() -> None:
@@ -306,7 +306,7 @@ def test_a_look_that_fails_leaves_the_last_layer_the_last(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("gradwatch.last_output.output_error", fail)
     STEPS["cross entropy"](net).backward()
-    *of_outputs, number, _ = last.take()
+    *of_outputs, _, number = last.take()
     assert number == 1
     assert isnan(of_outputs[0])
 

@@ -78,9 +78,12 @@ class Recording:
         saturated: [C, L] what it sees there: see :class:`~gradwatch.records.StepStats`.
         time_ratio: [C, L] likewise.
         time_gain: [C, L] likewise.
+        steps_read: [C, L] likewise.
+        sequences_read: [C, L] likewise.
         variation: [C, L] likewise.
         variation_within: [C, L] likewise.
         given_nothing: [C, L] likewise.
+        data_rms: [C, L] likewise.
         output_gradient: [C] likewise.
         output_error: [C] likewise.
         loss_gradient: [C] likewise.
@@ -146,9 +149,12 @@ class Recording:
     saturated: FloatArray
     time_ratio: FloatArray
     time_gain: FloatArray
+    steps_read: FloatArray
+    sequences_read: FloatArray
     variation: FloatArray
     variation_within: FloatArray
     given_nothing: FloatArray
+    data_rms: FloatArray
     output_gradient: FloatArray
     output_error: FloatArray
     loss_gradient: FloatArray

@@ -25,6 +25,8 @@ from gradwatch.diagnosis.saturation import Saturation
 from gradwatch.diagnosis.small_steps import SmallSteps
 from gradwatch.diagnosis.small_weights import SmallWeights
 from gradwatch.diagnosis.symmetry import Symmetry
+from gradwatch.diagnosis.unread import Unread
+from gradwatch.diagnosis.unregistered import Unregistered
 from gradwatch.diagnosis.unscaled_inputs import UnscaledInputs
 from gradwatch.diagnosis.unscaled_targets import UnscaledTargets
 from gradwatch.diagnosis.untrained import Untrained
@@ -60,6 +62,8 @@ __all__ = [
     "SmallSteps",
     "SmallWeights",
     "Symmetry",
+    "Unread",
+    "Unregistered",
     "UnscaledInputs",
     "UnscaledTargets",
     "Untrained",
@@ -77,12 +81,14 @@ def default() -> tuple[Cause, ...]:
     the steps it takes.
 
     >>> print(*(type(cause).__name__ for cause in default()[:4]))
-    Detached NotZeroed Untrained LossScale
+    Detached NotZeroed Untrained Unregistered
     """
     return (
         Detached(),
         NotZeroed(),
         Untrained(),
+        Unregistered(),
+        Unread(),
         LossScale(),
         FirstNonFinite(),
         LossMismatch(),

@@ -21,10 +21,9 @@ FIRST = 4
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the first layer was given: the L2 norm of an example, and the root mean square of its features."""
+    """The layer that is given the largest data, and their root mean square."""
 
     layer: str
-    norm: float
     rms: float
 
     @property
@@ -33,20 +32,12 @@ class Inputs:
 
 
 def inputs(history: History, probe: BackwardProfile | None) -> Inputs | None:
-    """By the first step's gradients: that of a weight is that of the bias times the input. None where that is unknown.
-
-    So it is of a layer of several matrices, as a recurrent one, which adds up inputs of another kind, and of a single
-    layer, whose bias may have next to no gradient when the targets' mean is zero. A bias before a normalisation has
-    none at all but for rounding.
-    """
-    first, weights = history.first, [] if probe is None else single_weights(probe)
-    if first is None or first.input_size is None or not weights or probe is None or len(signal(history)) < 2:
+    """None where nothing is known of them, or a normalisation right behind that layer takes their size out again."""
+    sizes = np.where(np.isfinite(history.data_rms), history.data_rms, -1.0)
+    if not (sizes >= 0).any():
         return None
-    layer, weight = weights[0]
-    if weight is not probe.weights[0] or layer not in first.layers or _is_normalised_next(layer, probe):
-        return None
-    norm = float(np.fmin(first.input_size[first.layers.index(layer)], _size_by_probe(history, probe, layer)))
-    return Inputs(layer, norm, norm / math.sqrt(weight.fan_in)) if math.isfinite(norm) else None
+    given = Inputs(history.layers[sizes.argmax()], float(sizes.max()))
+    return None if probe is not None and _is_normalised_next(given.layer, probe) else given
 
 
 def _is_normalised_next(layer: str, probe: BackwardProfile) -> bool:
@@ -57,22 +48,6 @@ def _is_normalised_next(layer: str, probe: BackwardProfile) -> bool:
             return normalised
         normalised = segment.kind == "norm" or (normalised and segment.kind != "weight")
     return normalised  # no gradient goes through the weights of the first layer
-
-
-def _size_by_probe(history: History, probe: BackwardProfile, layer: str) -> float:
-    """The norm of the inputs by another ratio, of the weights' gradient to what arrived at the layer; else NaN.
-
-    It is right where the examples' gradients have nothing in common, and too large where they agree. The ratio to the
-    biases' gradient is right where they agree and too large where they cancel, so that the smaller one counts.
-    """
-    row = np.flatnonzero(history.steps == probe.step)
-    last = probe.segments[-1] if probe.segments else None
-    if last is None or not len(row) or layer not in history.layers:
-        return math.nan
-    is_layer = last.layer == layer and last.kind == "weight"
-    arrived = last.grad_norm * (1.0 if is_layer else math.sqrt(last.gain) if last.gain >= 0 else math.nan)
-    size = float(history.grad_norm[row[-1], history.layers.index(layer)])
-    return size / arrived if 0 < arrived < math.inf and size > 0 else math.nan
 
 
 def single_weights(probe: BackwardProfile) -> list[tuple[str, Weight]]:

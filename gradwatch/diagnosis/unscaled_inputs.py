@@ -33,13 +33,11 @@ class UnscaledInputs:
     Example:
         >>> from dataclasses import replace
         >>> import numpy as np
-        >>> from gradwatch.profile import Weight
         >>> history = History.from_grad_norms(fc=[900.0], out=[1.0])
-        >>> history.first = replace(history.first, input_size=np.array([800.0, 90.0]))
-        >>> probe = BackwardProfile(weights=(Weight("fc.weight", 8.0, 64, 64, 64),))
-        >>> found = UnscaledInputs().explain(history, probe, [Alert(1, "exploding", "fc", 2, 900.0, 50.0, "")])
+        >>> history.append(replace(history.latest, step=1, data_rms=np.array([100.0, np.nan])))
+        >>> found = UnscaledInputs().explain(history, None, [Alert(1, "exploding", "fc", 2, 900.0, 50.0, "")])
         >>> print(found.evidence[0])
-        the inputs of fc have a norm of 800 over 64 features: 100 in the root mean square, standardised ones have 1
+        the inputs of fc have a root mean square of 100, standardised ones have 1
 
     Source: LeCun et al., Efficient BackProp, 1998, section 4.3.
     """
@@ -55,13 +53,16 @@ class UnscaledInputs:
         if given is None or given.rms <= self.min_rms:
             return None
         is_clear = given.rms > CLEAR_CASE * self.min_rms
-        symptoms = (*UNSTABLE, "saturated", *(("nonfinite", "overflow", "spike") if is_clear else ()))
+        symptoms = (
+            *UNSTABLE,
+            "unscaled_inputs",
+            "saturated",
+            *(("nonfinite", "overflow", "spike") if is_clear else ()),
+        )
         if not told(alerts, *symptoms):
             return None
-        features = round((given.norm / given.rms) ** 2)
         evidence = [
-            f"the inputs of {called(given.layer)} have a norm of {given.norm:.3g} over {features} features: "
-            f"{given.rms:.3g} in the root mean square, standardised ones have 1"
+            f"the inputs of {called(given.layer)} have a root mean square of {given.rms:.3g}, standardised ones have 1"
         ]
         remedy = (
             "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "

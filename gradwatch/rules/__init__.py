@@ -25,6 +25,9 @@ from gradwatch.rules.spike import Spike
 from gradwatch.rules.stalled import Stalled
 from gradwatch.rules.symmetric import Symmetric
 from gradwatch.rules.underflow import Underflow
+from gradwatch.rules.unread import Unread
+from gradwatch.rules.unregistered import Unregistered
+from gradwatch.rules.unscaled_inputs import UnscaledInputs
 from gradwatch.rules.unstable import Unstable
 from gradwatch.rules.untrained import Untrained
 from gradwatch.rules.update_ratio import UpdateRatio
@@ -51,6 +54,9 @@ __all__ = [
     "Stalled",
     "Symmetric",
     "Underflow",
+    "Unread",
+    "Unregistered",
+    "UnscaledInputs",
     "Unstable",
     "Untrained",
     "UpdateRatio",
@@ -66,17 +72,21 @@ def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds; of what two find at one step, the later one's may be a consequence.
 
     >>> print(*(rule.name for rule in default()[:10]))
-    no_gradient not_zeroed untrained loss_mismatch symmetric no_activation exploding update_ratio nonfinite overflow
-    >>> print(*(rule.name for rule in default()[10:]))
-    underflow stalled flat_output out_of_reach saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    no_gradient not_zeroed untrained unregistered loss_mismatch symmetric no_activation unread exploding update_ratio
+    >>> print(*(rule.name for rule in default()[10:18]))
+    nonfinite overflow underflow stalled flat_output out_of_reach unscaled_inputs saturated
+    >>> print(*(rule.name for rule in default()[18:]))
+    vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
         NotZeroed(),
         Untrained(),
+        Unregistered(),
         LossMismatch(),
         Symmetric(),
         NoActivation(),
+        Unread(),
         Exploding(),
         UpdateRatio(),
         NonFinite(),
@@ -85,6 +95,7 @@ def default() -> tuple[Rule, ...]:
         Stalled(),
         FlatOutput(),
         OutOfReach(),
+        UnscaledInputs(),
         Saturated(),
         Vanishing(),
         VanishingInTime(),

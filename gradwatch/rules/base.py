@@ -51,6 +51,10 @@ class StepRule(ABC):
     name: ClassVar[str]
     takes_skipped: ClassVar[bool] = False
     """True: steps that a gradient scaler skips are judged like the others."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Names of the rules of whose earlier findings these may come: units die of a step that was too large."""
+    others_follow: ClassVar[Severity] = Severity.ERROR
+    """The least severity of a finding that others may come of."""
 
     _seen: int
 

@@ -52,6 +52,16 @@ class Dead(LayerRule):
 
     name: ClassVar[str] = "dead"
     severity: ClassVar[Severity] = Severity.WARNING
+    follows: ClassVar[tuple[str, ...]] = (
+        "loss_mismatch",
+        "not_zeroed",
+        "exploding",
+        "update_ratio",
+        "vanishing",
+        "saturated",
+        "underflow",
+        "flat_output",
+    )
 
     patience: int = 6
     # More than the steps in which one network of several is trained and the others' gradients are left at zero.

@@ -70,6 +70,7 @@ class Exploding(LayerRule):
 
     name: ClassVar[str] = "exploding"
     severity: ClassVar[Severity] = Severity.ERROR
+    follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "overflow", "update_ratio", "unstable")
 
     threshold: PerLayer = 1e3
     # The fixed limit that separated published fault sets without a false alarm; healthy exceptions move calmly.

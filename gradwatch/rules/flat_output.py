@@ -51,6 +51,7 @@ class FlatOutput(LayerRule):
 
     name: ClassVar[str] = "flat_output"
     severity: ClassVar[Severity] = Severity.ERROR
+    follows: ClassVar[tuple[str, ...]] = ("not_zeroed", "exploding", "update_ratio", "unstable", "out_of_reach")
     quantity: ClassVar[str] = "gradient at its output, as a share of the first,"
     by_looks: ClassVar[bool] = True
 

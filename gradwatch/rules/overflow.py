@@ -35,6 +35,7 @@ class Overflow(NonFinite):
     """
 
     name: ClassVar[str] = "overflow"
+    follows: ClassVar[tuple[str, ...]] = ("not_zeroed", "exploding", "update_ratio", "unstable")
     in_half: ClassVar[bool] = True
 
     def describe(self, value: float, threshold: float) -> str:

@@ -49,6 +49,7 @@ class Saturated(LayerRule):
 
     name: ClassVar[str] = "saturated"
     severity: ClassVar[Severity] = Severity.ERROR
+    follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "exploding", "update_ratio")
     quantity: ClassVar[str] = "share of saturated outputs"
     by_looks: ClassVar[bool] = True
 

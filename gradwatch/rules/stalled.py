@@ -59,6 +59,19 @@ class Stalled(LayerRule):
 
     name: ClassVar[str] = "stalled"
     severity: ClassVar[Severity] = Severity.WARNING
+    follows: ClassVar[tuple[str, ...]] = (
+        "loss_mismatch",
+        "no_activation",
+        "untrained",
+        "unregistered",
+        "symmetric",
+        "vanishing",
+        "saturated",
+        "underflow",
+        "dead",
+        "skipped",
+        "flat_output",
+    )
     grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
     by_looks: ClassVar[bool] = True

@@ -69,6 +69,16 @@ come down; steps move the weights by 0.02 of their size
     """
 
     name: ClassVar[str] = "unstable"
+    follows: ClassVar[tuple[str, ...]] = (
+        "loss_mismatch",
+        "not_zeroed",
+        "overflow",
+        "exploding",
+        "update_ratio",
+        "vanishing",
+        "saturated",
+        "dead",
+    )
 
     leaps: int = 3
     # Healthy networks of docs/detection.md whose steps are that large have two at most.

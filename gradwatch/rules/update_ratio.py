@@ -62,6 +62,8 @@ class UpdateRatio(LayerRule):
 
     name: ClassVar[str] = "update_ratio"
     severity: ClassVar[Severity] = Severity.ERROR
+    others_follow: ClassVar[Severity] = Severity.WARNING  # it may settle, and what it has done is done
+    follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "overflow", "exploding", "unstable")
     grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
     by_looks: ClassVar[bool] = True

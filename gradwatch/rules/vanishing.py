@@ -70,6 +70,15 @@ class Vanishing(LayerRule):
 
     name: ClassVar[str] = "vanishing"
     severity: ClassVar[Severity] = Severity.ERROR
+    follows: ClassVar[tuple[str, ...]] = (
+        "not_zeroed",
+        "exploding",
+        "update_ratio",
+        "saturated",
+        "underflow",
+        "dead",
+        "flat_output",
+    )
 
     ratio: PerLayer = 3e-3
     # Healthy networks of docs/detection.md stay above 0.01 after their first steps; a sigmoid layer costs a third.

@@ -59,6 +59,7 @@ class VanishingInTime(LayerRule):
 
     name: ClassVar[str] = "vanishing_in_time"
     severity: ClassVar[Severity] = Severity.ERROR
+    follows: ClassVar[tuple[str, ...]] = ("not_zeroed", "exploding", "update_ratio", "saturated", "dead")
     quantity: ClassVar[str] = "share of the gradient"
     by_looks: ClassVar[bool] = True
 

@@ -9,7 +9,7 @@ import pytest
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import LargeWeights
 from gradwatch.profile import BackwardProfile, Segment
-from tests.diagnosis.profiles import PROFILES, alert, begun, chain
+from tests.diagnosis.profiles import NAN, PROFILES, alert, begun, chain
 from tests.histories import slow
 
 
@@ -53,7 +53,7 @@ def test_less_is_enough_where_it_has_held_training_up(left: float, told: bool) -
 
 def test_large_inputs_are_the_better_explanation() -> None:
     profile = chain(6, "Relu", 0.5, 18.0)
-    found = explain(profile, begun(profile, input_size=np.array([1e4] * 7)))
+    found = explain(profile, begun(profile, data_rms=np.array([1e4, *[NAN] * 6])))
     assert found is not None
     assert found.confidence == 0.5
 

@@ -116,7 +116,7 @@ def test_another_explanation_of_large_steps(other: str) -> None:
     profile = PROFILES["large"] if other == "weights" else HEALTHY
     if other == "time":
         profile = replace(profile, time_steps=(TimeSteps("rnn", np.full(9, 2.0), np.ones(10)),))
-    known = {"input_size": np.full(7, 1e4)} if other == "inputs" else {}
+    known = {"data_rms": np.array([1e4, *[NAN] * 6])} if other == "inputs" else {}
     found = LearningRate().explain(begun(profile, [1.0], **known), profile, [alert("exploding")])
     assert found is not None
     assert (found.confidence, found.evidence[-1][:4]) == (0.3, "but ")

@@ -6,7 +6,7 @@ import pytest
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import Saturation
 from gradwatch.profile import BackwardProfile
-from tests.diagnosis.profiles import PROFILES, alert, begun, chain
+from tests.diagnosis.profiles import NAN, PROFILES, alert, begun, chain
 
 
 def explain(
@@ -44,7 +44,7 @@ def test_a_gradient_that_vanishes_there() -> None:
 
 def test_large_inputs_are_the_better_explanation() -> None:
     profile = chain(4, "Tanh", 0.01, 1.0)
-    found = explain(profile, history=begun(profile, input_size=np.array([1e4, 9.0, 9.0, 9.0, 9.0])))
+    found = explain(profile, history=begun(profile, data_rms=np.array([1e4, *[NAN] * 4])))
     assert found is not None
     assert found.confidence == 0.45
 

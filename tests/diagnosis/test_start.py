@@ -9,37 +9,32 @@ import pytest
 from gradwatch import History
 from gradwatch.diagnosis import start
 from gradwatch.profile import BackwardProfile, Segment, Weight
-from tests.diagnosis.profiles import NAN, begun, chain, first_step, weight
+from tests.diagnosis.profiles import INF, NAN, begun, chain, first_step
 
 PROFILE = chain(3, "Relu", 0.5, 2.0)
 
 
-def test_the_inputs_by_the_gradients_of_weights_and_biases() -> None:
-    found = start.inputs(begun(PROFILE, input_size=np.array([80.0, 9.0, 9.0, 9.0])), PROFILE)
-    assert found is not None
-    assert (found.layer, found.norm, found.rms, found.are_unscaled) == ("fc0", 80.0, 10.0, True)
+def given(*rms: float) -> History:
+    return begun(PROFILE, data_rms=np.array(rms))
 
 
-@pytest.mark.parametrize("sizes", [[NAN, 9.0, 9.0, 9.0], [80.0, NAN, NAN, NAN], [NAN] * 4])
-def test_inputs_that_are_not_known(sizes: list[float]) -> None:
-    assert start.inputs(begun(PROFILE, input_size=np.array(sizes)), PROFILE) is None
+def test_the_inputs_are_the_largest_data() -> None:
+    assert start.inputs(given(10.0, NAN, NAN, NAN), PROFILE) == start.Inputs("fc0", 10.0)
+    assert start.inputs(given(1.0, NAN, 30.0, INF), None) == start.Inputs("fc2", 30.0)
+    assert [start.Inputs("fc0", rms).are_unscaled for rms in (1.0, 3.0, 3.1)] == [False, False, True]
+
+
+def test_inputs_that_are_not_known() -> None:
+    assert start.inputs(given(NAN, NAN, NAN, NAN), PROFILE) is None
     assert start.inputs(begun(PROFILE), PROFILE) is None
     assert start.inputs(History(), PROFILE) is None
 
 
-def test_inputs_of_a_layer_whose_bias_a_normalisation_takes_out_are_not_known() -> None:
-    """Its gradient is rounding, and the ratio to it whatever it likes."""
-    norm, sizes = Segment("bn", "norm", "NativeBatchNorm", 1.0, 1.0), np.array([8e5, 9.0, 9.0, 9.0])
+def test_the_size_of_inputs_is_taken_out_by_a_normalisation_behind_their_layer() -> None:
+    norm, history = Segment("bn", "norm", "NativeBatchNorm", 1.0, 1.0), given(8e4, NAN, NAN, NAN)
     after, before = (*PROFILE.segments, norm), (norm, *PROFILE.segments)
-    assert start.inputs(begun(PROFILE, input_size=sizes), replace(PROFILE, segments=after)) is None
-    assert start.inputs(begun(PROFILE, input_size=sizes), replace(PROFILE, segments=before)) is not None
-
-
-def test_inputs_of_a_layer_of_two_matrices_are_not_known() -> None:
-    recurrent = BackwardProfile(weights=(replace(weight("fc0", 1.0), name="fc0.hh"), weight("fc0", 1.0)))
-    history = History()
-    history.append(replace(first_step(PROFILE), input_size=np.array([80.0, 9.0, 9.0, 9.0])))
-    assert start.inputs(history, recurrent) is None
+    assert start.inputs(history, replace(PROFILE, segments=after)) is None
+    assert start.inputs(history, replace(PROFILE, segments=before)) is not None
 
 
 def test_weights_are_as_they_were_at_the_first_step() -> None:

@@ -13,8 +13,10 @@ from tests.histories import stats
 PROFILE = chain(2, "Relu", 0.5, 2.0)  # 64 features
 
 
-def explain(error: float, left: float, rule: str = "exploding", sizes: Any = (8.0, 8.0, 8.0)) -> Diagnosis | None:
-    history: History = begun(PROFILE, input_size=np.array(sizes))
+def explain(
+    error: float, left: float, rule: str = "exploding", sizes: Any = (8.0, 8.0, 8.0), rms: float = 1.0
+) -> Diagnosis | None:
+    history: History = begun(PROFILE, input_size=np.array(sizes), data_rms=np.array([rms, NAN, NAN]))
     for number, share in enumerate([0.9, 1.1, 1.0, left]):
         step = stats(number, {"fc": 1.0}, output_gradient=share * error, output_error=NAN)
         history.progress.look(step, count=number if number < 3 else 100)
@@ -37,7 +39,7 @@ def test_an_error_of_hundreds_of_which_nearly_all_is_left(rule: str) -> None:
     [
         (0.2, 0.96, {}),  # of standardised targets
         (400.0, 0.96, {"rule": "vanishing"}),
-        (400.0, 0.96, {"sizes": (800.0, 8.0, 8.0)}),  # the inputs are
+        (400.0, 0.96, {"rms": 100.0}),  # the inputs are
         (400.0, 0.96, {"sizes": (8.0, 60.0, 600.0)}),  # the weights are too large
     ],
 )

@@ -1,0 +1,71 @@
+"""UnscaledInputs: data in units in which their numbers are large, of which little is learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gradwatch.history import History
+from gradwatch.patterns import PerLayer
+from gradwatch.progress import LITTLE, NOTHING
+from gradwatch.records import Severity
+from gradwatch.rules.base import Judgement, LayerRule
+
+
+@dataclass
+class UnscaledInputs(LayerRule):
+    """A layer is given data far larger than 1, and little has been learned: a WARNING.
+
+    The curvature of the loss grows with the square of the inputs, and so much faster along large features than along
+    small ones that those are not learned. Networks that learn from such data all the same are none of it; those that
+    :class:`~gradwatch.rules.Exploding` or :class:`~gradwatch.rules.UpdateRatio` tell of are found earlier by these. It
+    becomes an ERROR once it is seen that nothing has been learned. It is seen at the sampled steps.
+
+    Args:
+        threshold: limit of the root mean square.
+        patience: looks in a row before the alert.
+        recovery: looks in a row without it before the episode is over.
+
+    ``threshold`` is a number, or a number per pattern of layer names: ``{"encoder.*": 300.0}``.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        TypeError: when it is not a number.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> history = History.from_grad_norms(fc=[1.0], out=[1.0])
+        >>> history.progress.left, history.progress.of_classes = 0.9, True
+        >>> history.append(replace(history.latest, step=1, data_rms=np.array([211.0, np.nan])))
+        >>> [alert.message for alert in UnscaledInputs(patience=1).check(history)]
+        ['fc: the data have a root mean square of 211, standardised ones have 1, and little has been learned']
+
+    Source: LeCun et al., Efficient BackProp, 1998, section 4.3.
+    """
+
+    name: ClassVar[str] = "unscaled_inputs"
+    severity: ClassVar[Severity] = Severity.WARNING
+    grouped: ClassVar[bool] = True
+    reports_recovery: ClassVar[bool] = False
+    by_looks: ClassVar[bool] = True
+
+    threshold: PerLayer = 10.0
+    # Standardised features have 1, counts and unscaled measurements from 10 on; pixels from 0 to 255 about 100.
+    patience: int = 2
+    recovery: int = 1
+
+    def __post_init__(self) -> None:
+        self._check_limit("threshold", above=0)
+        super().__post_init__()
+
+    def judge(self, history: History) -> Judgement:
+        stats = history.now
+        rms = np.full(len(stats.layers), np.nan) if stats.data_rms is None else stats.data_rms
+        limit, known = self.limit("threshold", stats.layers), np.isfinite(rms)
+        bad = known & (rms > limit) & history.progress.is_none(but=LITTLE)
+        return Judgement(rms, limit, bad, known & ~bad, known=known, worsens=NOTHING)
+
+    def describe(self, value: float, threshold: float) -> str:
+        return f"the data have a root mean square of {value:.3g}, standardised ones have 1, and little has been learned"

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradwatch as gw
+from gradwatch import Alert, Severity
+from gradwatch.rules import UnscaledInputs
+from tests.histories import INF, NAN, layers, stats
+from tests.tensors import normal
+
+
+def check(rms: float, left: float, rule: UnscaledInputs | None = None, looks: int = 3) -> list[Alert]:
+    """Of a look at every hundredth step, where this share of a cross entropy is left."""
+    rule, history, found = rule or UnscaledInputs(), gw.History(), list[Alert]()
+    for step in range(100 * looks + 1):
+        look: dict[str, Any] = {
+            "data_rms": np.array([rms, NAN]),
+            "output_error": left if step > 100 or np.isnan(left) else 1.0,
+        }
+        history.append(stats(step, layers([1.0, 1.0]), **(look if step % 100 == 0 else {})))
+        found += rule.check(history)
+    return found
+
+
+def test_little_is_learned_of_large_data() -> None:
+    (alert,) = check(100.0, 0.8)
+    assert (alert.step, alert.layer, alert.severity, alert.value) == (200, "fc0", Severity.WARNING, 100.0)
+    assert alert.message == (
+        "fc0: the data have a root mean square of 100, standardised ones have 1, and little has been learned"
+    )
+
+
+def test_where_nothing_was_learned_since_it_is_an_error() -> None:
+    assert [(a.step, a.severity) for a in check(100.0, 0.99)] == [(200, Severity.WARNING), (300, Severity.ERROR)]
+
+
+@pytest.mark.parametrize(
+    ("rms", "left"), [(100.0, 0.6), (9.0, 1.0), (1.0, 1.0), (0.0, 1.0), (NAN, 1.0), (INF, 1.0), (100.0, NAN)]
+)
+def test_what_is_learned_or_small_or_not_known(rms: float, left: float) -> None:
+    assert check(rms, left) == []
+
+
+def test_a_limit_of_ones_own() -> None:
+    assert len(check(5.0, 0.8, UnscaledInputs(threshold={"fc0": 3.0}))) == 1
+    assert check(100.0, 0.8, UnscaledInputs(threshold={"fc*": 1e3})) == []
+    with pytest.raises(ValueError, match="UnscaledInputs: threshold must be above 0"):
+        UnscaledInputs(threshold=0.0)
+
+
+def train(scale: float) -> gw.Monitor:
+    """Two of eight features tell the class; the others are in units in which their numbers are large."""
+    torch.manual_seed(0)
+    x = normal(256, 8)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    x = x * torch.tensor([1.0, 1.0, *[scale] * 6])
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with gw.watch(model, optimizer, sinks=(), rules=[UnscaledInputs()]) as monitor:
+        for step in range(420):
+            batch = slice(32 * (step % 8), 32 * (step % 8 + 1))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    return monitor
+
+
+def test_features_in_large_units() -> None:
+    monitor = train(300.0)
+    assert {(a.rule, a.layer) for a in monitor.alerts} == {("unscaled_inputs", "0")}
+    found = monitor.report().diagnoses[0]
+    assert (found.cause, found.change, found.layers) == ("unscaled_inputs", "data_scaling", ("0",))
+    assert train(1.0).alerts == []
