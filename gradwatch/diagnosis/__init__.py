@@ -19,6 +19,7 @@ from gradwatch.diagnosis.norm_weights import NormWeights
 from gradwatch.diagnosis.not_zeroed import NotZeroed
 from gradwatch.diagnosis.out_of_reach import OutOfReach
 from gradwatch.diagnosis.plain_depth import PlainDepth
+from gradwatch.diagnosis.post_norm import PostNorm
 from gradwatch.diagnosis.rank_collapse import RankCollapse
 from gradwatch.diagnosis.residual_branches import ResidualBranches
 from gradwatch.diagnosis.saturation import Saturation
@@ -56,6 +57,7 @@ __all__ = [
     "NotZeroed",
     "OutOfReach",
     "PlainDepth",
+    "PostNorm",
     "RankCollapse",
     "ResidualBranches",
     "Saturation",
@@ -105,6 +107,7 @@ def default() -> tuple[Cause, ...]:
         Saturation(),
         BoundedActivation(),
         PlainDepth(),
+        PostNorm(),
         RankCollapse(),
         NormWeights(),
         SmallWeights(),

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import APART, BEYOND, LITTLE
-from gradwatch.records import MISTAKES, Severity, or_nan
+from gradwatch.records import MISTAKES, Severity, StepStats, or_nan
 from gradwatch.rules.base import Judgement, LayerRule, last_layer
 from gradwatch.rules.state import ModelState
 
@@ -32,9 +32,13 @@ SIGN, RAW, PROBABILITIES = map(MISTAKES.index, ("sign", "raw", "probabilities"))
 LONG = 300
 """Steps for which outputs may be too low by any amount."""
 
-GROWN = 1.2
+SURE = 10
+"""Looks at which a cross entropy is negated, and none at which it may be otherwise, before that is told: of rewards all
+are below zero now and then, while little is known."""
+
+GROWN = (1.2, 2.0)
 """Of the gradient at the outputs, relative to the first looks, where all is predicted wrongly: of C classes it is
-sqrt(2 C / (C - 1)), which is 1.4 and more."""
+sqrt(2 C / (C - 1)), which is 1.4 to 2. Rewards, some of which are below zero, make it anything."""
 
 
 @dataclass
@@ -84,32 +88,41 @@ class LossMismatch(LayerRule):
         late = history.count > APART
         if (mistake == RAW and not late) or (mistake == PROBABILITIES and not (late and error > LITTLE)):
             mistake = np.nan  # values that are far too low, and the mean absolute error of probabilities, look so too
-        bad = last & bool(np.isfinite(mistake) or self._went_wrong(history))
+        silent = self._is_silent(stats)
+        wrong = silent and self._went_wrong(history)
+        negated = mistake == SIGN or wrong
+        if negated or silent:
+            self._latest["negated"] = self._latest["negated"] + 1 if negated else 0
+        is_sure = self._latest["negated"] >= SURE or self._episodes["open"].any()
+        bad = last & bool(is_sure if negated else np.isfinite(mistake))
         if stats.trained is not None:  # of an adversary's loss, that of who is to fool it is negated
             bad = bad & stats.trained
-        good = last & bool(np.isnan(mistake) and np.isfinite(error))
+        good = last & bool((np.isnan(mistake) and np.isfinite(error)) or (silent and not wrong))
         if np.isfinite(mistake):
             self._latest["mistake"] = mistake
-        if late:  # at the first steps, which tell of a passing start as well, it must last
+        if late or negated:  # at the first steps, which tell of a passing start as well, it must last
             self._episodes.hasten(bad, self.patience - 1)
         worsens = BEYOND if self._latest["mistake"] == SIGN else LITTLE
         if mistake == RAW and history.count <= LONG:
             worsens = 0.0  # values may take so long to come near
-        certain = bad & self._went_wrong(history)
+        certain = bad & wrong
         of_all = np.full(len(last), self._latest["mistake"]), np.zeros(len(last))
         return Judgement(*of_all, bad, good, known=bad | good, worsens=worsens, certain=certain)
 
+    def _is_silent(self, stats: StepStats) -> bool:
+        """Whether a loss that was negated tells neither that it is nor that it is not."""
+        mistake, error, heard = map(or_nan, (stats.loss_mismatch, stats.output_error, stats.output_row))
+        return self._latest["mistake"] == SIGN and bool(np.isnan(mistake) and np.isnan(error) and not np.isnan(heard))
+
     def _went_wrong(self, history: History) -> bool:
-        """Whether a negated loss has done its work: all is predicted wrongly, so that all gradients have one size, or
-        they are larger than at first; and tell no more."""
-        stats, first = history.now, history.progress.first
-        error, asked, heard = map(or_nan, (stats.output_error, stats.output_gradient, stats.output_row))
-        silent = self._latest["mistake"] == SIGN and np.isnan(error) and not np.isnan(heard)
-        return bool(silent and (np.isnan(asked) or asked > GROWN * first > 0))
+        """Whether it has done its work: all is predicted wrongly, so that all gradients have one size, or they are
+        larger than at first by as much as that makes them."""
+        asked, first = or_nan(history.now.output_gradient), history.progress.first
+        return bool(np.isnan(asked) or GROWN[0] * first < asked < GROWN[1] * first)
 
     def describe(self, value: float, threshold: float) -> str:
         return WORDS[MISTAKES[int(value)]]
 
     def reset(self) -> None:
         super().reset()
-        self._latest = self._remembered["latest"] = ModelState(mistake=np.nan)
+        self._latest = self._remembered["latest"] = ModelState(mistake=np.nan, negated=0)

@@ -13,7 +13,7 @@ import gradwatch as gw
 from gradwatch import Severity
 from gradwatch.records import MISTAKES
 from gradwatch.rules import LossMismatch
-from gradwatch.rules.loss_mismatch import WORDS
+from gradwatch.rules.loss_mismatch import SURE, WORDS
 from tests.histories import NAN, layers, stats
 
 RULE = LossMismatch()
@@ -31,9 +31,9 @@ def check(seen: list[float | None], **more: Any) -> list[gw.Alert]:
 
 @pytest.mark.parametrize("mistake", [m for m in MISTAKES if m not in ("raw", "probabilities")])
 def test_it_must_last_and_is_told_of_the_last_layer_with_a_gradient(mistake: str) -> None:
-    place = float(MISTAKES.index(mistake))
-    (alert,) = check([None, *[place] * (RULE.patience - 1), None, place, NAN, None], output_error=1.0)
-    assert (alert.step, alert.layer, alert.severity) == (RULE.patience + 1, "fc1", Severity.WARNING)
+    place, looks = float(MISTAKES.index(mistake)), SURE if mistake == "sign" else RULE.patience
+    (alert,) = check([None, *[place] * (looks - 1), None, place, NAN, None], output_error=1.0)
+    assert (alert.step, alert.layer, alert.severity) == (looks + 1, "fc1", Severity.WARNING)
     assert (alert.message, alert.value) == (f"fc1: {WORDS[mistake]}", place)
 
 
@@ -81,7 +81,29 @@ def test_a_negated_loss_that_has_done_its_work_tells_no_more(last: float) -> Non
         seen = {"loss_mismatch": mistake, "output_gradient": gradient, "output_error": error, "output_row": 1.0}
         history.append(stats(step, layers([1.0, 2.0]), **seen))
         found += rule.check(history)
-    assert [(a.step, a.severity) for a in found] == [(3, Severity.WARNING), (200, Severity.ERROR)]
+    assert [(a.step, a.severity) for a in found] == [(SURE - 1, Severity.WARNING), (200, Severity.ERROR)]
+
+
+def test_rewards_that_are_all_below_zero_now_and_then_negate_no_loss() -> None:
+    """In between the gradient is that of no cross entropy at all, and of any size."""
+    looks: list[float | None] = [*[SIGN] * (SURE - 1), NAN, *[SIGN] * (SURE - 1), *[None] * 100, SIGN, NAN]
+    assert check(looks, output_gradient=0.1, output_row=0.0) == []
+
+
+def test_a_policy_that_is_rewarded_below_zero_at_first() -> None:
+    torch.manual_seed(0)
+    best, model = torch.randn(10, 5), nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(320):
+            x = torch.randn(16, 10)
+            actions = torch.distributions.Categorical(logits=model(x))
+            taken = actions.sample()
+            reward = (taken == (x @ best).argmax(1)).float() - 0.2
+            optimizer.zero_grad()
+            (-(actions.log_prob(taken) * reward).mean()).backward()
+            optimizer.step()
+    assert monitor.alerts == []
 
 
 def test_every_mistake_has_words() -> None:
