@@ -20,6 +20,7 @@ from gradwatch.inputs import Given, GivenInputs
 from gradwatch.last_output import LastOutput, OfOutputs
 from gradwatch.layers import Place, join, places
 from gradwatch.linear_range import linear_range
+from gradwatch.mode import Mode
 from gradwatch.records import FloatArray, Layer
 from gradwatch.safe_hook import SafeHook
 from gradwatch.saturated_outputs import Saturated, SaturatedOutputs
@@ -71,6 +72,10 @@ class CloseupStats(NamedTuple):
     """The row of that layer."""
     loss_mismatch: float
     """Place in ``MISTAKES`` of what a loss is given that it does not take."""
+    dropped: float
+    """The largest share that a dropout layer sets to zero, 0 without one."""
+    evaluates: float
+    """1 where the model was in evaluation mode and has layers to which that makes a difference, else 0."""
 
 
 class _Looks:
@@ -86,6 +91,7 @@ class _Looks:
         self.along_time = TimeGradient()
         self.given = GivenInputs()
         self.output = LastOutput(maximizes)
+        self.mode = Mode()
 
 
 _OF_LAYERS = (Saturated, AlongTime, Given)
@@ -172,6 +178,7 @@ class Closeup:
                 self._handles.append(module.register_forward_hook(hear))
         if self._handles:
             self._handles.append(model.register_forward_hook(_hook(looks.output.listen_to_all)))
+            self._handles.append(model.register_forward_hook(_hook(looks.mode.listen)))
         for reference, row in self._recurrent:  # last, as what it puts in place of the data is none
             if (module := reference()) is not None:
                 listen = _hook(partial(looks.along_time.listen, row))
@@ -195,7 +202,8 @@ class Closeup:
             of_outputs = looks.output.take()._asdict()
         number = of_outputs.pop("number")
         output_row = self._given[int(number)][1] if np.isfinite(number) else np.nan
-        return CloseupStats(**of_layers, **of_outputs, output_row=output_row)
+        mode = looks.mode.take()._asdict()
+        return CloseupStats(**of_layers, **of_outputs, **mode, output_row=output_row)
 
     def close(self) -> None:
         """Remove the hooks and forget what they saw."""

@@ -29,7 +29,8 @@ class OfOutputs(NamedTuple):
     """L2 norm of the gradient with respect to the last layer's. NaN for a loss whose gradient has one size however far
     off they are, as the mean absolute error's."""
     output_error: float
-    """Of a cross entropy, see :func:`~gradwatch.output_error.output_error`."""
+    """Of a cross entropy, see :func:`~gradwatch.output_error.output_error`; of the model's where the last layer's tell
+    nothing."""
     loss_gradient: float
     """L2 norm of the gradient with respect to the model's own, behind whatever follows its last layer."""
     output_variation: float
@@ -83,23 +84,24 @@ class LastOutput:
         """As a forward hook of the model itself, whose output may have gone through an activation behind its layers."""
         value = _first(output)
         if value is not None and value.numel() > 1:  # the gradient of a model's own loss is 1, and tells nothing
-            limits = reach(value) if value.numel() <= MOST else None
-            held = None if limits is None else (value.detach(), limits)
+            held = (value.detach(), reach(value)) if value.numel() <= MOST else None
             value.register_hook(partial(self._hear_all, held))  # type: ignore[no-untyped-call]
             y = value.detach()[: max(2, MOST // max(1, value[:1].numel()))].float()
             if y.ndim > 1 and y.shape[1] > 1:  # log-probabilities are asked for as much when all is learned
                 y = torch.where(y.logsumexp(1, keepdim=True).abs().amax() < ROUNDING, torch.nan, y)
             self._outputs.append((len(y), torch.stack([y.mean(0).flatten(), y.square().mean(0).flatten()])))
 
-    def _hear_all(self, held: tuple[Tensor, tuple[float, float]] | None, gradient: Tensor) -> None:
+    def _hear_all(self, held: tuple[Tensor, tuple[float, float] | None] | None, gradient: Tensor) -> None:
+        """As a hook of the model's output, which is held with the reach of what made it, unless it is large."""
         if not torch.compiler.is_compiling():
             with contextlib.suppress(Exception), torch.no_grad():
                 norm, alike = _size(gradient)
-                beyond = norm * torch.nan
+                beyond = error = norm * torch.nan
                 if held is not None:
-                    output, limits = held
-                    beyond = out_of_reach(output, -gradient if self._maximizes else gradient, limits)
-                self._asked.append(torch.stack([norm, alike, beyond.to(norm)]))
+                    (output, limits), asked = held, -gradient if self._maximizes else gradient
+                    error = output_error(output, asked)
+                    beyond = beyond if limits is None else out_of_reach(output, asked, limits)
+                self._asked.append(torch.stack([norm, alike, beyond.to(norm), error.to(norm)]))
 
     def _hear(self, number: int, gradient: Tensor) -> None:
         """As a hook of an output."""
@@ -118,12 +120,16 @@ class LastOutput:
 
     def take(self) -> OfOutputs:
         """What was heard, from the device."""
-        asked, beyond = joined(torch.stack(self._asked).tolist() if self._asked else [])
+        of_all = torch.stack(self._asked).tolist() if self._asked else []
+        asked, beyond = joined([row[:3] for row in of_all])
         heard = [found for calls in self._heard.values() if calls for found in torch.stack(calls).tolist()]
         mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
-        return OfOutputs(*joined([found[:3] for found in heard]), asked, self._variation(), beyond, mistake, number)
+        norm, error = joined([row[:3] for row in heard])
+        if np.isnan(error):  # as where logits are divided by a temperature
+            error = joined([[*row[:2], row[3]] for row in of_all])[1]
+        return OfOutputs(norm, error, asked, self._variation(), beyond, mistake, number)
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""

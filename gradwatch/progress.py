@@ -69,6 +69,8 @@ class Progress:
         """The step of the last look that counts; -1 before there was one."""
         self.of_classes = False
         """Whether it is a cross entropy's."""
+        self.has_one_size = False
+        """Whether the gradient at the outputs has one size however far off they are, as the mean absolute error's."""
 
     def look(self, stats: StepStats, count: int) -> None:
         """Take in the step that is the ``count``-th; nothing where there was no close look.
@@ -79,6 +81,7 @@ class Progress:
         gradient = math.nan if not stats.output_gradient or stats.half else stats.output_gradient
         error = or_nan(stats.output_error)
         if count <= EARLY:
+            self.has_one_size |= math.isnan(or_nan(stats.output_gradient)) and not math.isnan(or_nan(stats.output_row))
             self._look_early(gradient)
             self.of_classes |= math.isfinite(error)
         elif count < self._due:
@@ -108,8 +111,9 @@ class Progress:
 
     @property
     def units(self) -> float:
-        """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are."""
-        return self._range[0] if self._looks else 0.0
+        """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are; inf
+        where it does not tell these."""
+        return math.inf if self.has_one_size else self._range[0] if self._looks else 0.0
 
     def is_none(self, but: float) -> bool:
         """Whether at least the share ``but`` of the error is left: next to nothing has been learned."""
@@ -129,5 +133,5 @@ class Progress:
             setattr(self, name, state[name])
 
 
-KEPT = ("_looks", "first", "_range", "left", "_before", "of_classes", "_due", "looked_at")
+KEPT = ("_looks", "first", "_range", "left", "_before", "of_classes", "has_one_size", "_due", "looked_at")
 """What a checkpoint keeps."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 CHANGES = frozenset(
     ("activation", "init_scale", "residual", "norm", "lr", "clipping", "data_scaling", "precision", "width")
-    + ("architecture", "warmup", "eps", "loop", "weight_decay")
+    + ("architecture", "warmup", "eps", "loop", "weight_decay", "dropout")
 )
 """The kinds of change that a remedy may ask for."""
 
@@ -119,6 +119,9 @@ class StepStats:
             to place within an example.
         given_nothing: float64 [L], share of the examples of which a layer's input is nothing but zeros.
         data_rms: float64 [L], root mean square of a layer's input where that is data; NaN where other layers made it.
+        dropped: the largest share that a dropout layer of the model sets to zero, 0 without one.
+        evaluates: 1 where the model was in evaluation mode and has layers to which that makes a difference, else 0; NaN
+            where it was not called.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
         trained: bool [L], whether a layer has parameters that require a gradient and that the optimizer, where it is
             known, has.
@@ -165,6 +168,8 @@ class StepStats:
     out_of_reach: float | None = None
     output_row: float | None = None
     loss_mismatch: float | None = None
+    dropped: float | None = None
+    evaluates: float | None = None
     half: bool | None = None
     trained: BoolArray | None = None
     not_zeroed: bool | None = None

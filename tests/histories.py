@@ -6,6 +6,7 @@ A run is a list of steps, each a dict from layer to gradient norm, None standing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,17 @@ def history_of(run: Iterable[Step | StepStats], window: int = 512) -> History:
 
 
 def told_by(rule: Rule, run: Iterable[StepStats]) -> list[Alert]:
-    """The alerts of ``rule``, asked after each step."""
+    """The alerts of ``rule``, asked after each step, one for each layer."""
     history, found = History(), []
     for step in run:
         history.append(step)
         found += rule.check(history)
-    return found
+    return each(found)
+
+
+def each(alerts: Iterable[Alert]) -> list[Alert]:
+    """One for each layer that they concern, input first."""
+    return [replace(a, layer=name, layers=()) for a in alerts for name in a.concerned or (None,)]
 
 
 LOOK = 220
@@ -114,6 +120,8 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["idle"] = rng.random(width) < 0.5
     found["stacked"] = rng.random(width) < 0.5
     found["alike"] = rng.random(width) < 0.5
+    found["dropped"] = float(rng.choice([NAN, 0.0, 0.5, 0.95, 1.0]))
+    found["evaluates"] = float(rng.choice([NAN, 0.0, 1.0]))
     found["half"] = bool(rng.random() < 0.5)
     found["not_zeroed"] = bool(rng.random() < 0.5)
     found["trained"] = rng.random(width) < 0.5

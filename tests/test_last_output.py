@@ -90,6 +90,24 @@ def test_the_error_of_its_probabilities(name: str) -> None:
         assert found == pytest.approx(float(expected), rel=1e-4)
 
 
+class Cooled(Net):
+    """Logits divided by a temperature, which follow the last layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x) / 10
+        return y
+
+
+def test_the_error_of_what_the_model_makes_of_its_last_layer() -> None:
+    net, last = Cooled(), LastOutput()
+    net.head.register_forward_hook(partial(last.listen, 0))
+    net.register_forward_hook(last.listen_to_all)
+    F.cross_entropy(net(X), LABELS).backward()
+    p, y = torch.softmax(net(X).detach(), 1), F.one_hot(LABELS, 4).float()
+    expected = ((p - y).square().sum() / 8 / ((y - y.mean(0)).square().sum() / 7)).sqrt()
+    assert last.take().output_error == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_the_error_over_several_backward_passes() -> None:
     net = Net()
 

@@ -125,6 +125,15 @@ def test_two_kinds_of_looks_are_no_standstill() -> None:
     assert not progress.stands_still(but=0.8)
 
 
+def test_a_gradient_of_one_size_tells_no_units() -> None:
+    progress = Progress()
+    progress.look(stats(0, {"fc": 1.0}, output_gradient=NAN, output_error=NAN, output_row=0.0), count=1)
+    assert (progress.has_one_size, progress.units) == (True, INF)
+    progress = Progress()  # nor is it where nothing was heard
+    progress.look(stats(0, {"fc": 1.0}, output_gradient=NAN, output_error=NAN, output_row=NAN), count=1)
+    assert (progress.has_one_size, progress.units) == (False, 0.0)
+
+
 def test_a_history_keeps_it_through_a_checkpoint() -> None:
     history = history_of(slow({"fc": 1.0}, left=0.75))
     assert history.progress.left == 0.75

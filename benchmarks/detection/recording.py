@@ -91,6 +91,8 @@ class Recording:
         out_of_reach: [C] likewise.
         output_row: [C] likewise.
         loss_mismatch: [C] likewise.
+        dropped: [C] likewise.
+        evaluates: [C] likewise.
         half: [C] likewise; -1 where it is not known.
         not_zeroed: [C] likewise.
         alike: [C, P] whether all units of the parameter are.
@@ -162,6 +164,8 @@ class Recording:
     out_of_reach: FloatArray
     output_row: FloatArray
     loss_mismatch: FloatArray
+    dropped: FloatArray
+    evaluates: FloatArray
     half: IntArray
     not_zeroed: IntArray
     alike: BoolArray

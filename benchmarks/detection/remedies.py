@@ -189,8 +189,8 @@ def remember(task: Task, case: Case) -> None:
 
 
 REMEDIES: tuple[tuple[str, Callable[[Case], Settings], Callable[[Task, Case], None]], ...] = (
-    (rf"^multiply the recurrent weights of \S+ by {NUMBER}", as_it_is, multiply_recurrent),
-    (rf"^start the bias of the \w+ gate of \S+ at .* {NUMBER} here", as_it_is, open_gate),
+    (rf"^multiply the recurrent weights of .+? by {NUMBER}", as_it_is, multiply_recurrent),
+    (rf"^start the bias of the \w+ gate of .+? at .* {NUMBER} here", as_it_is, open_gate),
     (r"^start the bias of the \w+ gate", as_it_is, open_gate),
     (r"^start the recurrent weights", as_it_is, remember),
     (rf"^multiply the initial weights of .+? by {NUMBER}", as_it_is, multiply_weights),

@@ -1,15 +1,20 @@
 """Causes: one per file, each explaining alerts by what was measured."""
 
+from gradwatch.diagnosis.attention_scores import AttentionScores
 from gradwatch.diagnosis.bad_batch import BadBatch
 from gradwatch.diagnosis.bottleneck import Bottleneck
 from gradwatch.diagnosis.bounded_activation import BoundedActivation
+from gradwatch.diagnosis.broken_step import BrokenStep
 from gradwatch.diagnosis.dead_units import DeadUnits
 from gradwatch.diagnosis.depth_profile import DepthProfile
 from gradwatch.diagnosis.detached import Detached
+from gradwatch.diagnosis.eval_mode import EvalMode
 from gradwatch.diagnosis.exploding_in_time import ExplodingInTime
 from gradwatch.diagnosis.first_nonfinite import FirstNonFinite
+from gradwatch.diagnosis.flat_operation import FlatOperation
 from gradwatch.diagnosis.flat_output import FlatOutput
 from gradwatch.diagnosis.growing_gradient import GrowingGradient
+from gradwatch.diagnosis.heavy_dropout import HeavyDropout
 from gradwatch.diagnosis.large_weights import LargeWeights
 from gradwatch.diagnosis.learning_rate import LearningRate
 from gradwatch.diagnosis.loss_mismatch import LossMismatch
@@ -37,17 +42,22 @@ from gradwatch.diagnosis.zero_weights import ZeroWeights
 from gradwatch.protocols import Cause
 
 __all__ = [
+    "AttentionScores",
     "BadBatch",
     "Bottleneck",
     "BoundedActivation",
+    "BrokenStep",
     "Cause",
     "DeadUnits",
     "DepthProfile",
     "Detached",
+    "EvalMode",
     "ExplodingInTime",
     "FirstNonFinite",
+    "FlatOperation",
     "FlatOutput",
     "GrowingGradient",
+    "HeavyDropout",
     "LargeWeights",
     "LearningRate",
     "LossMismatch",
@@ -91,6 +101,8 @@ def default() -> tuple[Cause, ...]:
         Untrained(),
         Unregistered(),
         Unread(),
+        EvalMode(),
+        BrokenStep(),
         LossScale(),
         FirstNonFinite(),
         LossMismatch(),
@@ -98,6 +110,8 @@ def default() -> tuple[Cause, ...]:
         UnscaledTargets(),
         FlatOutput(),
         OutOfReach(),
+        HeavyDropout(),
+        FlatOperation(),
         ZeroWeights(),
         Symmetry(),
         NoActivation(),
@@ -106,6 +120,7 @@ def default() -> tuple[Cause, ...]:
         DeadUnits(),
         Saturation(),
         BoundedActivation(),
+        AttentionScores(),
         PlainDepth(),
         PostNorm(),
         RankCollapse(),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.reference import CUT_OFF, FLAT_AT_BOTH_ENDS, MOST, passes, weight_reference
 from gradwatch.diagnosis.through_time import through_time
-from gradwatch.profile import ENDS, SEVERE, BackwardProfile, Segment
+from gradwatch.profile import DEEP, ENDS, SEVERE, BackwardProfile, Segment
 
 NOTABLE = 2.0
 """Log gain of the squared gradient below which depth explains nothing: healthy networks vary as much."""
@@ -24,14 +25,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Account:
-    """The log gain from the output to the input, beyond that of a healthy network of the same layers.
+    """The log gain from the last layer to the input, beyond that of a healthy network of the same layers.
 
     Args:
-        entries: from the output to the input; where the gradient becomes zero they end.
+        entries: from the last layer to the input; where the gradient becomes zero they end.
 
     Example:
         >>> act, fc = Segment("act", "activation", "Sigmoid", 0.04, 1.0), Segment("fc", "weight", "Addmm", 0.5, 1.0)
-        >>> whole = account(BackwardProfile((act, fc) * 10))
+        >>> whole = account(BackwardProfile((fc, act) * 10))
         >>> {fault: round(whole.share(fault), 2) for fault in ("bounded", "saturation", "weights")}
         {'bounded': 0.71, 'saturation': 0.11, 'weights': 0.18}
     """
@@ -75,17 +76,37 @@ def account(probe: BackwardProfile | None) -> Account | None:
         return None
     # Where layers are normalised the size of weights cancels: the two are one.
     reference = None if any(s.kind == "norm" for s in probe.segments) else weight_reference(probe)
-    segments = [s for s in probe.segments if s.kind not in ENDS]
+    segments = [s for s in _from_the_last_layer(probe.segments) if s.kind not in ENDS]
     cut = next((i for i, s in enumerate(segments) if s.gain == 0), len(segments))
     recurrent = {t.layer for t in through_time(probe)}
-    entries = [
-        entry
-        for s in segments[: cut + 1]
-        for entry in ([Entry(s, "time", s.log_gain)] if s.layer in recurrent else _entries(s, reference))
-    ]
+    entries: list[Entry] = []
+    for i, s in enumerate(segments[: cut + 1]):
+        fault = "time" if s.layer in recurrent else "scores" if _weighs(segments, i) else ""
+        entries += [Entry(s, fault, s.log_gain)] if fault else _entries(s, reference)
     if not entries or any(math.isnan(e.excess) or e.excess == math.inf for e in entries):
         return None
     return Account(tuple(entries))
+
+
+def _from_the_last_layer(segments: Sequence[Segment]) -> list[Segment]:
+    """Without the activations at the model's output: what they take all layers lack alike."""
+    last = next((i for i, s in enumerate(segments) if s.kind in DEEP and not _is_softmax(s)), 0)
+    return [s for i, s in enumerate(segments) if i >= last or not (s.kind == "activation" or _is_softmax(s))]
+
+
+def _is_softmax(segment: Segment) -> bool:
+    return segment.kind == "attention" and segment.operation == "Softmax"
+
+
+def _weighs(segments: Sequence[Segment], i: int) -> bool:
+    """Whether the i-th is a softmax whose output other data are multiplied with: that of an attention."""
+    behind = next((s for s in reversed(segments[:i]) if s.kind != "dropout"), None)
+    is_product = behind is not None and behind.kind == "multiply" and behind.operation in PRODUCTS
+    return is_product and _is_softmax(segments[i])
+
+
+PRODUCTS = frozenset({"Baddbmm", "Bmm", "Mm"})
+"""Matrix products; where neither factor is a parameter, both are data."""
 
 
 def _entries(segment: Segment, weight_gain: float | None) -> list[Entry]:
@@ -93,7 +114,7 @@ def _entries(segment: Segment, weight_gain: float | None) -> list[Entry]:
     if segment.kind == "weight":
         normalised = weight_gain is None
         return [Entry(segment, "norm" if normalised else "weights", log_gain - math.log(weight_gain or 1.0))]
-    if segment.kind == "attention" and name == "Softmax":  # by itself, between layers
+    if _is_softmax(segment):  # by itself, between layers
         return [Entry(segment, "bounded", log_gain)]
     if segment.kind != "activation":
         return [Entry(segment, segment.kind, log_gain)]

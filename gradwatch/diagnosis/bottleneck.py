@@ -16,6 +16,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _usual(worst: Entry, whole: Account) -> float:
 
 
 def _remedy(worst: Entry, lost: float) -> tuple[str, str]:
-    name = worst.segment.layer or worst.segment.operation
+    name = called(worst.segment.layer or worst.segment.operation)
     if worst.fault == "weights":
         factor = math.exp(max(min(-lost / 2, 700.0), -700.0))
         return f"multiply the initial weights of {name} by {factor:.3g}: it then passes what others do", "init_scale"

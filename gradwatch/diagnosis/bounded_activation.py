@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.account import Entry, account
 from gradwatch.diagnosis.reference import MOST
 from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import changes, mean_gain, place
+from gradwatch.diagnosis.words import changes, makes_up, mean_gain, place
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import counted
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class BoundedActivation:
         whole = account(probe)
         if not told(alerts, "vanishing") or whole is None or not whole.shrinks:
             return None
-        share, bounded = whole.share("bounded"), [e.segment for e in whole.of("bounded")]
+        share = whole.share("bounded")
         if share < self.min_share:
             return None
+        activation = _strongest(whole.of("bounded"))
+        bounded = [e.segment for e in whole.of("bounded") if e.segment.operation == activation]
         layers = list(dict.fromkeys(s.layer for s in reversed(bounded)))
-        activation, passes = bounded[0].operation, mean_gain([s.log_gain for s in bounded])
+        passes = mean_gain([s.log_gain for s in bounded])
         at_best = f", at best {MOST[activation]:.2g}" if activation in MOST else ""
         weights = mean_gain([e.segment.log_gain for e in whole.entries if e.segment.kind == "weight"])
         return Diagnosis(
@@ -60,10 +63,19 @@ class BoundedActivation:
             layers=tuple(filter(None, layers)),
             evidence=(
                 f"{activation.lower()} passes {passes:.2g} of the squared gradient per layer{place(layers)}{at_best}; "
-                f"the weights pass {weights:.2g}; over {len(bounded)} layers the gradient {changes(whole.log_gain)}",
-                f"its bound makes up {f'{share:.0%}' if share <= 1 else 'more than all'} of that, on a log scale",
+                f"the weights pass {weights:.2g}; over {counted(len(bounded), 'layer')} the gradient "
+                f"{changes(whole.log_gain)}",
+                f"its bound {makes_up(share)}",
             ),
             remedy=f"replace {activation} by ReLU with He initialisation; normalisation layers before the activations "
             "help as well",
             change="activation",
         )
+
+
+def _strongest(bounded: Sequence[Entry]) -> str:
+    """Of the activations the one that takes most in all."""
+    taken: dict[str, float] = {}
+    for entry in bounded:
+        taken[entry.segment.operation] = taken.get(entry.segment.operation, 0.0) + entry.excess
+    return min(taken, key=lambda operation: taken[operation])

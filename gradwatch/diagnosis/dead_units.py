@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.flat_operation import flat_operation
 from gradwatch.diagnosis.flat_output import is_cut_at_the_output
 from gradwatch.diagnosis.start import initial_biases, largest_update
-from gradwatch.diagnosis.symptoms import count_at, layers_of, told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL, ends, place, span
+from gradwatch.diagnosis.symptoms import count_at, layers_of, never_had_one, told
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
 from gradwatch.diagnosis.zero_weights import layers_of_zeros
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
@@ -69,7 +70,7 @@ class DeadUnits:
         share = whole.share("dead") if whole is not None and whole.shrinks else 0.0
         if not dead and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
-        if layers_of_zeros(probe) or is_cut_at_the_output(history, probe):
+        if layers_of_zeros(probe) or is_cut_at_the_output(history, probe) or flat_operation(whole) is not None:
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = _in_order(layers_of(dead), history) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))
@@ -81,7 +82,7 @@ class DeadUnits:
             evidence.append(PROBE_WOULD_TELL)
         if starved:
             evidence.append("few of the examples give the layers behind them anything but zeros")
-        born = _never_had_one(history, layers) or any(count_at(history, a) < EARLY for a in starved)
+        born = never_had_one(history, layers) or any(count_at(history, a) < EARLY for a in starved)
         biases = {} if probe is None else initial_biases(history, probe)
         large = {layer: size for layer, size in biases.items() if size >= self.large_bias}
         widths, largest = _widths(probe), largest_update(history)
@@ -99,7 +100,7 @@ class DeadUnits:
                 f"since the first step: of {counted(len(narrow), 'layer')} of {min(narrow.values())} units the chance "
                 f"that one is born dead is {chance:.0%}"
             )
-            remedy = f"widen {ends(list(narrow))} from {min(narrow.values())} to {enough} units"
+            remedy = f"widen {span(list(narrow))} from {min(narrow.values())} to {enough} units"
             change, confidence = "width", 0.9
         elif born or not largest >= self.throws:
             if not born:
@@ -145,13 +146,6 @@ def _passing(flat: Sequence[Segment]) -> list[str]:
         return []
     where = place([s.layer for s in flat])
     return [f"the derivative of {flat[0].operation}{where} is zero for {float(np.median(known)):.0%} of its inputs"]
-
-
-def _never_had_one(history: History, layers: Sequence[str]) -> bool:
-    """Whether none of ``layers`` had a gradient at the first steps that are known."""
-    columns = [i for i, name in enumerate(history.layers) if name in layers]
-    start = history.grad_norm[:2, columns]
-    return history.count == len(history) and bool(columns) and not np.nan_to_num(start, nan=1.0).any()
 
 
 def _widths(probe: BackwardProfile | None) -> dict[str, int]:

@@ -88,12 +88,12 @@ class DepthProfile:
 
     @staticmethod
     def _one_place(names: list[str], norms: FloatArray, gap: int, share: float, evidence: str) -> Diagnosis:
-        before, after = names[gap], names[gap + 1]
+        before, after = called(names[gap]), called(names[gap + 1])
         lost = norms[gap + 1] / norms[gap]
         return Diagnosis(
             "one_place",
             confidence=round(AT_MOST * share, 2),
-            layers=(before, after),
+            layers=(names[gap], names[gap + 1]),
             evidence=(
                 evidence,
                 f"{share:.0%} of that (on a log scale) happens between {after} and {before}: "

@@ -16,6 +16,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class ExplodingInTime:
         )
         if math.isfinite(worst.log_gain):
             evidence.append(
-                f"each of {len(worst.gains) + 1} time steps of {worst.layer} passes {worst.gain_per_step:.3g} of the "
+                f"each of {len(worst.gains) + 1} time steps of {called(worst.layer)} passes {worst.gain_per_step:.3g} of the "
                 f"squared gradient on: over all of them it {changes(worst.log_gain)}"
             )
         else:
-            evidence.append(f"{worst.layer} is recurrent: its weights count once for each of its time steps")
+            evidence.append(f"{called(worst.layer)} is recurrent: its weights count once for each of its time steps")
         return Diagnosis(
             "exploding_in_time",
             confidence=0.85,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.diagnosis.broken_step import broken_by_a_step
 from gradwatch.diagnosis.clip_at import clip_at
 from gradwatch.diagnosis.reference import beside
 from gradwatch.diagnosis.symptoms import told
@@ -16,7 +17,7 @@ from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.profile import FirstNonFinite as Origin
 from gradwatch.records import Alert, BoolArray, Diagnosis
-from gradwatch.verdict import SHOWN
+from gradwatch.verdict import SHOWN, called
 
 FIXES: Mapping[str, str] = {
     **dict.fromkeys(("Log", "Log2", "Log10", "Xlogy"), "log(x + 1e-6) in place of log(x)"),
@@ -64,7 +65,7 @@ class FirstNonFinite:
         asked = [a.step for a in told(alerts, "nonfinite")]
         ill: BoolArray = np.any(broken, axis=1)
         rows = np.flatnonzero(ill & (history.steps <= max(asked, default=-1)))
-        if not len(rows):
+        if not len(rows) or broken_by_a_step(history) is not None:
             return None
         well = np.flatnonzero(~ill[: rows[-1]])
         start = int(well[-1]) + 1 if len(well) else 0
@@ -116,7 +117,8 @@ def _suspects(probe: BackwardProfile) -> dict[str, str]:
 
 
 def _words(origin: Origin) -> str:
-    what = f"{origin.operation} of {origin.module}" if origin.operation and origin.module else origin.module
+    module = called(origin.module)
+    what = f"{origin.operation} of {module}" if origin.operation and module else module
     said = {
         "forward": f"in the forward pass {what or 'the model'} is the first to make NaN or inf of what is finite",
         "backward": f"the forward pass is finite; in the backward pass it begins at {what or 'the loss'}",
@@ -141,12 +143,12 @@ def _remedy(
             0.8,
         )
     if origin is not None and origin.where != "parameter":
-        where = f"in {origin.module}, " if origin.module else ""
+        where = f"in {called(origin.module)}, " if origin.module else ""
         return where + FIXES.get(origin.operation, ANYWHERE), "eps", 0.9
     if len(broken) < len(layers):
         behind = list(layers).index(broken[-1]) + 1
-        until = f" and before {layers[behind]}" if behind < len(layers) else ""
-        return f"behind {broken[-1]}{until}, {ANYWHERE}; {anomaly}", "eps", 0.6
+        until = f" and before {called(layers[behind])}" if behind < len(layers) else ""
+        return f"behind {called(broken[-1])}{until}, {ANYWHERE}; {anomaly}", "eps", 0.6
     if len(fixes := {*suspects.values()}) == 1:
         return f"use {fixes.pop()}; {anomaly}", "eps", 0.6
     return (

@@ -12,6 +12,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class GrowingGradient:
         worst = max(found, key=lambda alert: alert.value, default=None)
         if worst is None or len(history) < NORMAL_STEPS or not worst.value > 3 * self.factor * usual:
             return None
-        where = f" of {worst.layer}" if worst.layer else ""
+        where = f" of {called(worst.layer)}" if worst.layer else ""
         return Diagnosis(
             "growing_gradient",
             confidence=0.2 if largest_update(history) > self.throws else 0.4,

@@ -16,7 +16,7 @@ from gradwatch.diagnosis.start import (
     inputs_explain,
     largest_update,
 )
-from gradwatch.diagnosis.symptoms import UNSTABLE, count_at, layers_of, told
+from gradwatch.diagnosis.symptoms import UNSTABLE, count_at, layers_of, never_had_one, told
 from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import EARLY, History
@@ -69,7 +69,8 @@ class LearningRate:
         steps = [a for a in late if a.value > a.threshold]
         steps = steps if history.progress.is_none(but=LITTLE) else []
         too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or bool(leaps or steps)
-        if not too_large or not told(alerts, *UNSTABLE, "dead", "nonfinite", "spike"):
+        died = [a for a in told(alerts, "dead") if not never_had_one(history, a.concerned)]
+        if not too_large or not (died or told(alerts, *UNSTABLE, "nonfinite", "spike")):
             return None
         evidence, remedy, divisor = [], "", 10.0
         if first > self.max_update:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.diagnosis.broken_step import broken_by_a_step
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called
 
 RULES = ("overflow", "underflow", "skipped", "nonfinite", "dead", "vanishing")
 
@@ -33,7 +35,7 @@ class LossScale:
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         found, half = told(alerts, *RULES), history.half or (probe is not None and probe.half)
         named = [a for a in found if a.rule in ("overflow", "underflow", "skipped")]
-        if not named and not (half and found):
+        if (not named and not (half and found)) or broken_by_a_step(history) is not None:
             return None
         rules = {a.rule for a in found}
         evidence = []
@@ -48,7 +50,7 @@ class LossScale:
         where = probe.nonfinite if probe is not None else None
         if where is not None and where.where in ("forward", "backward"):
             by = f"by {where.operation} in " if where.operation else "in "
-            evidence.append(f"the first was made {by}{where.module or 'the loss'}, in the {where.where} pass")
+            evidence.append(f"the first was made {by}{called(where.module or 'the loss')}, in the {where.where} pass")
         certain = bool(rules & {"overflow", "underflow"}) or half
         return Diagnosis(
             "loss_scale",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.start import initial_norm_weights
 from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import changes, span
+from gradwatch.diagnosis.words import changes, ends, makes_up, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
@@ -65,10 +65,10 @@ class NormWeights:
             confidence=round(0.9 * whole.confidence("norm"), 2),
             layers=tuple(layers),
             evidence=(
-                f"the weights of the normalisation{'s' * (len(layers) > 1)} {span(layers)} began at {least:.2g}, where "
+                f"the weights of the normalisation{'s' * (len(layers) > 1)} {ends(layers)} began at {least:.2g}, where "
                 "1 keeps the size of what is normalised",
-                f"the gradient {changes(whole.log_gain)} on its way; {whole.share('norm'):.0%} of that, on a log "
-                "scale, is lost in normalisations",
+                f"the gradient {changes(whole.log_gain)} on its way; what is lost in normalisations "
+                f"{makes_up(whole.share('norm'))}",
             ),
             remedy=f"start the weights of {span(layers)} at 1, {1 / least:.3g} times what they are",
             change="init_scale",

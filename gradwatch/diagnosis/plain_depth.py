@@ -12,7 +12,7 @@ from gradwatch.diagnosis.through_time import through_time
 from gradwatch.diagnosis.words import changes, with_skips
 from gradwatch.history import History
 from gradwatch.patterns import check_number, check_whole_number
-from gradwatch.profile import DEEP, SEVERE, BackwardProfile
+from gradwatch.profile import DEEP, SEVERE, BackwardProfile, Segment
 from gradwatch.records import Alert, Diagnosis
 
 
@@ -63,7 +63,7 @@ class PlainDepth:
         if whole.is_cut and told(alerts, "dead"):
             return None
         recurrent = {t.layer for t in through_time(probe)}
-        deep = [s for s in reversed(probe.segments) if s.kind in DEEP and s.layer not in recurrent]
+        deep = [s for s in _layers(probe) if s.layer not in recurrent]
         weights = [s.weight for s in deep if s.weight is not None]
         names, depth = [s.layer for s in deep], len(deep)
         if whole.is_cut:  # beyond it no segment was seen
@@ -91,3 +91,10 @@ class PlainDepth:
             remedy=with_skips(names, depth),
             change="residual",
         )
+
+
+def _layers(probe: BackwardProfile) -> list[Segment]:
+    """Input first. A product with a matrix that is no parameter, as of a graph's neighbours, is no layer of its own."""
+    deep = [s for s in reversed(probe.segments) if s.kind in DEEP]
+    own = [s for s in deep if s.kind != "weight" or s.weight is not None]
+    return own if any(s.weight is not None for s in own) else deep

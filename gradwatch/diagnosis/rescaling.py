@@ -9,6 +9,7 @@ from gradwatch.diagnosis.start import signal
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes, mean_gain, span
 from gradwatch.history import History
 from gradwatch.records import Diagnosis
+from gradwatch.verdict import counted
 
 ALIKE = 0.2
 """Factors that are within so much of each other are one."""
@@ -50,7 +51,7 @@ def wrong_size(cause: str, confidence: float, excess: Mapping[str, float], refer
         evidence=(
             f"at the first step the weights of {span(list(excess))} have a squared gain of {gain:.3g} per layer; "
             f"{reference:.2g} would make up for the activations",
-            f"by that alone the signal {changes(whole)} over {len(excess)} layers, and so does the gradient",
+            f"by that alone the signal {changes(whole)} over {counted(len(excess), 'layer')}, and so does the gradient",
         ),
         remedy=rescale(excess, reference),
         change="init_scale",

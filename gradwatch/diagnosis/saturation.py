@@ -15,6 +15,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import called, counted
 
 NORMALISE = "normalise the inputs of these activations, with LayerNorm or BatchNorm before each"
 
@@ -54,14 +55,16 @@ class Saturation:
         evidence, confidence = [], 0.3
         if saturated:
             worst = max(saturated, key=lambda a: a.value)
-            evidence.append(f"{worst.value:.0%} of the outputs behind {worst.layer} have next to no derivative")
+            evidence.append(
+                f"{worst.value:.0%} of the outputs behind {called(worst.layer or 'a layer')} have next to no derivative"
+            )
             confidence = 0.9
         flat = [e.segment for e in whole.of("saturation")[::-1]] if whole is not None else []
         if whole is not None and flat:
             passes, names = mean_gain([s.log_gain for s in flat]), [s.layer for s in flat]
             evidence.append(
                 f"{flat[0].operation.lower()} passes {passes:.2g} of the squared gradient per layer{place(names)}; "
-                f"over {len(flat)} layers the gradient {changes(whole.log_gain)}"
+                f"over {counted(len(flat), 'layer')} the gradient {changes(whole.log_gain)}"
             )
             confidence = 0.9 if saturated else whole.confidence("saturation")
         if probe is None:

@@ -11,11 +11,12 @@ from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_size
 from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights
 from gradwatch.diagnosis.symptoms import count_at, told
-from gradwatch.diagnosis.words import changes, mean_gain, span
+from gradwatch.diagnosis.words import changes, makes_up, mean_gain, span
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import counted
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class SmallWeights:
         if whole is None or whole.is_cut or not whole.shrinks:
             return self._by_size(history, probe) if _from_the_start(history, alerts) else None
         weights = whole.of("weights")[::-1]
+        weights = [e for e in weights if e.segment.weight is not None] or weights  # others are no layers' own
         share = whole.share("weights")
         if share < self.min_share or not weights:
             return None
@@ -73,8 +75,8 @@ class SmallWeights:
             evidence=(
                 f"the weights of {span(list(seen))} pass {gain:.2g} of the squared gradient per layer; "
                 f"{reference:.2g} would make up for the activations",
-                f"over {len(weights)} layers the gradient {changes(whole.log_gain)}; too small weights make up "
-                f"{share:.0%} of that, on a log scale",
+                f"over {counted(len(weights), 'layer')} the gradient {changes(whole.log_gain)}; that weights are too "
+                f"small {makes_up(share)}",
             ),
             remedy=rescale(off, reference),
             change="init_scale",

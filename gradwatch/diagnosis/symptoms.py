@@ -39,3 +39,15 @@ def layers_of(alerts: Sequence[Alert]) -> tuple[str, ...]:
     ('fc0',)
     """
     return tuple(dict.fromkeys(name for a in alerts for name in a.concerned))
+
+
+def never_had_one(history: History, layers: Sequence[str]) -> bool:
+    """Whether none of ``layers`` had a gradient at the first steps that are known: no step has taken it away.
+
+    >>> history = History.from_grad_norms(fc0=[0.0, 0.0], fc1=[1.0, 0.0])
+    >>> never_had_one(history, ["fc0"]), never_had_one(history, ["fc0", "fc1"])
+    (True, False)
+    """
+    columns = [i for i, name in enumerate(history.layers) if name in layers]
+    start = history.grad_norm[:2, columns]
+    return history.count == len(history) and bool(columns) and not np.nan_to_num(start, nan=1.0).any()

@@ -1,11 +1,11 @@
-"""Unscaled inputs: the data are in units in which their numbers are large."""
+"""Unscaled inputs: the data are in units in which their numbers are large, or tiny."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.start import UNSCALED, first_error, first_update, inputs, inputs_explain
+from gradwatch.diagnosis.start import UNSCALED, Inputs, first_error, first_update, inputs, inputs_explain
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.history import History
 from gradwatch.patterns import check_number
@@ -50,6 +50,8 @@ class UnscaledInputs:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         given = inputs(history, probe)
+        if given is not None and given.rms < 1 and told(alerts, "unscaled_inputs"):
+            return _of_tiny(given)
         if given is None or given.rms <= self.min_rms:
             return None
         is_clear = given.rms > CLEAR_CASE * self.min_rms
@@ -78,3 +80,16 @@ class UnscaledInputs:
             )
         confidence = 0.4 if not explain else 0.95 if is_clear else 0.85
         return Diagnosis("unscaled_inputs", confidence, (given.layer,), tuple(evidence), remedy, "data_scaling")
+
+
+def _of_tiny(given: Inputs) -> Diagnosis:
+    layer = called(given.layer)
+    if given.rms == 0:
+        evidence, remedy = f"the inputs of {layer} are all zero", "look at what loads the data: nothing of it arrives"
+        return Diagnosis("unscaled_inputs", 0.95, (given.layer,), (evidence,), remedy)
+    evidence = f"the inputs of {layer} have a root mean square of {given.rms:.2g}, standardised ones have 1"
+    remedy = (
+        "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "
+        f"training data); multiplying all inputs of {layer} by {1 / given.rms:.2g} is the least"
+    )
+    return Diagnosis("unscaled_inputs", 0.9, (given.layer,), (evidence,), remedy, "data_scaling")

@@ -52,7 +52,7 @@ class VanishingInTime:
             evidence += [] if probe is not None else [PROBE_WOULD_TELL]
         else:
             evidence.append(
-                f"each of {len(seen.gains) + 1} time steps of {seen.layer} passes {seen.gain_per_step:.2g} of the "
+                f"each of {len(seen.gains) + 1} time steps of {called(seen.layer)} passes {seen.gain_per_step:.2g} of the "
                 f"squared gradient on: over all of them it {changes(seen.log_gain)}"
             )
         gates = _gates(probe, layer)

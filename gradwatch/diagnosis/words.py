@@ -73,9 +73,24 @@ def with_skips(names: Sequence[str], branches: int) -> str:
     'add skip connections around the layers fc0 and fc1, x + f(x) / 1.41: each branch divided by the root of their \
 number, 2'
     """
+    named = list(dict.fromkeys(filter(None, names)))
+    around = f"the layers {ends(named)}" if len(named) > 1 else "each layer"
     return (
-        f"add skip connections around the layers {ends(names)}, x + f(x) / {math.sqrt(branches):.3g}: "
+        f"add skip connections around {around}, x + f(x) / {math.sqrt(branches):.3g}: "
         f"each branch divided by the root of their number, {branches}"
+    )
+
+
+def makes_up(share: float) -> str:
+    """How much of a change one of its parts makes up; more than all of it where other parts work against it.
+
+    >>> makes_up(0.82), makes_up(1.02)
+    ('makes up 82% of that, on a log scale', 'makes up all of that and more, of which other parts give some back')
+    """
+    return "makes up " + (
+        f"{share:.0%} of that, on a log scale"
+        if share <= 1
+        else "all of that and more, of which other parts give some back"
     )
 
 

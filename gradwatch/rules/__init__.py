@@ -10,8 +10,10 @@ from gradwatch.protocols import Rule
 from gradwatch.rules.base import LayerRule, StepRule
 from gradwatch.rules.clipped import Clipped
 from gradwatch.rules.dead import Dead
+from gradwatch.rules.eval_mode import EvalMode
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.flat_output import FlatOutput
+from gradwatch.rules.heavy_dropout import HeavyDropout
 from gradwatch.rules.loss_mismatch import LossMismatch
 from gradwatch.rules.no_activation import NoActivation
 from gradwatch.rules.no_gradient import NoGradient
@@ -37,8 +39,10 @@ from gradwatch.rules.vanishing_in_time import VanishingInTime
 __all__ = [
     "Clipped",
     "Dead",
+    "EvalMode",
     "Exploding",
     "FlatOutput",
+    "HeavyDropout",
     "LayerRule",
     "LossMismatch",
     "NoActivation",
@@ -72,17 +76,18 @@ def default() -> tuple[Rule, ...]:
     """Fresh rules with the default thresholds; of what two find at one step, the later one's may be a consequence.
 
     >>> print(*(rule.name for rule in default()[:10]))
-    no_gradient not_zeroed untrained unregistered loss_mismatch symmetric no_activation unread exploding update_ratio
-    >>> print(*(rule.name for rule in default()[10:18]))
-    nonfinite overflow underflow stalled flat_output out_of_reach unscaled_inputs saturated
-    >>> print(*(rule.name for rule in default()[18:]))
-    vanishing vanishing_in_time dead spike unstable skipped clipped
+    no_gradient not_zeroed untrained unregistered eval_mode loss_mismatch symmetric no_activation unread exploding
+    >>> print(*(rule.name for rule in default()[10:19]))
+    update_ratio nonfinite overflow underflow stalled flat_output out_of_reach unscaled_inputs heavy_dropout
+    >>> print(*(rule.name for rule in default()[19:]))
+    saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
         NotZeroed(),
         Untrained(),
         Unregistered(),
+        EvalMode(),
         LossMismatch(),
         Symmetric(),
         NoActivation(),
@@ -96,6 +101,7 @@ def default() -> tuple[Rule, ...]:
         FlatOutput(),
         OutOfReach(),
         UnscaledInputs(),
+        HeavyDropout(),
         Saturated(),
         Vanishing(),
         VanishingInTime(),

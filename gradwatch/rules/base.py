@@ -132,8 +132,8 @@ class LayerRule(StepRule):
     """
 
     severity: ClassVar[Severity]
-    grouped: ClassVar[bool] = False
-    """True: the layers found at one step make one alert, which names the layer when it is the only one."""
+    of_model: ClassVar[bool] = False
+    """True: what is found concerns the model as a whole, and is judged alike of every layer."""
     reports_recovery: ClassVar[bool] = True
     by_looks: ClassVar[bool] = False
     """True: nothing new is to be found at a step of which only the norms are known."""
@@ -192,7 +192,7 @@ class LayerRule(StepRule):
     def open_layers(self) -> tuple[str, ...] | None:
         if self._episodes.quiet or not self._episodes["open"].any():
             return None
-        return tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
+        return () if self.of_model else tuple(self._episodes.layers[i] for i in np.flatnonzero(self._episodes["open"]))
 
     def reset(self) -> None:
         super().reset()
@@ -227,16 +227,12 @@ class LayerRule(StepRule):
         raised, left = self._raised(found, history)
         of_opened = self.severity if found.severity is None else found.severity
         self._episodes["warned"][opened] = of_opened is Severity.WARNING
-        alerts = []
-        for indices, severity, more in (
-            (opened, of_opened, ""),
-            (raised, Severity.ERROR, left),
-            (closed, Severity.INFO, ""),
-        ):
-            if len(indices) and (severity > Severity.INFO or self.reports_recovery):
-                groups = [indices] if self.grouped else indices.reshape(-1, 1)
-                alerts += [self._alert(stats.step, stats.layers, found, group, severity, more) for group in groups]
-        return alerts
+        told = (opened, of_opened, ""), (raised, Severity.ERROR, left), (closed, Severity.INFO, "")
+        return [
+            self._alert(stats.step, stats.layers, found, indices.tolist(), severity, more)
+            for indices, severity, more in told
+            if len(indices) and (severity > Severity.INFO or self.reports_recovery)
+        ]
 
     def align(self, layers: tuple[str, ...]) -> None:
         """Make what is remembered of each layer that of ``layers``."""
@@ -258,9 +254,9 @@ class LayerRule(StepRule):
         return np.flatnonzero(raised), f"; {progress.in_words}" * nothing
 
     def _alert(
-        self, step: int, layers: tuple[str, ...], found: Judgement, group: Iterable[int], severity: Severity, more: str
+        self, step: int, layers: tuple[str, ...], found: Judgement, indices: list[int], severity: Severity, more: str
     ) -> Alert:
-        indices = list(group)
+        """One for the layers found at a step, with the numbers of the worst of them, which is named first."""
         with np.errstate(all="ignore"):
             excess = np.nan_to_num(np.abs(np.log(found.value[indices] / found.threshold[indices])), nan=np.inf)
         worst = indices[-1 - int(np.argmax(excess[::-1]))]  # of equals the one nearest to the output
@@ -270,10 +266,12 @@ class LayerRule(StepRule):
             text = f"recovered from {self.name} after {counted(steps, 'step')}, {self.quantity} now {value:.3g}"
         else:
             text = self.describe(value, threshold) + more
+        when = step if found.step is None else int(found.step[worst])
+        if self.of_model:
+            return Alert(when, self.name, None, severity, value, threshold, text)
         named = some_of([layers[worst], *(layers[i] for i in indices[::-1] if i != worst)])
         layer = layers[worst] if len(indices) == 1 else None
         every = () if len(indices) == 1 else tuple(layers[i] for i in indices)
-        when = step if found.step is None else int(found.step[worst])
         return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}", layers=every)
 
 

@@ -54,6 +54,7 @@ class Dead(LayerRule):
     severity: ClassVar[Severity] = Severity.WARNING
     follows: ClassVar[tuple[str, ...]] = (
         "loss_mismatch",
+        "heavy_dropout",
         "not_zeroed",
         "exploding",
         "update_ratio",

@@ -19,7 +19,6 @@ class Flagged(LayerRule):
     """
 
     severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
     reports_recovery: ClassVar[bool] = False
     by_looks: ClassVar[bool] = True
     flag: ClassVar[str]

@@ -36,7 +36,6 @@ class NonFinite(LayerRule):
     name: ClassVar[str] = "nonfinite"
     severity: ClassVar[Severity] = Severity.ERROR
     follows: ClassVar[tuple[str, ...]] = ("not_zeroed", "exploding", "update_ratio", "unstable")
-    grouped: ClassVar[bool] = True
     in_half: ClassVar[bool] = False
 
     patience: int = 1

@@ -39,7 +39,6 @@ class NotZeroed(LayerRule):
 
     name: ClassVar[str] = "not_zeroed"
     severity: ClassVar[Severity] = Severity.ERROR
-    grouped: ClassVar[bool] = True
     by_looks: ClassVar[bool] = True
 
     patience: int = 8

@@ -38,7 +38,6 @@ class Skipped(LayerRule):
 
     name: ClassVar[str] = "skipped"
     severity: ClassVar[Severity] = Severity.ERROR
-    grouped: ClassVar[bool] = True
     takes_skipped: ClassVar[bool] = True
 
     patience: int = 40

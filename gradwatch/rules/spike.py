@@ -49,7 +49,6 @@ class Spike(LayerRule):
 
     name: ClassVar[str] = "spike"
     severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
     reports_recovery: ClassVar[bool] = False
 
     factor: PerLayer = 15.0

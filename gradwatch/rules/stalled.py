@@ -12,7 +12,7 @@ from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule, are_tables
-from gradwatch.rules.state import ModelState
+from gradwatch.rules.state import LayerState, ModelState
 
 
 @dataclass
@@ -29,6 +29,9 @@ class Stalled(LayerRule):
     Adadelta, whose first steps are tiny. Of a cross entropy it is known for certain: where it has taught
     nothing, steps that never were as large as ``slow`` are a WARNING, and after ``long`` an ERROR, unless they grow, as
     those of a learning rate that is warmed up.
+
+    So is a single layer that no step has moved at all, while others move and it has a good part of the gradient: its
+    parameter group has a learning rate of zero, or its steps are lost in rounding. That is a WARNING.
 
     Tables of which a step touches few rows hardly move as a whole, so a network that is mostly these is not judged.
 
@@ -72,7 +75,6 @@ class Stalled(LayerRule):
         "skipped",
         "flat_output",
     )
-    grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
     by_looks: ClassVar[bool] = True
 
@@ -101,6 +103,10 @@ class Stalled(LayerRule):
         if stats.total_update is not None:
             most["update"] = np.fmax(most["update"], stats.total_update)
             most["before"], most["latest"] = most["latest"], stats.total_update
+        if stats.update_ratio is not None and len(history) > 1:
+            had = history.grad_norm[-2] > GOOD_PART * history.total_norm[-2]
+            still = self._layers["still"] + (had & (stats.update_ratio == 0))
+            self._layers["still"] = np.where(stats.update_ratio > 0, -np.inf, still)
         if (tables := are_tables(stats)) is not None and stats.numel is not None:
             most["table"] = bool(stats.numel[tables].sum() > stats.numel.sum() / 2)
 
@@ -119,11 +125,12 @@ class Stalled(LayerRule):
         self._left = f"; {progress.in_words}" if no_more or slow else ""
         value = most if never or slow else latest
         limit = late if no_more else self.slow if slow else self.low
-        bad = known & (never or no_more or (slow and not grows)) & (history.count > self.warmup)
-        good = known & (not slow) & (latest > late)
+        alone = known & (self._layers["still"] >= LOOKS) & (not (never or no_more or slow))
+        bad = (alone | (known & (never or no_more or (slow and not grows)))) & (history.count > self.warmup)
+        good = known & (not slow) & (latest > late) & ~alone
         certain = bad & (no_more or (slow and history.count > self.long))
         severity = Severity.ERROR if most < ROUNDING or certain.any() else None
-        judged = np.full(len(bad), value), np.full(len(bad), limit)
+        judged = np.where(alone, 0.0, value), np.full(len(bad), limit)
         worsens = 0.0 if slow else NOTHING
         return Judgement(*judged, bad, good, known=known, severity=severity, certain=certain, worsens=worsens)
 
@@ -134,8 +141,15 @@ class Stalled(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._most = self._remembered["most"] = ModelState(update=np.nan, before=np.nan, latest=np.nan, table=False)
+        self._layers = self._remembered["layers"] = LayerState(still=0.0)
         self._when, self._left = "so far", ""
 
+
+GOOD_PART = 1e-2
+"""Share of the whole gradient that a layer has where its steps should be no less than those of others."""
+
+LOOKS = 2
+"""At which it was not moved, before that is told."""
 
 ROUNDING = 2.0**-24
 """Relative size of what float32 adds to a number without an effect."""

@@ -51,7 +51,6 @@ class Underflow(LayerRule):
 
     name: ClassVar[str] = "underflow"
     severity: ClassVar[Severity] = Severity.ERROR
-    grouped: ClassVar[bool] = True
 
     share: float = 0.5
     warmup: int = 5

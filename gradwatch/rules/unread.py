@@ -43,7 +43,6 @@ class Unread(LayerRule):
 
     name: ClassVar[str] = "unread"
     severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
     reports_recovery: ClassVar[bool] = False
     by_looks: ClassVar[bool] = True
 

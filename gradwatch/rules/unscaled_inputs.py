@@ -1,4 +1,4 @@
-"""UnscaledInputs: data in units in which their numbers are large, of which little is learned."""
+"""UnscaledInputs: data in units in which their numbers are large, or tiny, of which little is learned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradwatch.rules.base import Judgement, LayerRule
 
 @dataclass
 class UnscaledInputs(LayerRule):
-    """A layer is given data far larger than 1, and little has been learned: a WARNING.
+    """A layer is given data far larger than 1, or next to nothing, and little has been learned: a WARNING.
 
     The curvature of the loss grows with the square of the inputs, and so much faster along large features than along
     small ones that those are not learned. Networks that learn from such data all the same are none of it; those that
@@ -25,10 +25,11 @@ class UnscaledInputs(LayerRule):
 
     Args:
         threshold: limit of the root mean square.
+        least: the least one.
         patience: looks in a row before the alert.
         recovery: looks in a row without it before the episode is over.
 
-    ``threshold`` is a number, or a number per pattern of layer names: ``{"encoder.*": 300.0}``.
+    ``threshold`` and ``least`` are a number, or a number per pattern of layer names: ``{"encoder.*": 300.0}``.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -47,24 +48,27 @@ class UnscaledInputs(LayerRule):
 
     name: ClassVar[str] = "unscaled_inputs"
     severity: ClassVar[Severity] = Severity.WARNING
-    grouped: ClassVar[bool] = True
     reports_recovery: ClassVar[bool] = False
     by_looks: ClassVar[bool] = True
 
     threshold: PerLayer = 10.0
     # Standardised features have 1, counts and unscaled measurements from 10 on; pixels from 0 to 255 about 100.
+    least: PerLayer = 3e-3
+    # Pixels that are divided by 255 twice have 2e-3, the words of a text among ten thousand 1e-2.
     patience: int = 2
     recovery: int = 1
 
     def __post_init__(self) -> None:
         self._check_limit("threshold", above=0)
+        self._check_limit("least", at_least=0)
         super().__post_init__()
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
         rms = np.full(len(stats.layers), np.nan) if stats.data_rms is None else stats.data_rms
-        limit, known = self.limit("threshold", stats.layers), np.isfinite(rms)
-        bad = known & (rms > limit) & history.progress.is_none(but=LITTLE)
+        least, known = self.limit("least", stats.layers), np.isfinite(rms)
+        limit = np.where(rms < least, least, self.limit("threshold", stats.layers))
+        bad = known & ((rms < least) | (rms > limit)) & history.progress.is_none(but=LITTLE)
         return Judgement(rms, limit, bad, known & ~bad, known=known, worsens=NOTHING)
 
     def describe(self, value: float, threshold: float) -> str:

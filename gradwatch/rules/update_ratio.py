@@ -64,7 +64,6 @@ class UpdateRatio(LayerRule):
     severity: ClassVar[Severity] = Severity.ERROR
     others_follow: ClassVar[Severity] = Severity.WARNING  # it may settle, and what it has done is done
     follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "overflow", "exploding", "unstable")
-    grouped: ClassVar[bool] = True
     quantity: ClassVar[str] = "update ratio"
     by_looks: ClassVar[bool] = True
 
@@ -110,11 +109,11 @@ class UpdateRatio(LayerRule):
         of_all = np.inf if stats.total_update is None else stats.total_update
         if self._again(history):
             high = np.fmin(high, self.limit("again", stats.layers))
-        too_much = (ratio > high) & ((of_all > high) | np.isnan(of_all))
+        large = (ratio > high) & ((of_all > high) | np.isnan(of_all))
         if known.any():
-            self._row["steps"] = self._row["steps"] + 1 if too_much.any() else 0
+            self._row["steps"] = self._row["steps"] + 1 if large.any() else 0
         grows = history.total_norm[-1] > 1.5 * history.total_norm[-4:][0]
-        too_much &= not is_shallow(stats) or (self._row["steps"] >= 3 and grows)
+        too_much = large & (not is_shallow(stats) or bool(self._row["steps"] >= 3 and grows))
         self._told = ""
         if history.count > EARLY and known.any() and not is_shallow(stats):
             for_nothing = self._for_nothing(history, ratio)
@@ -128,7 +127,7 @@ class UpdateRatio(LayerRule):
             ratio,
             np.where(ratio < low, low, high),
             bad,
-            good=known & ~bad,
+            good=known & ~bad & ~large,
             known=known,
             severity=Severity.WARNING if may_settle else None,
             certain=bad & (not may_settle),

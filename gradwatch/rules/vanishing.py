@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
-from gradwatch.progress import NOTHING
+from gradwatch.progress import LITTLE, NOTHING
 from gradwatch.records import BoolArray, FloatArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, are_tables
 from gradwatch.rules.signal import Signal
@@ -26,7 +26,8 @@ class Vanishing(LayerRule):
     near zero. A layer must be small both by norm and by root mean square, which large embeddings and short biases
     pull apart. What falls in one place mainly, as between networks with losses of their own or behind a branch that is
     registered first, is a WARNING, and so is what was fine before: where a network has learned what there is to learn,
-    its last layer may still have a gradient. Where it goes on to learn nothing it becomes an ERROR.
+    its last layer may still have a gradient, and where it is known that much was learned nothing is told. Where it goes
+    on to learn nothing it becomes an ERROR.
 
     A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still, and is
     told of after a hundred steps only, unless it is beyond all hope: deep networks often find their way out by then.
@@ -61,8 +62,7 @@ class Vanishing(LayerRule):
         >>> rule = Vanishing(patience=3, warmup=0)
         >>> for alert in rule.check(History.from_grad_norms(fc1=[2e-9] * 5, fc2=[1e-5] * 5, fc3=[0.5] * 5)):
         ...     print(alert.message)
-        fc1: gradient norm 2e-09 stayed below 0.0015 for 3 steps, and so did every layer before it
-        fc2: gradient norm 1e-05 stayed below 0.0015 for 3 steps, and so did every layer before it
+        fc1, fc2: gradient norm 2e-09 stayed below 0.0015 for 3 steps, and so did every layer before it
 
     Source: Glorot and Bengio, AISTATS 2010, section 4.2, for the decay along depth; Schoenholz et al., ICLR 2017, for
     signal and gradient that fade together; AutoTrainer (Zhang et al., ICSE 2021) compares first and last layer.
@@ -130,7 +130,8 @@ class Vanishing(LayerRule):
         small &= np.logical_or.accumulate(dense[::-1])[::-1]  # of tables those before another that is lost
         certain = tiny.any() or self._signal.is_lost
         waits = np.zeros(len(norm), bool) if certain else self._may_find_out(history, now)
-        bad = small & ~_zero_alone(small, norm) & ~waits & (history.count > self.warmup)
+        done = (self._peak["fine"] >= LATE) & (history.progress.left < LITTLE)
+        bad = small & ~_zero_alone(small, norm) & ~waits & ~done & (history.count > self.warmup)
         severity = None if certain else self._severity(usual / _root(history), present, bad, back)
         early = self._signal["alike"] and not (self._signal["late"] or self._signal.is_lost_within)
         if early and not tiny.any() and present.sum() <= SHALLOW:

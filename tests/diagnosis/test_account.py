@@ -57,6 +57,23 @@ def test_a_sigmoid_is_split_into_its_bound_and_its_saturation() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "at_output", [activation("out", "Sigmoid", 0.01), Segment("out", "attention", "Softmax", 0.01, 1)]
+)
+def test_an_activation_behind_the_last_layer_is_none_between_layers(at_output: Segment) -> None:
+    body = chain(4, "Sigmoid", 0.05, 1.0)
+    assert account(replace(body, segments=(at_output, *body.segments))) == account(body)
+
+
+def test_the_softmax_of_an_attention_is_no_activation_between_layers() -> None:
+    softmax = Segment("net", "attention", "Softmax", 1e-6, 1.0)
+    product, dropout = Segment("net", "multiply", "Bmm", 2.0, 1.0), Segment("net", "dropout", "NativeDropout", 1.0, 1.0)
+    for behind, fault in (((product,), "scores"), ((product, dropout), "scores"), ((linear("fc", 1.0),), "bounded")):
+        whole = account(BackwardProfile((linear("out", 1.0), *behind, softmax, product, linear("in", 1.0))))
+        assert whole is not None
+        assert [(e.segment, e.excess) for e in whole.of(fault)] == [(softmax, pytest.approx(math.log(1e-6)))]
+
+
 def test_where_the_gradient_ends_the_account_ends() -> None:
     whole = account(BackwardProfile((linear("head", 2.0), activation("fc", "Relu", 0.0), linear("fc", 1e9))))
     assert whole is not None

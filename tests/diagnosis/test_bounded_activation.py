@@ -9,8 +9,8 @@ from torch import nn
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import BoundedActivation
 from gradwatch.probing import probe
-from gradwatch.profile import BackwardProfile
-from tests.diagnosis.profiles import PROFILES, alert, chain
+from gradwatch.profile import BackwardProfile, Segment
+from tests.diagnosis.profiles import PROFILES, alert, chain, linear
 
 
 def explain(profile: BackwardProfile | None, rule: str = "vanishing") -> Diagnosis | None:
@@ -43,6 +43,36 @@ def test_a_softmax_between_layers() -> None:
     passes = float(found.evidence[0].split()[2])
     assert passes == pytest.approx((1 - 1 / 64) / 64**2, rel=0.3)
     assert found.remedy.startswith("replace Softmax by ReLU")
+
+
+def test_a_softmax_at_the_output_is_not_to_be_replaced() -> None:
+    """Deepfd's programs: sigmoids between the layers, and a squared error of probabilities."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 64), nn.Sigmoid(), nn.Linear(64, 64), nn.Sigmoid(), nn.Linear(64, 10), nn.Softmax(1)]
+    model = nn.Sequential(*layers)
+    with probe(model) as profile:
+        nn.functional.mse_loss(model(torch.randn(32, 64)), torch.eye(10)[torch.arange(32) % 10]).backward()
+    found = explain(profile)
+    assert found is not None
+    assert found.layers == ("1", "3")
+    assert found.remedy.startswith("replace Sigmoid by ReLU with He initialisation")
+    assert " in layers 1 and 3, at best 0.062; " in found.evidence[0]
+
+
+def test_of_several_the_one_that_takes_most_is_named() -> None:
+    segments = chain(5, "Sigmoid", 0.05, 1.0).segments
+    softmax = Segment("gate", "attention", "Softmax", 0.01, 1.0)
+    found = explain(BackwardProfile((*segments, softmax)))
+    assert found is not None
+    assert found.remedy.startswith("replace Sigmoid by ReLU")
+    assert "gate" not in found.layers
+
+
+def test_in_words_of_one_layer_that_takes_more_than_is_lost() -> None:
+    found = explain(BackwardProfile((linear("out", 20.0), Segment("softmax", "attention", "Softmax", 1e-6, 1.0))))
+    assert found is not None
+    assert "over 1 layer the gradient" in found.evidence[0]
+    assert found.evidence[1] == "its bound makes up all of that and more, of which other parts give some back"
 
 
 def test_a_shallow_network_of_sigmoids_may_well_train() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from gradwatch.profile import BackwardProfile
 from gradwatch.protocols import Cause
 from gradwatch.records import CHANGES, Diagnosis, to_plain
 from tests.diagnosis.profiles import PROFILES, alert
-from tests.histories import CHANGING, HOSTILE, Run, healthy, history_of, look, stats
+from tests.histories import CHANGING, HOSTILE, NAN, Run, healthy, history_of, look, stats
 
 RULES = [rule.name for rule in rules.default()]  # type: ignore[attr-defined]
 
@@ -56,6 +58,33 @@ def test_any_profile_with_any_alert(cause: Cause, profile: BackwardProfile) -> N
     for history in (History(), history_of(HOSTILE["NaN from the first step"]), seen):
         for rule in RULES:
             check(cause.explain(history, profile, [alert(rule, None, step=39), alert(rule, "fc0", step=39)]))
+
+
+def numbered(name: str) -> str:
+    """A layer's name as those of nn.Sequential are; that of each profile's layers is another number."""
+    return f"77.{sum(map(ord, name))}" if name else ""
+
+
+@every_cause
+@every_profile
+def test_a_number_is_called_a_layer(cause: Cause, profile: BackwardProfile) -> None:
+    origin = profile.nonfinite
+    called = replace(
+        profile,
+        segments=tuple(replace(s, layer=numbered(s.layer)) for s in profile.segments),
+        weights=tuple(replace(w, name=f"{numbered(w.name.removesuffix('.weight'))}.weight") for w in profile.weights),
+        time_steps=tuple(replace(t, layer=numbered(t.layer)) for t in profile.time_steps),
+        nonfinite=None if origin is None else replace(origin, module=numbered(origin.module)),
+    )
+    names = [numbered(f"fc{i}") for i in range(4)]
+    history = history_of([dict.fromkeys(names, 1.0)] * 30 + [dict(zip(names, (0.0, 1e9, NAN, 1e4)))])
+    for rule in RULES:
+        alerts = [alert(rule, name, step=30, value=value) for name in names[:2] for value in (0.0, 1e9)]
+        for seen in (called, None):
+            found = cause.explain(history, seen, alerts)
+            for sentence in () if found is None else (found.remedy, *found.evidence):
+                bare = re.findall(r"(\S+ )(?:77\.\d+, )*77\.\d+", sentence)
+                assert {*bare} <= {"layer ", "layers ", "and ", "... ", "normalisations "}, sentence
 
 
 @every_cause

@@ -39,6 +39,15 @@ def test_a_later_step() -> None:
     assert found.evidence == ("one step moved the weights by 0.5 of their size",)
 
 
+def test_no_step_has_taken_a_gradient_that_was_never_there() -> None:
+    history = begun(HEALTHY, [1.08, 0.2])
+    dead = alert("dead", "fc0", value=0.0)
+    assert LearningRate().explain(history, HEALTHY, [dead]) is not None
+    history.grad_norm[:, 0] = 0.0
+    assert LearningRate().explain(history, HEALTHY, [dead]) is None
+    assert LearningRate().explain(history, HEALTHY, [dead, alert("update_ratio")]) is not None
+
+
 def test_calm_steps_explain_nothing() -> None:
     assert explain([0.01, 0.01]) is None
     assert explain([NAN, NAN]) is None

@@ -84,3 +84,17 @@ def test_a_first_step_that_inputs_of_that_size_do_not_make(update: float, confid
     assert found is not None
     assert found.confidence == confidence
     assert found.evidence[-1].startswith("but a first step") == (confidence < 0.5)
+
+
+def test_tiny_inputs_where_they_are_told_of() -> None:
+    found = explain(7.5e-6, "unscaled_inputs")
+    assert found is not None
+    assert (found.change, found.layers, found.confidence) == ("data_scaling", ("fc0",), 0.9)
+    assert found.remedy.endswith("multiplying all inputs of fc0 by 1.3e+05 is the least")
+    assert explain(7.5e-6, "exploding") is None
+
+
+def test_inputs_that_are_all_zero() -> None:
+    found = explain(0.0, "unscaled_inputs")
+    assert found is not None
+    assert (found.change, found.evidence) == ("", ("the inputs of fc0 are all zero",))

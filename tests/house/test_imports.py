@@ -29,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"patterns"},
             {"progress"},
             {"history"},
-            {"verdict", "faults", "torch_internals", "safe_hook", "linear_range"},
+            {"verdict", "faults", "torch_internals", "safe_hook", "linear_range", "mode"},
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},

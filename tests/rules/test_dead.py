@@ -6,7 +6,7 @@ import pytest
 from gradwatch import History, Severity
 from gradwatch.rules import Dead
 from gradwatch.rules.dead import NEVER
-from tests.histories import history_of, layers, slow, stats, told_by
+from tests.histories import each, history_of, layers, slow, stats, told_by
 
 RULE = Dead()
 CUT_OFF = RULE.patience + RULE.warmup
@@ -15,33 +15,33 @@ ISOLATED = RULE.isolated_patience + RULE.warmup
 
 
 def test_what_is_cut_off_from_the_output_is_told_within_a_few_steps() -> None:
-    found = Dead().check(history_of([layers([0.0, 0.0, 1.0])] * 20))
+    found = each(Dead().check(history_of([layers([0.0, 0.0, 1.0])] * 20)))
     assert [(a.step, a.layer, a.severity) for a in found] == [
         (CUT_OFF - 1, "fc0", Severity.ERROR),
         (CUT_OFF - 1, "fc1", Severity.ERROR),
     ]
     assert found[0].message == (
-        f"fc0: gradient was exactly zero for {RULE.patience} steps, and so was that of every layer before it"
+        f"fc1, fc0: gradient was exactly zero for {RULE.patience} steps, and so was that of every layer before it"
     )
     assert (found[0].value, found[0].threshold) == (0.0, 0.0)
 
 
 def test_a_dead_layer_among_living_ones_is_a_warning_after_more_patience() -> None:
     rule = Dead()
-    (alert,) = rule.check(history_of([layers([1.0, 0.0, 1.0])] * (ISOLATED + 20)))
+    (alert,) = each(rule.check(history_of([layers([1.0, 0.0, 1.0])] * (ISOLATED + 20))))
     assert (alert.step, alert.layer, alert.severity) == (ISOLATED - 1, "fc1", Severity.WARNING)
     assert alert.message == f"fc1: gradient was exactly zero for {RULE.isolated_patience} steps"
     assert rule.open_layers == ("fc1",)
 
 
 def test_where_all_are_zero_nothing_is_cut_off() -> None:
-    found = Dead().check(history_of([layers([1.0, 1.0])] + [layers([0.0, 0.0])] * (ISOLATED + 20)))
+    found = each(Dead().check(history_of([layers([1.0, 1.0])] + [layers([0.0, 0.0])] * (ISOLATED + 20))))
     assert [(a.step, a.severity) for a in found] == [(ISOLATED - 1, Severity.WARNING)] * 2
 
 
 def test_where_no_layer_ever_had_a_gradient_nothing_will_train() -> None:
     """But for a loss that is off for a while, of which a WARNING is enough."""
-    found = Dead().check(history_of([layers([0.0, None, 0.0])] * (4 * ISOLATED)))
+    found = each(Dead().check(history_of([layers([0.0, None, 0.0])] * (4 * ISOLATED))))
     first = NEVER + RULE.warmup - 1
     assert [(a.step, a.layer, a.severity) for a in found] == [
         (first, "fc0", Severity.WARNING),
@@ -55,7 +55,7 @@ def test_where_no_layer_ever_had_a_gradient_nothing_will_train() -> None:
 
 def test_a_layer_that_is_cut_off_makes_no_error_of_one_that_is_not() -> None:
     run = [layers([1.0, 1.0, 0.0, 1.0])] * (ISOLATED + 5) + [layers([0.0, 1.0, 0.0, 1.0])] * 10
-    found = [(a.layer, a.severity) for a in Dead().check(history_of(run))]
+    found = [(a.layer, a.severity) for a in each(Dead().check(history_of(run)))]
     assert found == [("fc2", Severity.WARNING), ("fc0", Severity.ERROR)]
 
 
@@ -78,47 +78,47 @@ def test_one_example_at_a_time_may_pass_nothing(examples: int) -> None:
 
 
 def test_layers_without_a_gradient_cut_nothing_off() -> None:
-    assert Dead().check(history_of([layers([None, 1.0, None, 1.0])] * 2 * ISOLATED)) == []
-    found = Dead().check(history_of([layers([None, 0.0, 1.0])] * 20))
+    assert each(Dead().check(history_of([layers([None, 1.0, None, 1.0])] * 2 * ISOLATED))) == []
+    found = each(Dead().check(history_of([layers([None, 0.0, 1.0])] * 20)))
     assert [(a.step, a.layer) for a in found] == [(CUT_OFF - 1, "fc1")]
 
 
 def test_the_smallest_number_is_not_zero() -> None:
-    assert Dead().check(history_of([layers([5e-324, 1.0])] * 2 * ISOLATED)) == []
+    assert each(Dead().check(history_of([layers([5e-324, 1.0])] * 2 * ISOLATED))) == []
 
 
 def test_one_live_step_starts_the_count_anew() -> None:
     dead, alive = layers([0.0, 1.0]), layers([1.0, 1.0])
-    assert Dead().check(history_of([*[dead] * (CUT_OFF - 1), alive, *[dead] * (RULE.patience - 1)])) == []
+    assert each(Dead().check(history_of([*[dead] * (CUT_OFF - 1), alive, *[dead] * (RULE.patience - 1)]))) == []
     isolated = [1.0, *[0.0] * (RULE.isolated_patience - 1)]
-    found = Dead().check(History.from_grad_norms(fc=5 * isolated, out=[0.0] * len(5 * isolated)))
+    found = each(Dead().check(History.from_grad_norms(fc=5 * isolated, out=[0.0] * len(5 * isolated))))
     assert {a.layer for a in found} == {"out"}
 
 
 def test_branches_that_come_alive_are_not_dead() -> None:
     run = [layers([0.0, 1.0])] * RULE.warmup + [layers([1e-12, 1.0])] * 100
-    assert Dead().check(history_of(run)) == []
+    assert each(Dead().check(history_of(run))) == []
 
 
 def test_networks_that_are_trained_in_turns() -> None:
     """The gradients of one are left at zero while the other is trained, five steps in six."""
     run = [*[layers([0.0, 1.0])] * 5, layers([1.0, 0.0])] * 30
-    assert Dead().check(history_of(run)) == []
+    assert each(Dead().check(history_of(run))) == []
 
 
 def test_a_layer_that_comes_alive_recovers() -> None:
     rule = Dead(patience=3, warmup=0)
-    found = rule.check(history_of([*[layers([0.0, 1.0])] * 5, *[layers([1.0, 1.0])] * rule.recovery]))
+    found = each(rule.check(history_of([*[layers([0.0, 1.0])] * 5, *[layers([1.0, 1.0])] * rule.recovery])))
     assert [(a.step, a.severity) for a in found] == [(2, Severity.ERROR), (4 + rule.recovery, Severity.INFO)]
 
 
 def test_a_sign_of_life_now_and_then_is_no_recovery() -> None:
     mostly = [*[layers([0.0, 1.0])] * 7, layers([1.0, 1.0])]
-    assert [a.severity for a in Dead().check(history_of(mostly * 20))] == [Severity.ERROR]
+    assert [a.severity for a in each(Dead().check(history_of(mostly * 20)))] == [Severity.ERROR]
 
 
 def test_steps_without_any_gradient_are_no_life() -> None:
     steps = [None] * 2 + [0.0] * 200
-    alert = Dead().check(History.from_grad_norms(a=steps, b=steps))[-1]
+    alert = each(Dead().check(History.from_grad_norms(a=steps, b=steps)))[-1]
     assert alert.severity is Severity.ERROR
     assert alert.message.endswith("and no layer ever had one")

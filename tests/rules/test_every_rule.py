@@ -60,13 +60,15 @@ def test_alerts_are_well_formed_and_told_once_per_episode(kind: type[LayerRule],
     for alert in alerts_of(kind, run):
         names = tuple(RUNS[run][alert.step])
         assert alert.rule == kind.name
-        assert alert.layer is None or alert.layer in names
+        assert set(alert.concerned) <= set(names)
+        assert (alert.layer is None) == (len(alert.concerned) != 1)
         assert alert.message.startswith(names)
         assert (type(alert.value), type(alert.threshold)) == (float, float)
-        told[alert.layer].append(alert.severity)
+        for name in alert.concerned or (None,):
+            told[name].append(alert.severity)
     for severities in told.values():
         assert set(severities) <= {*SEVERITIES.get(kind, {kind.severity}), Severity.INFO}
-        if kind.reports_recovery and not kind.grouped:
+        if kind.reports_recovery:
             kept = [s for before, s in zip([None, *severities], severities) if (before, s) != RAISED]
             over = [severity is Severity.INFO for severity in kept]
             assert over == ([False, True] * len(over))[: len(over)]

@@ -8,7 +8,7 @@ import pytest
 from gradwatch import Alert, History, Severity
 from gradwatch.rules import Exploding
 from gradwatch.rules.baseline import NOISE
-from tests.histories import INF, LOOK, NAN, history_of, slow, stats, told_by
+from tests.histories import INF, LOOK, NAN, each, history_of, slow, stats, told_by
 
 RULE = Exploding()
 THRESHOLD, GROWTH = float(RULE.threshold), float(RULE.growth)  # type: ignore[arg-type]
@@ -97,8 +97,16 @@ def test_what_overflows_when_squared_is_one_in_any_units_and_however_calm(
     history, rule, found = History(), Exploding(), []
     for i in range(60):
         history.append(stats(i, {"fc": norm, "out": norm}, **(calm if i < 16 else {})))
-        found += rule.check(history)
+        found += each(rule.check(history))
     assert [a.severity for a in found if a.layer == "fc"] == severities
+
+
+@pytest.mark.parametrize(("norm", "severity"), [(2 * THRESHOLD, Severity.WARNING), (3e18, Severity.ERROR)])
+def test_the_units_of_an_absolute_error_are_not_known(norm: float, severity: Severity) -> None:
+    """The gradient at the outputs has one size, however large the targets are."""
+    look = {"output_gradient": NAN, "output_row": 1.0}
+    run = [stats(i, {"fc": 1.0 if i < 30 else norm, "out": 1.0}, **(look if i < 16 else {})) for i in range(40)]
+    assert [(a.layer, a.severity) for a in told_by(Exploding(), run)] == [("fc", severity)]
 
 
 @pytest.mark.parametrize(("ratio", "alerts"), [(0.5, 0), (2.0, 1), (NAN, 1)])
@@ -107,7 +115,7 @@ def test_the_absolute_limit_is_not_for_weights_that_move_calmly(ratio: float, al
     for i in range(60):
         update = {"update_ratio": np.array([ratio * RULE.calm_update, 1e-3])} if i == 1 else {}
         history.append(stats(i, {"fc": THRESHOLD * (0.9 if i < 2 else 5.0), "out": 1.0}, **update))
-        found += rule.check(history)
+        found += each(rule.check(history))
     assert [(a.layer, a.severity) for a in found] == [("fc", Severity.ERROR)] * alerts
 
 
@@ -116,21 +124,21 @@ def test_calm_weights_are_so_up_to_ten_times_the_norm() -> None:
     for i in range(60):
         update = {"update_ratio": np.array([1e-3, 1e-3])} if i == 1 else {}
         history.append(stats(i, {"fc": THRESHOLD * (0.9 if i < 40 else 10.0), "out": 1.0}, **update))
-        found += rule.check(history)
+        found += each(rule.check(history))
     (alert,) = found
     assert (alert.step, alert.layer) == (40 + RULE.patience - 1, "fc")
     assert alert.threshold == pytest.approx(0.9 * RULE.above_all * THRESHOLD)
 
 
 def test_a_single_layer_may_need_large_weights() -> None:
-    assert Exploding().check(History.from_grad_norms(fc=[1e3 * THRESHOLD] * 50)) == []
+    assert each(Exploding().check(History.from_grad_norms(fc=[1e3 * THRESHOLD] * 50))) == []
 
 
 @pytest.mark.parametrize(("norm", "update", "told"), [(100.0, 0.6, True), (40.0, 0.6, False), (100.0, 0.4, False)])
 def test_a_step_that_threw_the_weights_off_is_told_at_once(norm: float, update: float, told: bool) -> None:
     history = history_of([{"fc": norm, "out": 1.0}])
     history.append(stats(1, {"fc": 1.0, "out": 1.0}, update_ratio=np.array([9.0, 0.1]), total_update=update))
-    found = Exploding().check(history)
+    found = each(Exploding().check(history))
     assert [(a.step, a.layer, a.value, a.severity) for a in found] == [(1, "fc", norm, Severity.ERROR)] * told
     assert all(a.message == "fc: gradient norm 100 made a step of 60% of the weights' size" for a in found)
 
@@ -153,7 +161,7 @@ def test_a_signal_that_grows_from_layer_to_layer(sizes: list[float], layers: lis
     for _ in range(rule.patience):
         assert found == []
         history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=np.array(sizes)))
-        found += rule.check(history)
+        found += each(rule.check(history))
     assert [a.layer for a in found] == (layers if early else [])
     assert all(
         a.message.endswith("comes from an input of norm 2e+04 of the last layer, 10 of the first") for a in found
@@ -165,7 +173,7 @@ def test_one_bias_without_a_gradient_for_once_is_no_growth() -> None:
     for size in (30.0, 2e4, 30.0, 2e4):
         sizes = np.array([1.0, size**0.5, size])
         history.append(stats(history.count, dict.fromkeys(names, 1.0), input_size=sizes))
-        assert rule.check(history) == []
+        assert each(rule.check(history)) == []
 
 
 def test_a_gradient_that_steps_have_blown_up_is_theirs() -> None:
@@ -173,7 +181,7 @@ def test_a_gradient_that_steps_have_blown_up_is_theirs() -> None:
     for first, told in ((20.0, []), (30.0, ["fc"])):
         history = history_of([{"fc": first, "out": 1.0}, {"fc": 100.0, "out": 1.0}])
         history.append(stats(2, {"fc": 1.0, "out": 1.0}, total_update=0.7))
-        assert [a.layer for a in Exploding().check(history)] == told
+        assert [a.layer for a in each(Exploding().check(history))] == told
 
 
 SIZES = np.array([5.0, 15.0, 30.0, 60.0])
@@ -254,20 +262,20 @@ def test_it_recovers_below_half_the_limit() -> None:
 
 def test_a_limit_for_each_pattern() -> None:
     rule = Exploding(threshold={"head": 10.0})
-    found = rule.check(History.from_grad_norms(body=[20.0] * 5, head=[20.0] * 5))
+    found = each(rule.check(History.from_grad_norms(body=[20.0] * 5, head=[20.0] * 5)))
     assert [(a.layer, a.threshold) for a in found] == [("head", 10.0)]
 
 
 def test_each_layer_by_itself() -> None:
     run = [{"a": 1.0, "b": 1.0}] * 5 + [{"a": 1.0, "b": 2 * THRESHOLD}] * 5 + [{"a": 2 * THRESHOLD, "b": 1.0}] * 5
-    found = [(a.step, a.layer) for a in Exploding().check(history_of(run)) if a.severity is Severity.ERROR]
+    found = [(a.step, a.layer) for a in each(Exploding().check(history_of(run))) if a.severity is Severity.ERROR]
     assert found == [(5 + RULE.patience - 1, "b"), (10 + RULE.patience - 1, "a")]
 
 
 @pytest.mark.parametrize(("grown", "told"), [(1e-6, False), (1.0, False), (0.9 * 10, False), (1.1 * 10, True)])
 def test_a_layer_that_wakes_up_to_what_others_have_is_not_exploding(grown: float, told: bool) -> None:
     run = [{"a": 1e-9, "b": 1.0}] * 40 + [{"a": grown, "b": 1.0}] * 5
-    assert [(a.layer, a.severity) for a in Exploding().check(history_of(run))] == [("a", Severity.WARNING)] * told
+    assert [(a.layer, a.severity) for a in each(Exploding().check(history_of(run)))] == [("a", Severity.WARNING)] * told
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gradwatch.rules import Dead, Vanishing, vanishing
 from gradwatch.rules.base import StepRule
 from gradwatch.rules.dead import first_starved
 from gradwatch.rules.signal import BETWEEN, DIM, LASTING, LOOKS, RISES, STILL_DIM, Signal
-from tests.histories import INF, LOOK, NAN, history_of, layers, slow, stats, told_by
+from tests.histories import INF, LOOK, NAN, each, history_of, layers, slow, stats, told_by
 
 NORMS = [0.05, 0.1, 0.5, 1.0]
 
@@ -23,7 +23,7 @@ def check(rule: StepRule, looks: list[dict[str, Any] | None], norms: Sequence[fl
     history, found = history_of([]), []
     for step, look in enumerate(looks):
         history.append(stats(step, layers(norms), **(look or {})))
-        found += rule.check(history)
+        found += each(rule.check(history))
     return found
 
 
@@ -132,7 +132,7 @@ def test_a_layer_that_nearly_all_examples_give_nothing() -> None:
         (rule.patience - 1, "fc0", Severity.ERROR),
         (rule.patience - 1, "fc1", Severity.ERROR),
     ]
-    assert found[0].message == "fc0: 97% of the examples give a layer behind it nothing but zeros"
+    assert found[0].message == "fc1, fc0: 97% of the examples give a layer behind it nothing but zeros"
     assert rule.open_layers == ("fc0", "fc1")
 
 
@@ -200,7 +200,7 @@ def test_before_any_step_and_without_layers_nothing_is_known() -> None:
     assert (signal.is_lost, signal.is_lost_within) == (False, False)
     assert np.isnan(signal.share)
     for rule in (Vanishing(), Dead()):
-        assert list(rule.check(history_of([]))) == []
+        assert list(each(rule.check(history_of([])))) == []
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
     history, rule, found = history_of([]), Dead(), []
     for step in range(8):
         history.append(stats(step, dict(zip([name, "b", "c", "d"], NORMS)), **seen(0.9, nothing=0.97)))
-        found += rule.check(history)
-    assert found[0].message == f"{name}: 97% of the examples give a layer behind it nothing but zeros"
+        found += each(rule.check(history))
+    assert found[0].message == f"b, {name}: 97% of the examples give a layer behind it nothing but zeros"
 
 
 @pytest.mark.parametrize(("shallow", "severity"), [(4, Severity.WARNING), (3, Severity.ERROR)])

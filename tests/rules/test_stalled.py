@@ -163,6 +163,44 @@ def test_steps_that_change_nothing(lr: float, dtype: torch.dtype) -> None:
     assert report.diagnoses[0].change == ""
 
 
+def alone(norm: float, ratio: float, later: float | None = None, steps: int = 320) -> list[gw.Alert]:
+    """Of a layer beside another that moves, each with its gradient; measured at every hundredth step."""
+    found = []
+    for i in range(steps):
+        measured = {
+            "update_ratio": np.array([ratio if later is None or i < 250 else later, 1e-3]),
+            "total_update": 1e-3,
+        }
+        found.append(stats(i, layers([norm, 1.0]), **(measured if i % 100 == 1 else {})))
+    return check(found)
+
+
+def test_a_layer_that_no_step_moves_while_others_move() -> None:
+    (alert,) = alone(1.0, 0.0)
+    assert (alert.step, alert.layer, alert.severity, alert.value) == (101, "fc0", Severity.WARNING, 0.0)
+    assert alert.message == "fc0: no step so far has changed the weights at all"
+    assert [a.severity for a in alone(1.0, 0.0, later=1e-3)] == [Severity.WARNING, Severity.INFO]
+
+
+@pytest.mark.parametrize(("norm", "ratio"), [(1e-3, 0.0), (0.0, 0.0), (NAN, 0.0), (1.0, 1e-12), (1.0, NAN)])
+def test_a_layer_without_a_good_part_of_the_gradient_or_that_moves_a_little(norm: float, ratio: float) -> None:
+    assert alone(norm, ratio) == []
+
+
+def test_a_parameter_group_with_a_learning_rate_of_zero() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
+    groups = [{"params": model[0].parameters(), "lr": 0.0}, {"params": model[2].parameters()}]
+    optimizer = torch.optim.Adam(groups, lr=1e-2)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(120):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), x.prod(1, keepdim=True)).backward()
+            optimizer.step()
+    assert [(a.rule, a.layer) for a in monitor.alerts] == [("stalled", "0")]
+
+
 def test_arguments_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"^Stalled: low must be "):
         Stalled(low=-1.0)

@@ -13,6 +13,8 @@ from gradwatch.rules import UnscaledInputs
 from tests.histories import INF, NAN, layers, stats
 from tests.tensors import normal
 
+RULE = UnscaledInputs()
+
 
 def check(rms: float, left: float, rule: UnscaledInputs | None = None, looks: int = 3) -> list[Alert]:
     """Of a look at every hundredth step, where this share of a cross entropy is left."""
@@ -40,10 +42,18 @@ def test_where_nothing_was_learned_since_it_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rms", "left"), [(100.0, 0.6), (9.0, 1.0), (1.0, 1.0), (0.0, 1.0), (NAN, 1.0), (INF, 1.0), (100.0, NAN)]
+    ("rms", "left"), [(100.0, 0.6), (9.0, 1.0), (1.0, 1.0), (4e-3, 1.0), (NAN, 1.0), (INF, 1.0), (100.0, NAN)]
 )
 def test_what_is_learned_or_small_or_not_known(rms: float, left: float) -> None:
     assert check(rms, left) == []
+
+
+@pytest.mark.parametrize("rms", [2e-3, 1e-30, 0.0])
+def test_tiny_data(rms: float) -> None:
+    (alert,) = check(rms, 0.8)
+    assert (alert.step, alert.value, alert.threshold) == (200, rms, RULE.least)
+    assert check(rms, 0.6) == []
+    assert check(rms, 0.8, UnscaledInputs(least=0.0)) == []
 
 
 def test_a_limit_of_ones_own() -> None:

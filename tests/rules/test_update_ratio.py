@@ -145,9 +145,7 @@ def test_large_steps_by_which_little_was_learned(first: float, later: float, lef
     run = slow(step, left, start={"total_update": first}, before=left)
     measured = stats(LOOK + 1, step, update_ratio=np.array([later / 2, later]), total_update=later)
     found = told_by(UpdateRatio(), [*run, measured])
-    assert [(a.step, a.layers, a.severity) for a in found] == [(LOOK + 1, ("fc0", "fc1"), Severity.ERROR)] * bool(
-        message
-    )
+    assert [(a.step, a.severity) for a in found if a.layer == "fc1"] == [(LOOK + 1, Severity.ERROR)] * bool(message)
     assert all(message in a.message for a in found)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gradwatch import History, Severity
 from gradwatch.rules import Vanishing
-from tests.histories import INF, LOOK, NAN, history_of, layers, slow, stats, told_by
+from tests.histories import INF, LOOK, NAN, each, history_of, layers, slow, stats, told_by
 
 RULE = Vanishing()
 LONG = RULE.patience + RULE.warmup
@@ -61,7 +61,7 @@ def test_the_judgement_of_a_step(rows: list[list[float | None]], ratio: float, t
 
 def test_far_below_the_layers_after_it() -> None:
     rule = Vanishing()
-    (alert,) = rule.check(History.from_grad_norms(fc0=[0.9 * RATIO * 3.0] * 2 * LONG, fc1=[3.0] * 2 * LONG))
+    (alert,) = each(rule.check(History.from_grad_norms(fc0=[0.9 * RATIO * 3.0] * 2 * LONG, fc1=[3.0] * 2 * LONG)))
     assert (alert.step, alert.layer, alert.severity) == (LONG - 1, "fc0", Severity.ERROR)
     assert alert.value == 0.9 * RATIO * 3.0
     assert alert.threshold == pytest.approx(RATIO * 3.0)
@@ -70,34 +70,34 @@ def test_far_below_the_layers_after_it() -> None:
 
 
 def test_a_little_above_the_limit_is_no_alert() -> None:
-    assert Vanishing().check(History.from_grad_norms(fc0=[1.1 * RATIO] * 2 * LONG, fc1=[1.0] * 2 * LONG)) == []
+    assert each(Vanishing().check(History.from_grad_norms(fc0=[1.1 * RATIO] * 2 * LONG, fc1=[1.0] * 2 * LONG))) == []
 
 
 def test_a_large_layer_before_it_does_not_count() -> None:
-    assert Vanishing().check(History.from_grad_norms(fc0=[1.0] * 2 * LONG, fc1=[1e-3 * RATIO] * 2 * LONG)) == []
+    assert each(Vanishing().check(History.from_grad_norms(fc0=[1.0] * 2 * LONG, fc1=[1e-3 * RATIO] * 2 * LONG))) == []
 
 
 def test_the_relative_limit_has_no_scale() -> None:
     for scale in (1e-20, 1.0, 1e20):
         rule = Vanishing(threshold=0.0)
-        found = rule.check(History.from_grad_norms(a=[0.1 * RATIO * scale] * LONG, b=[scale] * LONG))
+        found = each(rule.check(History.from_grad_norms(a=[0.1 * RATIO * scale] * LONG, b=[scale] * LONG)))
         assert [a.layer for a in found] == ["a"]
 
 
 def test_near_zero_from_the_start() -> None:
-    found = Vanishing().check(History.from_grad_norms(fc=[THRESHOLD / 2] * 2 * LONG))
+    found = each(Vanishing().check(History.from_grad_norms(fc=[THRESHOLD / 2] * 2 * LONG)))
     assert [(a.step, a.threshold) for a in found] == [(LONG - 1, THRESHOLD)]
 
 
 def test_a_layer_that_once_was_large_has_converged() -> None:
-    assert Vanishing().check(History.from_grad_norms(fc=[1.0] + [THRESHOLD / 2] * 2 * LONG)) == []
+    assert each(Vanishing().check(History.from_grad_norms(fc=[1.0] + [THRESHOLD / 2] * 2 * LONG))) == []
 
 
 def test_it_recovers_above_twice_the_limit() -> None:
     low, between, high = 0.5 * RATIO, 1.5 * RATIO, 2.5 * RATIO
     column = [low] * LONG + [between] * 50 + [high] * 50
     rule = Vanishing(norm_ratio=RATIO)
-    found = rule.check(History.from_grad_norms(fc0=column, fc1=[1.0] * len(column)))
+    found = each(rule.check(History.from_grad_norms(fc0=column, fc1=[1.0] * len(column))))
     assert [(a.step, a.severity) for a in found] == [
         (LONG - 1, Severity.ERROR),
         (LONG + 50 + RULE.recovery - 1, Severity.INFO),
@@ -107,30 +107,30 @@ def test_it_recovers_above_twice_the_limit() -> None:
 
 def test_zero_before_a_vanishing_layer_underflowed() -> None:
     row = layers([0.0, 0.01 * RATIO, 1.0, 0.0])
-    found = Vanishing().check(history_of([row] * LONG))
+    found = each(Vanishing().check(history_of([row] * LONG)))
     assert [a.layer for a in found] == ["fc0", "fc1"]
 
 
 def test_zero_alone_is_left_to_dead() -> None:
-    assert Vanishing().check(history_of([layers([0.0, 1.0])] * 2 * LONG)) == []
+    assert each(Vanishing().check(history_of([layers([0.0, 1.0])] * 2 * LONG))) == []
 
 
 def test_the_warmup_is_not_judged() -> None:
     column = [0.01 * RATIO] * 30 + [1.0] * 30
     rule = Vanishing(patience=1, warmup=30)
-    assert rule.check(History.from_grad_norms(fc0=column, fc1=[1.0] * 60)) == []
+    assert each(rule.check(History.from_grad_norms(fc0=column, fc1=[1.0] * 60))) == []
 
 
 def test_a_limit_for_each_pattern() -> None:
     rule = Vanishing(ratio={"encoder.*": 1e-9}, patience=1, warmup=0)
     norms = {"encoder.0": [1e-6] * 3, "other": [0.01 * RATIO] * 3, "head": [1.0] * 3}
-    assert [a.layer for a in rule.check(History.from_grad_norms(norms))] == ["other"]
+    assert [a.layer for a in each(rule.check(History.from_grad_norms(norms)))] == ["other"]
 
 
 def test_a_small_layer_behind_one_that_is_not_is_no_sign() -> None:
     """As the queries and keys of attention, or a branch that begins near zero."""
     run = [layers([1.0, 1e-5, 0.5, 1e-5, 1.0])] * 200
-    assert Vanishing().check(history_of(run)) == []
+    assert each(Vanishing().check(history_of(run))) == []
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_layer_must_be_small_by_norm_and_by_root_mean_square(
     history, rule, alerts = History(), Vanishing(ratio=1.1e-2), []
     for step in range(LONG):
         history.append(stats(step, layers(norms), numel=np.array(numel)))
-        alerts += rule.check(history)
+        alerts += each(rule.check(history))
     assert [a.layer for a in alerts] == found
 
 
@@ -160,7 +160,7 @@ def test_a_layer_must_be_small_by_norm_and_by_root_mean_square(
     ],
 )
 def test_what_falls_in_one_place_is_a_warning(norms: list[float], severity: Severity) -> None:
-    found = Vanishing().check(history_of([layers(norms)] * LONG))
+    found = each(Vanishing().check(history_of([layers(norms)] * LONG)))
     assert {a.severity for a in found} == {severity}
 
 
@@ -178,14 +178,14 @@ def test_a_warning_is_told_again_where_nothing_was_learned(left: float) -> None:
 def test_other_layers_make_no_error_of_a_warning() -> None:
     """The share of one fall strays round its limit, as norms do."""
     noise = np.exp(np.random.default_rng(0).normal(0, 0.3, (400, 4)))
-    found = Vanishing().check(history_of([layers(n) for n in np.array([1e-6, 2e-6, 1e-5, 1.0]) * noise]))
+    found = each(Vanishing().check(history_of([layers(n) for n in np.array([1e-6, 2e-6, 1e-5, 1.0]) * noise])))
     assert {a.severity for a in found} == {Severity.WARNING}
 
 
 def test_what_was_fine_before_is_a_warning() -> None:
     fine, lost = layers([1.0, 1.0, 1.0, 1.0]), layers([1e-6, 1e-4, 1e-2, 1.0])
     for steps, severity in ((10, Severity.ERROR), (30, Severity.WARNING)):
-        found = Vanishing().check(history_of([*[fine] * steps, *[lost] * 30]))
+        found = each(Vanishing().check(history_of([*[fine] * steps, *[lost] * 30])))
         assert {a.severity for a in found} == {severity}
 
 
@@ -195,7 +195,7 @@ def test_layers_that_move_must_be_smaller_still(moves: float, layers_found: list
     for step in range(200):
         seen = {"update_ratio": np.full(3, moves)} if step == 1 else {}
         history.append(stats(step, layers([0.5 * RATIO, 0.6 * RATIO, 1.0]), **seen))
-        found += rule.check(history)
+        found += each(rule.check(history))
     assert [a.layer for a in found] == layers_found
 
 
@@ -206,7 +206,7 @@ def test_layers_that_move_have_a_hundred_steps_to_find_out(ratio: float, told_at
     history, rule, found = History(), Vanishing(), []
     for step in moves:
         history.append(step)
-        found += rule.check(history)
+        found += each(rule.check(history))
     assert [(a.step, a.severity) for a in found if a.layer == "fc0"] == [(told_at, Severity.ERROR)]
 
 
@@ -216,7 +216,7 @@ def test_a_signal_that_fades_forward_and_backward(size: float, moves: float, tol
     for step in range(2 * LONG):
         seen = {"update_ratio": np.full(3, moves), "input_size": np.array([8.0, 1.0, size])}
         history.append(stats(step, layers([0.03, 0.1, 1.0]), **seen))
-        found += rule.check(history)
+        found += each(rule.check(history))
     assert {a.severity for a in found} == ({Severity.ERROR} if told else set())
 
 
@@ -235,6 +235,15 @@ def test_tables_are_lost_only_with_a_layer_after_them(zeros: list[float], found:
         for i in range(20)
     ]
     assert {a.layer for a in told_by(Vanishing(), run)} == found
+
+
+@pytest.mark.parametrize(("left", "told"), [(0.1, False), (0.8, True), (NAN, True)])
+def test_what_was_fine_may_vanish_once_much_is_learned(left: float, told: bool) -> None:
+    run = [
+        stats(i, layers([1.0 if i < 150 else 1e-5, 1.0, 1.0]), **({"output_error": left} if i % 100 == 1 else {}))
+        for i in range(200)
+    ]
+    assert [(a.layer, a.severity) for a in told_by(Vanishing(), run)] == [("fc0", Severity.WARNING)] * told
 
 
 @pytest.mark.parametrize(

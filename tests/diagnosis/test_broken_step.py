@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradwatch as gw
+from gradwatch import Diagnosis, History
+from gradwatch.diagnosis import BrokenStep, FirstNonFinite, LossScale
+from tests.diagnosis.profiles import INF, NAN, alert
+from tests.histories import stats
+
+MOVED = 0.01
+
+
+def run(norms: list[float], moved: list[float], half: bool = True, **more: Any) -> History:
+    """One layer's norms, and how far each step after the first one moved the weights."""
+    history = History()
+    for step, (norm, update) in enumerate(zip(norms, [NAN, *moved])):
+        history.append(stats(step, {"fc": norm}, total_update=update, half=half, param_norm=np.ones(1), **more))
+    return history
+
+
+def explain(history: History, rule: str = "overflow", **more: Any) -> Diagnosis | None:
+    return BrokenStep().explain(history, None, [alert(rule, "fc", **more)])
+
+
+@pytest.mark.parametrize("step", [NAN, INF])
+def test_in_float16_adams_eps_is_zero(step: float) -> None:
+    history = run([0.1, 0.2, NAN, NAN], [MOVED, step, NAN])
+    found = explain(history)
+    assert found is not None
+    assert (found.cause, found.change, found.confidence, found.layers) == ("broken_step", "precision", 0.9, ("fc",))
+    assert found.evidence == (
+        "the step that followed the gradient of step 1 made NaN or inf of the weights, and that gradient was finite, "
+        "of norm 0.2",
+    )
+    assert "eps=1e-4" in found.remedy
+    assert LossScale().explain(history, None, [alert("overflow", "fc")]) is None
+
+
+def test_in_float32_it_may_have_none() -> None:
+    history = run([0.1, NAN], [NAN], half=False)
+    found = explain(history, "nonfinite")
+    assert found is not None
+    assert (found.change, found.remedy.startswith("look what the optimizer divides by")) == ("eps", True)
+    assert FirstNonFinite().explain(history, None, [alert("nonfinite", "fc")]) is None
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        run([0.1, NAN, NAN], [MOVED, NAN]),  # the weights were finite when the gradient was NaN
+        run([6e4, NAN], [NAN]),  # it was near the end of float16
+        run([0.1, 0.2], [MOVED]),
+        run([NAN, NAN], [NAN]),
+        run([INF], []),
+        run([0.0, NAN], [NAN]),
+        run([0.1, 0.1, NAN], [NAN, NAN]),  # that it is not known how far steps move says nothing
+        run([0.1] * 30 + [NAN], [MOVED] * 15 + [NAN] * 15),
+        run([0.1, NAN], [NAN], skipped=True),
+        History.from_grad_norms(fc=[0.1, NAN]),
+        History(),
+    ],
+)
+def test_what_is_something_else(history: History) -> None:
+    assert explain(history) is None
+
+
+def test_what_follows_the_step_itself_is_explained_and_what_follows_others_is_not() -> None:
+    history = run([0.1, NAN], [INF])
+    assert explain(history, follows="update_ratio") is not None
+    assert explain(history, follows="exploding") is None
+    assert explain(history, "exploding") is None
+
+
+def test_a_name_that_is_long() -> None:
+    found = BrokenStep().explain(run([0.1, NAN], [NAN]), None, [alert("overflow", "x" * 300)])
+    assert found is not None
+    assert found.layers == ("x" * 300,)
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [(torch.float16, 1e-8), (torch.float32, 0.0)])
+def test_adam_without_an_eps(dtype: torch.dtype, eps: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).to(dtype)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=eps)
+    inputs, targets = torch.randn(32, 8).relu().to(dtype), torch.randint(0, 3, (32,))
+    inputs[:, 0] = 0
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for _ in range(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs).float(), targets).backward()
+            optimizer.step()
+    assert [found.cause for found in monitor.report().diagnoses] == ["broken_step"]
