@@ -24,7 +24,7 @@ from gradwatch.stacked import are_among
 from gradwatch.verdict import judge
 
 if TYPE_CHECKING:
-    from gradwatch.capture import Arriving
+    from gradwatch.arriving import Arriving
     from gradwatch.probe_schedule import Probed, ProbeSchedule
     from gradwatch.profile import BackwardProfile
 

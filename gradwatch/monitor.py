@@ -17,7 +17,8 @@ from gradwatch import amp, diagnosis
 from gradwatch import clipping as clipping_policies
 from gradwatch import rules as default_rules
 from gradwatch import sinks as default_sinks
-from gradwatch.capture import Arriving, Capture
+from gradwatch.arriving import Arriving
+from gradwatch.capture import Capture
 from gradwatch.clipping.check import check_model
 from gradwatch.faults import Faults, warn
 from gradwatch.history import History
@@ -390,7 +391,7 @@ class Monitor:
 
     def _start_capture(self) -> None:
         """Forget what is measured, or about to be."""
-        self._capture.close()
+        self._capture.looks.close()
         self._capture = Capture(self._table, self._faults)
         self._turn = None
 
@@ -460,7 +461,7 @@ class Monitor:
         """
         turn = (self._next_step - 1 + self._stride) // taking_turns  # the user's own numbers may come in strides
         if self._is_due(turn) and (self._recorded < FIRST_STEPS or self._samples(turn)):
-            self._capture.expect(self._looked_at(parameters), maximizes(self._optimizers))
+            self._capture.looks.expect(self._looked_at(parameters), maximizes(self._optimizers))
         self._get_ready(turn)
 
     def _get_ready(self, turn: int) -> None:
@@ -470,7 +471,7 @@ class Monitor:
 
     def _take_profile(self, step: int) -> None:
         found = self._faults.run(*PROBE, self._probes.take, step, otherwise=FAILED)
-        self._capture.strangers = self._probes.strangers
+        self._capture.looks.strangers = self._probes.strangers
         if isinstance(found, Probed):
             self._probed = found
         elif found is FAILED:

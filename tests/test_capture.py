@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import gradwatch as gw
-from gradwatch.capture import _in_floats, _tensors_of
+from gradwatch.clip_call import in_floats, tensors_of
 from gradwatch.clipping import (
     AGC,
     AutoClip,
@@ -385,9 +385,9 @@ def test_numbers_that_a_policy_left_on_the_device_come_back_to_their_places():
     there = torch.ones((), device="meta")
     part = ClipRecord("part", 1.5, there, 1.0, there, group="a", clipped=0.0)
     left = ClipRecord("whole", there, 2.5, there, 0.5, clipped=there, parts=(part, part))
-    assert len(_tensors_of(left)) == 7
-    assert _in_floats(left) == left  # waits for nothing
-    came = _in_floats(left, iter([10.0, 11.0, 12.0, 20.0, 21.0, 30.0, 31.0]))
+    assert len(tensors_of(left)) == 7
+    assert in_floats(left) == left  # waits for nothing
+    came = in_floats(left, iter([10.0, 11.0, 12.0, 20.0, 21.0, 30.0, 31.0]))
     first, second = (
         ClipRecord("part", 1.5, a, 1.0, b, group="a", clipped=0.0) for a, b in ((20.0, 21.0), (30.0, 31.0))
     )

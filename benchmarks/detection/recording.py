@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch.capture import input_size
+from gradwatch.arriving import input_size
 from gradwatch.closeup import CloseupStats
 from gradwatch.layers import check_granularity
 from gradwatch.probe_schedule import EARLY

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import Account, Entry, account
-from gradwatch.diagnosis.start import excess_of_weights
+from gradwatch.diagnosis.start import began_at_zero, excess_of_weights
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.through_time import through_time
-from gradwatch.diagnosis.words import changes, place
+from gradwatch.diagnosis.words import changes, drawn_at_random, place
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
@@ -60,9 +60,12 @@ class Bottleneck:
         if not abs(rest) < min(self.severe, abs(whole.log_gain) / 2):
             return None
         name, remedy, change = worst.segment.layer, *_remedy(worst, lost)
+        is_zero = worst.fault == "weights" and name in began_at_zero(history)
+        if is_zero:  # it wakes up by itself
+            remedy = drawn_at_random([name])
         return Diagnosis(
             "bottleneck",
-            confidence=0.95,
+            confidence=0.5 if is_zero else 0.95,
             layers=(name,) if name else (),
             evidence=(
                 f"in one place, {worst.segment.operation}{place([name])}, the gradient "

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.diagnosis.clip_at import clip_at, finite_totals, usual_norm
+from gradwatch.diagnosis.clip_at import ABSURD, clip_at, finite_totals, usual_norm
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
-from gradwatch.diagnosis.through_time import through_time
-from gradwatch.diagnosis.words import changes
+from gradwatch.diagnosis.through_time import in_words, through_time
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
@@ -22,6 +21,9 @@ from gradwatch.verdict import called
 @dataclass(frozen=True)
 class ExplodingInTime:
     """A recurrent layer's gradient explodes now and then, at whatever learning rate: clipping bounds each step.
+
+    Where it is beyond measure before any step was made, the weights that were drawn do it, and what a clipped step
+    moves is no help.
 
     Args:
         factor: times the run's median norm to clip at.
@@ -58,17 +60,21 @@ class ExplodingInTime:
             [f"the total gradient norm reached {totals.max():.3g}, its median is {usual:.3g}"] if usual > 0 else []
         )
         if math.isfinite(worst.log_gain):
-            evidence.append(
-                f"each of {len(worst.gains) + 1} time steps of {called(worst.layer)} passes {worst.gain_per_step:.3g} of the "
-                f"squared gradient on: over all of them it {changes(worst.log_gain)}"
-            )
+            evidence.append(in_words(worst))
         else:
             evidence.append(f"{called(worst.layer)} is recurrent: its weights count once for each of its time steps")
+        remedy, change = clip_at(history, self.factor), "clipping"
+        began = math.nan if history.first is None else history.first.total_norm
+        if began > ABSURD and not worst.log_gain <= 0:
+            evidence.append(f"it was {began:.3g} at the first step, before any had moved the weights")
+            gain, of = worst.gain_per_step, f"the recurrent weights of {called(worst.layer)}"
+            smaller = f"multiply {of} by {gain**-0.5:.3g}" if gain < math.inf else f"start {of} orthogonal"
+            remedy, change = f"{smaller}; and clip at 1 as well, which bounds each step", "init_scale"
         return Diagnosis(
             "exploding_in_time",
             confidence=0.85,
             layers=(worst.layer,) if worst.layer else (),
             evidence=tuple(evidence),
-            remedy=clip_at(history, self.factor),
-            change="clipping",
+            remedy=remedy,
+            change=change,
         )

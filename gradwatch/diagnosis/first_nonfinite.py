@@ -70,7 +70,7 @@ class FirstNonFinite:
         well = np.flatnonzero(~ill[: rows[-1]])
         start = int(well[-1]) + 1 if len(well) else 0
         names = tuple(np.array(history.layers, dtype=object)[broken[start]].tolist())
-        shown = ", ".join(names[-3:][::-1])
+        shown = ", ".join(map(called, names[-3:][::-1]))
         evidence = [
             f"at step {history.steps[start]} the gradient was not finite in {len(names)} of {len(history.layers)} "
             f"layers: {shown}{', ...' if len(names) > 3 else ''}"

@@ -83,7 +83,8 @@ class LearningRate:
         if leaps:
             evidence.append(f"by step {leaps[0].step} the gradient had leapt again and again, and had not come down")
         if spikes >= SEVERAL:
-            evidence.append(f"the gradient spiked {spikes} times: single batches throw training off, and it recovers")
+            recovers = ": single batches throw training off, and it recovers" * (not told(alerts, *UNSTABLE))
+            evidence.append(f"the gradient spiked {spikes} times{recovers}")
         if steps and not evidence:
             too_far = f"{steps[0].value:.2g} of the weights' size, where {steps[0].threshold:.2g} is the limit"
             evidence.append(f"by step {steps[0].step} hardly anything was learned, and steps were {too_far}")

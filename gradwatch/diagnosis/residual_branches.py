@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
-from gradwatch.diagnosis.start import first_update
+from gradwatch.diagnosis.start import first_update, signal
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
 from gradwatch.diagnosis.words import changes, mean_gain, span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import SEVERE, BackwardProfile
 from gradwatch.records import Alert, Diagnosis
+from gradwatch.verdict import counted
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class ResidualBranches:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
-        if not told(alerts, *UNSTABLE) or whole is None or whole.is_cut:
+        if not told(alerts, *UNSTABLE) or probe is None:
+            return None
+        if whole is None:
+            return self._by_signal(history, probe)
+        if whole.is_cut:
             return None
         blocks = [e.segment for e in whole.of("residual")[::-1]]
         grown = math.fsum(s.log_gain for s in blocks)
@@ -66,9 +71,7 @@ class ResidualBranches:
         block = mean_gain([s.log_gain for s in blocks])
         branch = max(block - 1, 1e-6)
         names = list(dict.fromkeys(s.layer for s in blocks if s.layer))
-        factor = min(1.0, math.sqrt(1 / (len(blocks) * branch)))
-        scaled = f"multiply the output of each residual branch in {span(names)} by {factor:.2g}, so that all "
-        scaled += f"{len(blocks)} blocks together pass e"
+        scaled = _scaled(names, len(blocks), branch)
         normalised = "normalise the input of each branch (pre-norm)"
         usual = branch <= self.usual and not first_update(history) > self.throws
         return Diagnosis(
@@ -83,3 +86,36 @@ class ResidualBranches:
             remedy=f"{normalised}; or {scaled}" if usual else f"{scaled}; or {normalised}",
             change="norm" if usual else "init_scale",
         )
+
+    def _by_signal(self, history: History, probe: BackwardProfile) -> Diagnosis | None:
+        """Where a step has left no number to measure, by what the blocks made of the signal before it."""
+        blocks, sizes = [s for s in reversed(probe.segments) if s.kind == "residual"], signal(history)
+        if not blocks or len(sizes) < len(blocks):
+            return None
+        first, last = float(sizes[0]), float(sizes[-1])
+        grown = 2 * math.log(last / first)
+        if grown < self.min_log_gain:
+            return None
+        block = math.exp(min(grown / len(blocks), 700.0))
+        names = list(dict.fromkeys(s.layer for s in blocks if s.layer))
+        return Diagnosis(
+            "residual_branches",
+            confidence=0.85,
+            layers=tuple(names),
+            evidence=(
+                f"at the first step the layers' inputs grow from {first:.2g} to {last:.2g} on their way to the output, "
+                f"through {counted(len(blocks), 'residual block')}",
+                f"so each multiplies the squared signal by {block:.3g}, and the squared gradient on its way back",
+            ),
+            remedy=_scaled(names, len(blocks), block - 1),
+            change="init_scale",
+        )
+
+
+def _scaled(names: Sequence[str], blocks: int, branch: float) -> str:
+    """The remedy for ``blocks`` blocks whose branches pass ``branch`` of the squared gradient."""
+    factor = min(1.0, math.sqrt(1 / (blocks * branch)))
+    return (
+        f"multiply the output of each residual branch in {span(names)} by {factor:.2g}, so that all "
+        f"{blocks} blocks together pass e"
+    )

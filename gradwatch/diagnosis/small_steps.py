@@ -48,7 +48,7 @@ class SmallSteps:
         before = history.total_update[history.steps <= found[0].step]
         largest = float(np.fmax.reduce(before, initial=0.0))
         ended = largest > LARGER * most
-        when = "lately" if ended else "so far"
+        when = "lately" if largest > most * (1 + SAME) else "so far"
         evidence = f"with a total gradient norm of {norm:.3g} no step {when} has changed the weights"
         if ended and not _is_clipped(history):
             by = "at all" if most == 0 else f"by more than {most:.2g} of their size"
@@ -66,7 +66,11 @@ class SmallSteps:
             )
         elif _is_clipped(history):
             evidence += f" by more than {most:.2g} of their size; that norm is the same at every step: it is clipped"
-            remedy, change = "raise the max_norm that gradients are clipped to, or do not clip", "clipping"
+            remedy, change = (
+                "raise the max_norm that gradients are clipped to, or do not clip; Adam's steps do not depend on it, "
+                "and need a larger learning rate",
+                "clipping",
+            )
         else:
             evidence += f" by more than {most:.2g} of their size; {self.usual_update:g} is usual"
             factor = 10.0 ** math.ceil(math.log10(self.usual_update) - math.log10(most))
@@ -75,14 +79,21 @@ class SmallSteps:
 
 
 def _is_clipped(history: History) -> bool:
-    """Whether the total norm is always the same while the layers' shares in it are not."""
+    """Whether the total norm is always the same while the layers' shares in it are not, and less than limits are."""
     total, norms = history.total_norm[-ALIKE_STEPS:], history.grad_norm[-ALIKE_STEPS:]
     known = history.latest is not None and history.latest.captured == AFTER_CLIPPING and len(total) == ALIKE_STEPS
+    known = known and bool(total[-1] < USUAL_LIMIT)
     return known and bool(np.ptp(total) < 1e-3 * total.max() and np.ptp(norms, axis=0).max() > 1e-2 * total.max())
 
 
 LARGER = 10.0
 """Ratio of the largest step to the latest ones from which these have come to their end."""
+
+SAME = 1e-6
+"""Relative difference of two steps up to which one is the other, rounded."""
+
+USUAL_LIMIT = 0.1
+"""Total norms to which gradients are clipped as a rule are larger: at these it is the learning rate that is too low."""
 
 ALIKE_STEPS = 8
 """Steps whose norms agree only where they are made to."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import account
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_size
-from gradwatch.diagnosis.start import excess_of_weights, shrunk_weights
+from gradwatch.diagnosis.start import began_at_zero, excess_of_weights, shrunk_weights
 from gradwatch.diagnosis.symptoms import count_at, told
 from gradwatch.diagnosis.words import changes, makes_up, mean_gain, span
 from gradwatch.history import EARLY, History
@@ -60,14 +60,17 @@ class SmallWeights:
             return wrong_signal("small_weights", history, self.min_fading, grows=False)
         if whole is None or whole.is_cut or not whole.shrinks:
             return self._by_size(history, probe) if _from_the_start(history, alerts) else None
-        weights = whole.of("weights")[::-1]
+        zero = began_at_zero(history)  # those wake up, and no factor makes them larger
+        weights = [e for e in whole.of("weights")[::-1] if e.segment.layer not in zero]
         weights = [e for e in weights if e.segment.weight is not None] or weights  # others are no layers' own
         share = whole.share("weights")
         if share < self.min_share or not weights:
             return None
         reference, gain = weight_reference(probe), mean_gain([e.segment.log_gain for e in weights])
         seen = {e.segment.layer: e.excess for e in weights}
-        off = {layer: e for layer, e in (excess_of_weights(history, probe) or seen).items() if e < -CLEAR} or seen
+        off = {layer: e for layer, e in (excess_of_weights(history, probe) or seen).items() if e < -CLEAR}
+        about = {*seen, *(e.segment.weight.name for e in weights if e.segment.weight is not None)}
+        off = off if about & off.keys() else seen
         return Diagnosis(
             "small_weights",
             confidence=round(0.9 * whole.confidence("weights"), 2),

@@ -58,7 +58,7 @@ def single_weights(probe: BackwardProfile) -> list[tuple[str, Weight]]:
 
 
 def initial_gains(history: History, probe: BackwardProfile) -> dict[str, float]:
-    """The squared gain that each layer's weights had at the first step, by their size.
+    """The squared gain that each layer's weights had at the first step, by their size; in lists, each parameter's.
 
     Of two sizes the smaller one counts: what was measured at the first step holds the bias as well, and later steps may
     have blown the weights up.
@@ -68,7 +68,26 @@ def initial_gains(history: History, probe: BackwardProfile) -> dict[str, float]:
     for layer, weight in single_weights(probe):
         then = norms.get(layer, math.nan) ** 2 / weight.outputs if weight.outputs else math.nan
         found[layer] = float(np.fmin(weight.isotropic, then))
+    for layer, weights in _lists_of_weights(probe).items():
+        outputs = sum(w.outputs for w in weights)
+        then = norms.get(layer, math.nan) ** 2 / outputs if outputs else math.nan
+        found.update({w.name: float(np.fmin(w.isotropic, then)) for w in weights})
     return {layer: gain for layer, gain in found.items() if 0 < gain < math.inf}
+
+
+def _lists_of_weights(probe: BackwardProfile) -> dict[str, list[Weight]]:
+    """The matrices of each nn.ParameterList, which are numbered. Of these the size of all together is known."""
+    found: dict[str, list[Weight]] = {}
+    for weight in probe.weights:
+        owner, _, name = weight.name.rpartition(".")
+        if owner and name.isdecimal() and weight.fan_in > 0:
+            found.setdefault(owner, []).append(weight)
+    return found
+
+
+def began_at_zero(history: History) -> set[str]:
+    """The layers whose parameters were all zero at the first step, as last layers are on purpose."""
+    return {layer for layer, norm in _initial_norms(history.first).items() if norm == 0}
 
 
 def shrunk_weights(history: History, probe: BackwardProfile | None) -> dict[str, float]:

@@ -1,8 +1,10 @@
-"""Which layers go through time."""
+"""Which layers go through time, and what their steps pass on."""
 
 from __future__ import annotations
 
+from gradwatch.diagnosis.words import changes
 from gradwatch.profile import BackwardProfile, TimeSteps
+from gradwatch.verdict import called
 
 LEAST = 8
 """Time steps of a recurrent layer. What a model calls less often may as well be depth: layers that share weights."""
@@ -17,3 +19,16 @@ def through_time(probe: BackwardProfile | None) -> list[TimeSteps]:
     ['rnn']
     """
     return [t for t in (probe.time_steps if probe is not None else ()) if len(t.gains) + 1 >= LEAST]
+
+
+def in_words(steps: TimeSteps) -> str:
+    """What each time step of a recurrent layer passes on, and all of them.
+
+    >>> import numpy as np
+    >>> in_words(TimeSteps("rnn", np.full(19, 1.5), np.ones(20)))
+    'each of 20 time steps of rnn passes 1.5 of the squared gradient on: over all of them it grows 47-fold'
+    """
+    return (
+        f"each of {len(steps.gains) + 1} time steps of {called(steps.layer)} passes {steps.gain_per_step:.3g} of the "
+        f"squared gradient on: over all of them it {changes(steps.log_gain)}"
+    )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.symptoms import told
-from gradwatch.diagnosis.words import PROBE_WOULD_TELL, changes
+from gradwatch.diagnosis.through_time import in_words
+from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile, TimeSteps
 from gradwatch.records import Alert, Diagnosis
@@ -51,10 +52,7 @@ class VanishingInTime:
             evidence.append(f"the first quarter of the time steps gets {share} of the largest gradient at any of them")
             evidence += [] if probe is not None else [PROBE_WOULD_TELL]
         else:
-            evidence.append(
-                f"each of {len(seen.gains) + 1} time steps of {called(seen.layer)} passes {seen.gain_per_step:.2g} of the "
-                f"squared gradient on: over all of them it {changes(seen.log_gain)}"
-            )
+            evidence.append(in_words(seen))
         gates = _gates(probe, layer)
         gain = math.nan if seen is None else seen.gain_per_step
         if gates in GATES:

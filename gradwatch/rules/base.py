@@ -36,6 +36,8 @@ class Judgement:
     """Of the episodes that open at this step, where it is not the rule's."""
     certain: BoolArray | None = None
     """bool [L], the layers whose open WARNING has become an ERROR; it is told again."""
+    says: str = ""
+    """What happened, with ``{value:.3g}`` or the like in it, where it is not what the rule usually says."""
     worsens: float = 0.0
     """Share of the outputs' error that is left where an open WARNING becomes one, as nothing was learned since it was
     told; of less than NOTHING where that also stands still, or so much is left. 0 where none ever does."""
@@ -265,7 +267,8 @@ class LayerRule(StepRule):
             steps = step - int(self._episodes["opened_at"][worst])
             text = f"recovered from {self.name} after {counted(steps, 'step')}, {self.quantity} now {value:.3g}"
         else:
-            text = self.describe(value, threshold) + more
+            text = found.says.format(value=value) or self.describe(value, threshold)
+            text += more * (more not in text)
         when = step if found.step is None else int(found.step[worst])
         if self.of_model:
             return Alert(when, self.name, None, severity, value, threshold, text)

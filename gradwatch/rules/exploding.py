@@ -131,7 +131,6 @@ class Exploding(LayerRule):
         certain = bad & ((norm > absolute * max(history.progress.units, 1.0)) | (norm > SQUARES))
         self._certain["steps"] = np.where(certain, self._certain["steps"] + 1, 0)
         severity = None if certain.any() else Severity.WARNING
-        self._told = ""
         later = self._swells if history.count <= EARLY else self._set_back
         for at_once in (self._threw_off(history), later(history)):
             if at_once is not None:
@@ -165,8 +164,8 @@ class Exploding(LayerRule):
             return None
         norm = history.grad_norm[-2]
         bad = history.has_grad[-2] & (norm > 0.1 * before[0])
-        self._told = f"made a step of {share_of(stats.total_update or 0.0)} the weights' size"
-        return Judgement(norm, np.full(len(norm), self.step_norm), bad, good=np.zeros(len(norm), bool))
+        says = NORM + f"made a step of {share_of(stats.total_update or 0.0)} the weights' size"
+        return Judgement(norm, np.full(len(norm), self.step_norm), bad, good=np.zeros(len(norm), bool), says=says)
 
     def _began_calmly(self, history: History) -> bool:
         """Whether the gradient was fine before the first step: then it is the steps that are too large."""
@@ -198,9 +197,9 @@ class Exploding(LayerRule):
         bad = self._swelling.layers_above(np.sqrt(size), stats)
         if not bad.any():
             return None
-        self._told = f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
-        self._told += f"; {history.progress.in_words}" * (history.count > EARLY)
-        return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool))
+        says = NORM + f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
+        says += f"; {history.progress.in_words}" * (history.count > EARLY)
+        return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool), says=says)
 
     def _by_first_norm(self, history: History, factor: float) -> Judgement | None:
         stats, first, total = history.now, history.first, history.total_norm[-EARLY:]
@@ -209,15 +208,13 @@ class Exploding(LayerRule):
         if first is None or not first.total_norm > factor * usual:
             return None
         moved = self._start["update"]
-        self._told = f"of all layers at the first step was {first.total_norm / usual:.3g} times the usual one"
-        self._told += f", and one of the first steps moved the weights by {moved:.1%} of their size" * (moved > 0)
-        self._told += f"; {history.progress.in_words}"
-        every = np.ones(len(stats.layers))
-        return Judgement(first.total_norm * every, factor * usual * every, stats.has_grad, good=~stats.has_grad)
+        says = NORM + f"of all layers at the first step was {first.total_norm / usual:.3g} times the usual one"
+        says += f", and one of the first steps moved the weights by {moved:.1%} of their size" * (moved > 0)
+        says += f"; {history.progress.in_words}"
+        of_all = first.total_norm * np.ones(len(stats.layers)), np.full(len(stats.layers), factor * usual)
+        return Judgement(*of_all, stats.has_grad, good=~stats.has_grad, says=says)
 
     def describe(self, value: float, threshold: float) -> str:
-        if self._told:
-            return f"gradient norm {value:.3g} {self._told}"
         return f"gradient norm {value:.3g} stayed above {threshold:.3g} for {self.patience} steps"
 
     def reset(self) -> None:
@@ -227,9 +224,10 @@ class Exploding(LayerRule):
         self._moved = self._remembered["moved"] = LayerState(norm=np.nan)
         self._swelling = self._remembered["swelling"] = Swelling()
         self._start = self._remembered["start"] = ModelState(update=0.0, told=False)
-        self._told = ""
         self._update_ratio = np.empty(0)  # that of the history by which the ceiling was found; a new one is a new array
 
+
+NORM = "gradient norm {value:.3g} "
 
 SQUARES = 1e18
 """Norm of which the square is near the end of float32, in whatever units: Adam divides by the root of that, inf, and no

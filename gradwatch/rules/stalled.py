@@ -121,8 +121,6 @@ class Stalled(LayerRule):
         no_more = not never and nothing and latest <= late
         slow = not (never or no_more) and nothing and progress.of_classes and most <= self.slow
         grows = self._most["latest"] > GROWS * self._most["before"]
-        self._when = "lately" if no_more else "so far"
-        self._left = f"; {progress.in_words}" if no_more or slow else ""
         value = most if never or slow else latest
         limit = late if no_more else self.slow if slow else self.low
         alone = known & (self._layers["still"] >= LOOKS) & (not (never or no_more or slow))
@@ -131,18 +129,19 @@ class Stalled(LayerRule):
         certain = bad & (no_more or (slow and history.count > self.long))
         severity = Severity.ERROR if most < ROUNDING or certain.any() else None
         judged = np.where(alone, 0.0, value), np.full(len(bad), limit)
+        says = f"{_moved(value, 'lately' if no_more else 'so far')}; {progress.in_words}" * bool(no_more or slow)
         worsens = 0.0 if slow else NOTHING
-        return Judgement(*judged, bad, good, known=known, severity=severity, certain=certain, worsens=worsens)
+        return Judgement(
+            *judged, bad, good, known=known, severity=severity, certain=certain, says=says, worsens=worsens
+        )
 
     def describe(self, value: float, threshold: float) -> str:
-        how_far = "at all" if value == 0 else f"by more than {value:.3g} of their size"
-        return f"no step {self._when} has changed the weights {how_far}{self._left}"
+        return _moved(value, "so far")
 
     def reset(self) -> None:
         super().reset()
         self._most = self._remembered["most"] = ModelState(update=np.nan, before=np.nan, latest=np.nan, table=False)
         self._layers = self._remembered["layers"] = LayerState(still=0.0)
-        self._when, self._left = "so far", ""
 
 
 GOOD_PART = 1e-2
@@ -156,3 +155,8 @@ ROUNDING = 2.0**-24
 
 GROWS = 1.1
 """Ratio of two steps a hundred apart from which they grow, as they do for a thousand steps of a linear warmup."""
+
+
+def _moved(value: float, when: str) -> str:
+    how_far = "at all" if value == 0 else f"by more than {value:.3g} of their size"
+    return f"no step {when} has changed the weights {how_far}"

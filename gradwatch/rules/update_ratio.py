@@ -114,7 +114,6 @@ class UpdateRatio(LayerRule):
             self._row["steps"] = self._row["steps"] + 1 if large.any() else 0
         grows = history.total_norm[-1] > 1.5 * history.total_norm[-4:][0]
         too_much = large & (not is_shallow(stats) or bool(self._row["steps"] >= 3 and grows))
-        self._told = ""
         if history.count > EARLY and known.any() and not is_shallow(stats):
             for_nothing = self._for_nothing(history, ratio)
             if for_nothing is not None:
@@ -136,7 +135,6 @@ class UpdateRatio(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._row = self._remembered["row"] = ModelState(steps=0, large=0, path=0.0)
-        self._told = ""
 
     def _for_nothing(self, history: History, ratio: FloatArray) -> Judgement | None:
         """Steps by which the weights went so far, or still go, that little could be learned."""
@@ -148,10 +146,9 @@ class UpdateRatio(LayerRule):
         what, value, limit = "a step", step, self.lasting
         if went > self.path:
             what, value, limit = "the first steps together", went, self.path
-        self._told = f"{what} changed the weights by {share_of(value)} their size"
-        self._told += f", and {progress.in_words}"
+        says = f"{what} changed the weights by {share_of(value)} their size, and {progress.in_words}"
         known, every = ~np.isnan(ratio), np.ones(len(ratio))
-        return Judgement(value * every, limit * every, known, good=~known, known=known, certain=known)
+        return Judgement(value * every, limit * every, known, good=~known, known=known, certain=known, says=says)
 
     def _again(self, history: History) -> bool:
         """Whether this is one of the first steps, and not the first of them that is large for a deep network."""
@@ -166,7 +163,7 @@ class UpdateRatio(LayerRule):
     def describe(self, value: float, threshold: float) -> str:
         if value < threshold:
             return f"a step changed the weights by only {value:.2g} of their size"
-        return self._told or f"a step changed the weights by {share_of(value)} their size"
+        return f"a step changed the weights by {share_of(value)} their size"
 
 
 ENDLESS = 1e9

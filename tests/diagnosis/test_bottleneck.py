@@ -31,6 +31,16 @@ def test_one_tight_layer() -> None:
     assert found.remedy == "multiply the initial weights of tight by 1e+04: it then passes what others do"
 
 
+def test_a_layer_that_began_at_zero_is_no_larger_by_a_factor() -> None:
+    tight = linear("tight", 2e-8)
+    profile = BackwardProfile((*LAYERS, tight, *LAYERS), weights=(weight("tight", 2e-8),))
+    history = begun(profile, param_norm=np.zeros(1))
+    found = Bottleneck().explain(history, profile, [alert("vanishing")])
+    assert found is not None
+    assert found.remedy.startswith("draw the initial weights of tight at random")
+    assert (found.change, found.confidence) == ("init_scale", 0.5)
+
+
 def test_one_that_blows_up() -> None:
     found = explain(linear("loud", 2e6), rule="exploding")
     assert found is not None

@@ -8,9 +8,9 @@ import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import LargeWeights
-from gradwatch.profile import BackwardProfile, Segment
+from gradwatch.profile import BackwardProfile, Segment, Weight
 from tests.diagnosis.profiles import NAN, PROFILES, alert, begun, chain
-from tests.histories import slow
+from tests.histories import slow, stats
 
 
 def explain(profile: BackwardProfile | None, history: History | None = None) -> Diagnosis | None:
@@ -25,6 +25,17 @@ def test_three_times_he() -> None:
     assert "have a squared gain of 18 per layer; 2 would make up for the activations" in found.evidence[0]
     assert f"the signal grows {9**3:.2g}-fold over 6 layers" in found.evidence[1]
     assert found.remedy.startswith("multiply the initial weights of fc0 ... fc5 by 0.333: ")
+
+
+def test_weights_in_a_list() -> None:
+    """A model written with parameters alone: x @ w + b, of which a step has made NaN by the time of the probe."""
+    weights = tuple(Weight(f"W.{i}", NAN, 64, 64, 64) for i in range(6))
+    relu = Segment("Net", "activation", "Relu", NAN, NAN)
+    history = History()
+    history.append(stats(0, {"W": 1.0, "b": 1.0}, param_norm=np.array([64 * math.sqrt(6), 0.0])))
+    found = explain(BackwardProfile((relu,), weights=weights), history)
+    assert found is not None
+    assert found.remedy.startswith("multiply the initial weights of W.0 ... W.5 by 0.177: the squared gain is then 2")
 
 
 def test_weights_that_a_step_has_blown_up_are_no_cause() -> None:

@@ -61,6 +61,16 @@ def test_several_spikes_are_no_accident() -> None:
     assert (found.confidence, found.evidence[0].partition(":")[0]) == (0.6, "the gradient spiked 2 times")
 
 
+@pytest.mark.parametrize(
+    ("rule", "ending"), [("exploding", "3 times"), ("dead", "throw training off, and it recovers")]
+)
+def test_spikes_of_a_run_that_diverges_are_none_it_recovers_from(rule: str, ending: str) -> None:
+    alerts = [*(alert("spike", step=step) for step in range(3)), alert(rule)]
+    found = LearningRate().explain(begun(HEALTHY, [0.01]), HEALTHY, alerts)
+    assert found is not None
+    assert found.evidence[0].endswith(ending)
+
+
 def test_an_unstable_run_needs_no_large_first_step() -> None:
     found = explain([0.01], rule="unstable")
     assert found is not None

@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import PlainDepth
-from gradwatch.profile import BackwardProfile, TimeSteps
+from gradwatch.profile import BackwardProfile, Segment, TimeSteps
 from tests.diagnosis.profiles import BLOCK, PROFILES, alert, chain
 
 
@@ -37,6 +37,23 @@ def test_where_the_gradient_ends_the_weights_beyond_count() -> None:
     found = explain(replace(deep, segments=PROFILES["dead"].segments))
     assert found is not None
     assert (found.layers, found.confidence) == ((*(f"fc{i}" for i in range(40)), "head"), 0.95)
+
+
+def test_a_product_with_what_is_no_parameter_is_no_layer() -> None:
+    """As with the matrix that says which nodes of a graph are neighbours; it has no name outside of all modules."""
+    neighbours = Segment("", "weight", "Mm", 0.5, 1.0)
+    deep = chain(24, "Relu", 0.5, 0.5, width=16)
+    found = explain(replace(deep, segments=tuple(s for pair in deep.segments for s in (neighbours, pair))))
+    assert found is not None
+    assert found.evidence[0].startswith("the gradient passes 24 layers one after the other")
+    assert found.remedy.startswith("add skip connections around the layers fc1 ... head, x + f(x) / 4.9")
+
+
+def test_names_that_are_missing() -> None:
+    deep = chain(24, "Relu", 0.5, 0.5, width=16)
+    found = explain(replace(deep, segments=tuple(replace(s, layer="", weight=None) for s in deep.segments)))
+    assert found is not None
+    assert found.remedy.startswith("add skip connections around each layer, x + f(x) / 4.9")
 
 
 def test_growth_counts_as_well() -> None:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import ResidualBranches
 from gradwatch.profile import BackwardProfile, Branch, Segment
-from tests.diagnosis.profiles import PROFILES, alert
+from tests.diagnosis.profiles import INF, NAN, PROFILES, alert, begun, weight
 
 
 def explain(branch: float, blocks: int, rule: str = "exploding") -> Diagnosis | None:
@@ -40,6 +41,45 @@ def test_branches_as_they_are_made_lack_a_normalisation(branch: float, change: s
     assert found.change == change
     first, second = found.remedy.split("; or ")
     assert (first if change == "norm" else second) == "normalise the input of each branch (pre-norm)"
+
+
+def by_signal(sizes: list[float], blocks: int = 4, name: str = "block") -> Diagnosis | None:
+    """A step has left nothing but NaN, so that the first step alone tells."""
+    one = Segment(name, "residual", "Add", NAN, NAN, skip=1.0, branches=(Branch(NAN),))
+    weights = tuple(weight(f"fc{i}", 2.0) for i in range(len(sizes)))
+    profile = BackwardProfile((one,) * blocks, weights=weights)
+    history = begun(profile, [4e3], input_size=np.array(sizes))
+    return ResidualBranches().explain(history, profile, [alert("exploding")])
+
+
+def test_where_nothing_is_finite_any_more_the_first_signal_tells() -> None:
+    found = by_signal([2.0, NAN, 9.0, 60.0, 200.0])
+    assert found is not None
+    assert (found.cause, found.change, found.confidence, found.layers) == (
+        "residual_branches",
+        "init_scale",
+        0.85,
+        ("block",),
+    )
+    assert found.evidence == (
+        "at the first step the layers' inputs grow from 2 to 2e+02 on their way to the output, through 4 residual "
+        "blocks",
+        "so each multiplies the squared signal by 10, and the squared gradient on its way back",
+    )
+    assert found.remedy.startswith("multiply the output of each residual branch in block by 0.17, so that all 4 blocks")
+
+
+@pytest.mark.parametrize("sizes", [[2.0, 3.0, 4.0, 5.0], [200.0, 3.0, 4.0, 2.0], [2.0, NAN, 200.0], [NAN, INF], [0.0]])
+def test_a_signal_that_keeps_its_size_or_is_not_known(sizes: list[float]) -> None:
+    assert by_signal(sizes) is None
+    assert by_signal([2.0, 2e9], blocks=0) is None
+
+
+def test_names_that_are_missing_or_long() -> None:
+    for name, words in (("", "branch in the model by"), ("x" * 300, f"branch in {'x' * 300} by")):
+        found = by_signal([2.0, 3.0, 4.0, 2e9], name=name)
+        assert found is not None
+        assert words in found.remedy
 
 
 @pytest.mark.parametrize(("branch", "blocks"), [(1.0, 6), (0.01, 100), (1 / 30, 30)])

@@ -20,14 +20,19 @@ def test_the_learning_rate_that_would_move_it(most: float, factor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "captured", "change"),
-    [(4.0, AFTER_CLIPPING, "clipping"), (3.0, AFTER_CLIPPING, "lr"), (4.0, BEFORE_CLIPPING, "lr")],
+    ("other", "limit", "captured", "change"),
+    [
+        (4.0, 0.01, AFTER_CLIPPING, "clipping"),
+        (4.0, 1.0, AFTER_CLIPPING, "lr"),  # which is a usual limit
+        (3.0, 0.01, AFTER_CLIPPING, "lr"),
+        (4.0, 0.01, BEFORE_CLIPPING, "lr"),
+    ],
 )
-def test_a_total_norm_that_is_always_the_same(other: float, captured: str, change: str) -> None:
+def test_a_total_norm_that_is_always_the_same(other: float, limit: float, captured: str, change: str) -> None:
     """Clipped, the layers' shares in it change; where nothing moves and the batch is the same, nothing does."""
     history = history_of([])
     for step in range(10):
-        norms = [3.0, 4.0] if step % 2 else [other, (25 - other**2) ** 0.5]
+        norms = [limit / 5 * n for n in ([3.0, 4.0] if step % 2 else [other, (25 - other**2) ** 0.5])]
         history.append(stats(step, layers(norms), captured=captured))
     found = SmallSteps().explain(history, None, [Alert(9, "stalled", "fc0", Severity.WARNING, 1e-7, 1e-6, "")])
     assert found is not None
@@ -39,7 +44,8 @@ def test_steps_that_have_come_to_their_end(earlier: float, ended: bool) -> None:
     history = history_of([stats(i, layers([4.0, 3.0]), total_update=earlier if i == 1 else 1e-6) for i in range(5)])
     found = SmallSteps().explain(history, None, [Alert(9, "stalled", "fc0", Severity.ERROR, 1e-6, 1e-5, "")])
     assert found is not None
-    assert ("no step lately" in found.evidence[0]) == found.remedy.startswith("let the schedule") == ended
+    assert ("no step lately" in found.evidence[0]) == (earlier > 1e-6)  # else it was the largest of all
+    assert found.remedy.startswith("let the schedule") == ended
 
 
 def test_large_steps_after_the_alert_have_not_ended() -> None:

@@ -9,7 +9,7 @@ import pytest
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import SmallWeights, small_weights
 from gradwatch.profile import BackwardProfile
-from tests.diagnosis.profiles import PROFILES, activation, alert, begun, chain, linear
+from tests.diagnosis.profiles import PROFILES, activation, alert, begun, chain, linear, weight
 from tests.histories import history_of, layers, stats
 
 VANISHING = [alert("vanishing")]
@@ -38,6 +38,25 @@ def test_layers_that_are_alike_are_multiplied(operation: str, passes: float, nee
     found = explain(alike)
     assert found is not None
     assert found.remedy.startswith("multiply the initial weights of fc0 ... fc19 by 2: ")
+
+
+def test_layers_that_began_at_zero_are_not_told_of() -> None:
+    small = chain(12, "Relu", 0.5, 1 / 3)
+    sizes = np.array([w.norm for w in small.weights])
+    sizes[5] = 0.0
+    found = explain(small, begun(small, param_norm=sizes))
+    assert found is not None
+    assert "fc5" not in found.layers
+    assert "over 11 layers the gradient" in found.evidence[1]
+    assert explain(small, begun(small, param_norm=np.zeros(13))) is None
+
+
+def test_the_remedy_is_for_layers_that_the_evidence_is_about() -> None:
+    """The first layer, which no gradient goes through, is small as well, and of the head it is not known."""
+    profile = BackwardProfile((linear("head", 1e-6), activation("fc0", "Relu", 0.5)), weights=(weight("fc0", 0.1),))
+    found = explain(profile, begun(profile))
+    assert found is not None
+    assert found.layers == ("head",)
 
 
 def test_where_no_gradient_is_left_the_first_step_tells() -> None:

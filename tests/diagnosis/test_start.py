@@ -37,6 +37,19 @@ def test_the_size_of_inputs_is_taken_out_by_a_normalisation_behind_their_layer()
     assert start.inputs(history, replace(PROFILE, segments=before)) is not None
 
 
+def test_of_a_list_of_weights_the_size_of_all_together_is_known() -> None:
+    """As in nn.ParameterList: 100 ** 2 over 64 + 32 outputs; what comes later is NaN."""
+    weights = tuple(Weight(f"W.{i}", NAN, 64, outputs, outputs) for i, outputs in enumerate((64, 32)))
+    odd = Weight("", 1.0, 8, 8, 8), Weight("7", 1.0, 8, 8, 8), Weight("V.0", 1.0, 0, 0, 0)  # of no list that is known
+    profile = BackwardProfile(weights=(*weights, *odd))
+    history = History()
+    history.append(
+        replace(first_step(PROFILE), layers=("W", "a", "b", "c"), param_norm=np.array([100.0, 1.0, 1.0, 1.0]))
+    )
+    assert start.initial_gains(history, profile) == pytest.approx({"W.0": 1e4 / 96, "W.1": 1e4 / 96})
+    assert start.initial_gains(History(), profile) == {}
+
+
 def test_weights_are_as_they_were_at_the_first_step() -> None:
     """A step blew fc0 up a thousandfold, and the first step saw biases beside the weights of fc1."""
     now = replace(

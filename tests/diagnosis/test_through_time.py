@@ -86,6 +86,28 @@ class TestExploding:
         )
         assert found.remedy == "clip at 1.5: 3 times this run's median norm"
 
+    @pytest.mark.parametrize(
+        ("gain", "remedy"),
+        [
+            (4.0, "multiply the recurrent weights of rnn by 0.5; and clip at 1 as well, which bounds each step"),
+            (NAN, "start the recurrent weights of rnn orthogonal; and clip at 1 as well, which bounds each step"),
+            (math.inf, "start the recurrent weights of rnn orthogonal; and clip at 1 as well, which bounds each step"),
+        ],
+    )
+    @pytest.mark.parametrize("then", [NAN, 1e21])
+    def test_before_any_step_it_was_beyond_measure(self, gain: float, remedy: str, then: float) -> None:
+        history = History.from_grad_norms(rnn=[7e21, then])
+        found = ExplodingInTime().explain(history, profile_of(gain), [alert("exploding", "rnn")])
+        assert found is not None
+        assert (found.change, found.remedy) == ("init_scale", remedy)
+        assert found.evidence[-1] == "it was 7e+21 at the first step, before any had moved the weights"
+
+    def test_a_layer_that_forgets_did_not_begin_it(self) -> None:
+        history = History.from_grad_norms(rnn=[7e21, 1e21])
+        found = ExplodingInTime().explain(history, profile_of(0.5), [alert("exploding", "rnn")])
+        assert found is not None
+        assert found.change == "clipping"
+
     @pytest.mark.parametrize("gain", [NAN, 0.0])
     def test_what_the_time_steps_pass_may_be_lost_by_then(self, gain: float) -> None:
         found = self.explain(profile_of(gain))

@@ -182,6 +182,7 @@ KEEP_STATE = (
     "hooks.py",
     "monitor.py",
     "capture.py",
+    "looks.py",
     "journal.py",
     "history.py",
     "alert_log.py",
