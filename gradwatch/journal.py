@@ -229,8 +229,11 @@ class Journal:
                     sink.close()
 
     def _check(self) -> list[tuple[Rule, list[Alert]]]:
-        found = []
+        found, is_plain = [], self.history.now.is_plain
         for rule in list(self.rules):
+            passes_over = getattr(rule, "passes_over", None)  # a rule of the user's own need not have it
+            if is_plain and passes_over is not None and passes_over(self.history):
+                continue
             alerts = self._faults.run(_part("rule", type(rule)), DROPPED, _checked, rule, self.history, otherwise=None)
             if alerts is None:
                 self.rules.remove(rule)

@@ -73,7 +73,7 @@ def _unlearned(history: History) -> str:
     """What a run is told all the same whose gradients are fine, but which has not learned anything."""
     progress = history.progress
     is_known = progress.of_classes and history.count > MANY and progress.is_none(but=NOTHING)
-    return f"; but {progress.in_words}" if is_known else ""
+    return f"; but {progress.in_words} (step {progress.looked_at})" if is_known else ""
 
 
 def counted(number: int, thing: str) -> str:

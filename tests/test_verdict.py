@@ -79,7 +79,12 @@ def test_a_run_without_gradients_is_not_healthy(with_gradient: int, without: int
 
 @pytest.mark.parametrize(
     ("count", "left", "more"),
-    [(201, 0.98, "; but 98% of the outputs' error is left"), (201, 0.9, ""), (200, 0.98, ""), (201, math.nan, "")],
+    [
+        (201, 0.98, "; but 98% of the outputs' error is left (step 200)"),
+        (201, 0.9, ""),
+        (200, 0.98, ""),
+        (201, math.nan, ""),
+    ],
 )
 def test_of_a_run_without_alerts_it_is_told_that_nothing_was_learned(count: int, left: float, more: str) -> None:
     history = History()

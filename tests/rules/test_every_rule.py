@@ -275,3 +275,21 @@ def test_a_rule_of_the_users_own_is_left_alone() -> None:
 
     rules.check([Mine()], ("fc",))
     assert isinstance(Mine(), rules.Rule)
+
+
+@every_layer_rule
+@pytest.mark.parametrize("seed", range(8))
+def test_steps_that_are_passed_over_would_not_have_been_judged(kind: type[LayerRule], seed: int) -> None:
+    """Between looks nothing is found where a rule goes by these, unless something is going on."""
+    rng, history = np.random.default_rng(seed), History()
+    asked, passing, passed = eager(kind), eager(kind), 0
+    assert isinstance(asked, LayerRule)
+    assert isinstance(passing, LayerRule)
+    for i in range(300):
+        seen = look(rng, 3) if rng.random() < 0.05 else {}
+        history.append(stats(i, layers(rng.lognormal(0.0, 0.3, 3).tolist()), **seen))
+        passes = history.now.is_plain and passing.passes_over(history)
+        passed += passes
+        assert to_plain(asked.check(history)) == to_plain([] if passes else passing.check(history))
+    assert (passed > 0) == kind.by_looks
+    assert to_plain(asked.state_dict()) == to_plain(passing.state_dict())
