@@ -81,7 +81,8 @@ class Progress:
         gradient = math.nan if not stats.output_gradient or stats.half else stats.output_gradient
         error = or_nan(stats.output_error)
         if count <= EARLY:
-            self.has_one_size |= math.isnan(or_nan(stats.output_gradient)) and not math.isnan(or_nan(stats.output_row))
+            heard = not math.isnan(or_nan(stats.output_row)) and math.isfinite(stats.total_norm)
+            self.has_one_size |= heard and math.isnan(or_nan(stats.output_gradient))
             self._look_early(gradient)
             self.of_classes |= math.isfinite(error)
         elif count < self._due:

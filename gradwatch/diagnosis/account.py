@@ -76,7 +76,7 @@ def account(probe: BackwardProfile | None) -> Account | None:
         return None
     # Where layers are normalised the size of weights cancels: the two are one.
     reference = None if any(s.kind == "norm" for s in probe.segments) else weight_reference(probe)
-    segments = [s for s in _from_the_last_layer(probe.segments) if s.kind not in ENDS]
+    segments = [s for s in _from_the_last_layer(probe) if s.kind not in ENDS]
     cut = next((i for i, s in enumerate(segments) if s.gain == 0), len(segments))
     recurrent = {t.layer for t in through_time(probe)}
     entries: list[Entry] = []
@@ -88,10 +88,17 @@ def account(probe: BackwardProfile | None) -> Account | None:
     return Account(tuple(entries))
 
 
-def _from_the_last_layer(segments: Sequence[Segment]) -> list[Segment]:
-    """Without the activations at the model's output: what they take all layers lack alike."""
-    last = next((i for i, s in enumerate(segments) if s.kind in DEEP and not _is_softmax(s)), 0)
-    return [s for i, s in enumerate(segments) if i >= last or not (s.kind == "activation" or _is_softmax(s))]
+def _from_the_last_layer(probe: BackwardProfile) -> Sequence[Segment]:
+    """Without the activations at the model's output: what they take all layers lack alike.
+
+    Where several heads follow, their weights are none of the spine, and the activation before them lies between layers.
+    """
+    layers = [i for i, s in enumerate(probe.segments) if s.kind in DEEP and not _is_softmax(s)]
+    last = probe.segments[layers[0]].weight if layers else None
+    if last is None or (probe.weights and probe.weights[-1].name != last.name):
+        return probe.segments
+    at_output = probe.segments[: layers[0]]
+    return [s for s in at_output if not (s.kind == "activation" or _is_softmax(s))] + [*probe.segments[layers[0] :]]
 
 
 def _is_softmax(segment: Segment) -> bool:

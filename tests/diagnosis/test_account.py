@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch.diagnosis.account import account
 from gradwatch.profile import ENDS, BackwardProfile, Segment, TimeSteps
-from tests.diagnosis.profiles import PROFILES, activation, chain, linear
+from tests.diagnosis.profiles import PROFILES, activation, chain, linear, weight
 
 FINITE = ["sigmoids", "saturated", "small", "large", "deep and narrow", "healthy", "residual", "no names"]
 
@@ -63,6 +63,14 @@ def test_a_sigmoid_is_split_into_its_bound_and_its_saturation() -> None:
 def test_an_activation_behind_the_last_layer_is_none_between_layers(at_output: Segment) -> None:
     body = chain(4, "Sigmoid", 0.05, 1.0)
     assert account(replace(body, segments=(at_output, *body.segments))) == account(body)
+
+
+def test_an_activation_before_several_heads_is_between_layers() -> None:
+    body = chain(4, "Tanh", 0.05, 1.0)
+    heads = replace(body, segments=body.segments[1:], weights=(*body.weights, weight("value", 1.0)))
+    whole = account(heads)
+    assert whole is not None
+    assert [e.segment for e in whole.entries] == [*heads.segments]
 
 
 def test_the_softmax_of_an_attention_is_no_activation_between_layers() -> None:
