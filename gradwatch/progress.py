@@ -70,7 +70,8 @@ class Progress:
         self.of_classes = False
         """Whether it is a cross entropy's."""
         self.has_one_size = False
-        """Whether the gradient at the outputs has one size however far off they are, as the mean absolute error's."""
+        """Whether the gradient at the outputs had one size at a first look: that of a mean absolute error has, however
+        far off they are."""
 
     def look(self, stats: StepStats, count: int) -> None:
         """Take in the step that is the ``count``-th; nothing where there was no close look.
@@ -112,9 +113,8 @@ class Progress:
 
     @property
     def units(self) -> float:
-        """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are; inf
-        where it does not tell these."""
-        return math.inf if self.has_one_size else self._range[0] if self._looks else 0.0
+        """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are."""
+        return self._range[0] if self._looks else 0.0
 
     def is_none(self, but: float) -> bool:
         """Whether at least the share ``but`` of the error is left: next to nothing has been learned."""

@@ -128,7 +128,7 @@ def test_two_kinds_of_looks_are_no_standstill() -> None:
 def test_a_gradient_of_one_size_tells_no_units() -> None:
     progress = Progress()
     progress.look(stats(0, {"fc": 1.0}, output_gradient=NAN, output_error=NAN, output_row=0.0), count=1)
-    assert (progress.has_one_size, progress.units) == (True, INF)
+    assert (progress.has_one_size, progress.units) == (True, 0.0)
     progress = Progress()  # nor is it where nothing was heard
     progress.look(stats(0, {"fc": 1.0}, output_gradient=NAN, output_error=NAN, output_row=NAN), count=1)
     assert (progress.has_one_size, progress.units) == (False, 0.0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.symptoms import layers_of, told
+from gradwatch.diagnosis.words import span
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
@@ -44,6 +45,8 @@ class SmallSteps:
         found, stats = told(alerts, "stalled"), history.latest
         if not found or stats is None or not 0 <= found[0].value < self.usual_update:
             return None
+        if found[0].value == 0 and _others_move(history, layers_of(found)):
+            return _of_a_group(layers_of(found))
         most, norm = found[0].value, stats.total_norm
         before = history.total_update[history.steps <= found[0].step]
         largest = float(np.fmax.reduce(before, initial=0.0))
@@ -76,6 +79,21 @@ class SmallSteps:
             factor = 10.0 ** math.ceil(math.log10(self.usual_update) - math.log10(most))
             remedy, change = f"multiply the learning rate by {factor:.0f}", "lr"
         return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change)
+
+
+def _others_move(history: History, layers: Sequence[str]) -> bool:
+    """Whether it is other layers than ``layers`` that the last measured step has moved."""
+    moved = {name for name, ratio in zip(history.layers, history.update_ratio) if ratio > 0}
+    return bool(moved) and not moved & {*layers}
+
+
+def _of_a_group(layers: tuple[str, ...]) -> Diagnosis:
+    evidence = f"no step so far has changed the weights of {span(layers)} at all, and others are changed"
+    remedy = (
+        "look at the optimizer's parameter groups: the learning rate of theirs may be 0; or their weights are in "
+        "float16 or bfloat16, in whose rounding small steps are lost"
+    )
+    return Diagnosis("small_steps", 0.8, layers, (evidence,), remedy, "lr")
 
 
 def _is_clipped(history: History) -> bool:

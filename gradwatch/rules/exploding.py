@@ -24,7 +24,8 @@ class Exploding(LayerRule):
     The absolute limit does not hold for a layer whose weights were measured to move little, up to ten times the norm at
     which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Up to
     ``threshold`` times the outputs' gradient at the first steps it is a WARNING, since a squared error of targets in
-    large units has such gradients. So is growth alone, since a network that leaves a plateau grows too. Both are an
+    large units has such gradients; of an absolute error, which does not tell its units, it is one behind the first
+    steps. So is growth alone, since a network that leaves a plateau grows too. Both are an
     ERROR once it is seen that nothing has been learned, and a norm of 1e18, whose square overflows, is one in any
     units. One high step is a :class:`~gradwatch.rules.Spike`.
 
@@ -128,7 +129,8 @@ class Exploding(LayerRule):
         limit = self._baseline.ceiling = np.fmin(absolute, grown)
         self._update_ratio = history.update_ratio
         bad, good = present & (norm > limit), present & (norm < limit / 2)
-        certain = bad & ((norm > absolute * max(history.progress.units, 1.0)) | (norm > SQUARES))
+        knows_units = history.count <= EARLY or not history.progress.has_one_size
+        certain = bad & ((knows_units & (norm > absolute * max(history.progress.units, 1.0))) | (norm > SQUARES))
         self._certain["steps"] = np.where(certain, self._certain["steps"] + 1, 0)
         severity = None if certain.any() else Severity.WARNING
         later = self._swells if history.count <= EARLY else self._set_back
