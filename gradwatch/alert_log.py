@@ -63,7 +63,8 @@ class AlertLog:
             if severity > Severity.INFO:
                 layers.setdefault(rule, []).extend(concerned)
         for own in rules:
-            if isinstance(own, StepRule) and (names := own.open_layers) is not None:
+            told = getattr(own, "name", None) in self.worst  # asking all of them at each step costs as much as a rule
+            if told and isinstance(own, StepRule) and (names := own.open_layers) is not None:
                 layers[own.name] = list(names)
         return {rule: tuple(names) for rule, names in layers.items()}
 

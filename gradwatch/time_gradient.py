@@ -84,7 +84,9 @@ class TimeGradient:
         cell = isinstance(module, nn.RNNCellBase)
         time = None if cell else int(module.batch_first and x.ndim == 3)
         batch_sizes = given.batch_sizes.tolist() if packed else None
-        x.register_hook(partial(_hear, calls, next(self._order), time, batch_sizes))  # type: ignore[no-untyped-call]
+        batch = None if time is None or packed or x.ndim < 3 or x.shape[1 - time] < MIN_SEQUENCES else 1 - time
+        hear = partial(_hear, calls, next(self._order), time, batch, batch_sizes)
+        x.register_hook(hear)  # type: ignore[no-untyped-call]
         own = PackedSequence(x, *given[1:]) if packed else x
         return ((own, *args[1:]), kwargs) if args else (args, {**kwargs, "input": own})
 
@@ -147,21 +149,20 @@ def _own(x: Tensor, module: nn.Module) -> Tensor | None:
 
 
 def _hear(
-    calls: dict[int, _Heard], call: int, time: int | None, batch_sizes: Sequence[int] | None, gradient: Tensor
+    calls: dict[int, _Heard],
+    call: int,
+    time: int | None,
+    batch: int | None,
+    batch_sizes: Sequence[int] | None,
+    gradient: Tensor,
 ) -> None:
     """As a hook of that input: the first gradient of a call counts."""
     if torch.compiler.is_compiling() or call in calls:
         return
     with contextlib.suppress(Exception), torch.no_grad():
-        sequences = None
-        if (
-            time is not None
-            and batch_sizes is None
-            and gradient.ndim == 3
-            and gradient.shape[1 - time] >= MIN_SEQUENCES
-        ):
-            sequences = gradient.detach().transpose(0, 1 - time).flatten(1).any(1).sum()
-        calls[call] = _Heard(step_norms(gradient.detach(), time, batch_sizes), sequences)
+        g = gradient.detach()
+        sequences = None if batch is None else g.transpose(0, batch).flatten(1).any(1).sum()
+        calls[call] = _Heard(step_norms(g, time, batch_sizes), sequences)
 
 
 def _along_time(calls: Sequence[_Heard]) -> AlongTime:

@@ -86,8 +86,8 @@ def test_of_a_raised_group_and_after_a_recovery_or_a_checkpoint() -> None:
 
 def test_what_is_going_on() -> None:
     log, rule = AlertLog(), NonFinite()
-    rule.check(History.from_grad_norms(a=[1.0, float("nan")], b=[1.0, 1.0]))
-    log.take([(OWN, [alert("own", layer=None), alert("own", layer="b"), alert("calm", Severity.INFO)])])
+    own = [alert("own", layer=None), alert("own", layer="b"), alert("calm", Severity.INFO)]
+    log.take([(rule, rule.check(History.from_grad_norms(a=[1.0, float("nan")], b=[1.0, 1.0]))), (OWN, own)])
     assert log.ongoing([rule, OWN]) == {"own": ("b",), "nonfinite": ("a",)}
 
 
