@@ -1,4 +1,5 @@
-"""A close look at one training step: what layers are given, what their activations pass, and what the loss asks for.
+"""A close look at one training step: what layers are given, what their activations pass, what the loss asks for, and
+in which mode the model is.
 
 All of it needs to see the inside of a forward and a backward pass, so for this one step there are hooks on a few
 modules.
@@ -28,7 +29,8 @@ from gradwatch.time_gradient import AlongTime, TimeGradient, is_one_way
 from gradwatch.torch_internals import in_transform
 
 MODULES = 32
-"""Of the modules with weights, how many are looked at for what they are given, evenly along the model."""
+"""Of the modules with weights, how many are looked at for what they are given, evenly along the model; and of recurrent
+ones all."""
 
 _NOT_GIVEN = (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, torch.jit.ScriptModule)
 """Given indices, or sequences in any order; and what takes no hook."""
@@ -49,7 +51,7 @@ class CloseupStats(NamedTuple):
     steps_read: FloatArray
     """float64 [L], how many time steps there are up to the last one that gets a gradient."""
     sequences_read: FloatArray
-    """float64 [L], how many sequences get one."""
+    """float64 [L], how many sequences there are from the first one that gets one on."""
     variation: FloatArray
     """float64 [L], share of what a layer is given that differs from example to example."""
     variation_within: FloatArray
@@ -78,7 +80,7 @@ class CloseupStats(NamedTuple):
     """1 where the model was in evaluation mode and has layers to which that makes a difference, else 0."""
 
 
-class _Looks:
+class _Listeners:
     """What looks at one step.
 
     Args:
@@ -141,9 +143,9 @@ class Closeup:
         self._activations: list[tuple[weakref.ref[nn.Module], tuple[float, float]]] = []
         self._recurrent: list[tuple[weakref.ref[nn.Module], int]] = []
         self._given: list[tuple[weakref.ref[nn.Module], int]] = []
-        """The recurrent ones among them."""
+        """Those that are looked at for what they are given, the recurrent ones first."""
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._looks = _Looks()
+        self._looks = _Listeners()
         self.half: bool | None = None
         """Whether a layer computed in float16 in the step last taken; None where none was looked at."""
         given = []
@@ -166,7 +168,7 @@ class Closeup:
         model = self._model()
         if self._handles or model is None:
             return
-        looks = self._looks = _Looks(self._rows(model) if self._activations else {}, maximizes)
+        looks = self._looks = _Listeners(self._rows(model) if self._activations else {}, maximizes)
         for reference, limits in self._activations:
             if (module := reference()) is not None:
                 count = _hook(partial(looks.saturated.listen, limits))
@@ -210,7 +212,7 @@ class Closeup:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._looks = _Looks()
+        self._looks = _Listeners()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):

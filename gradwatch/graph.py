@@ -70,8 +70,8 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
     """Numbers of the operations whose results modules gave out: data, wherever it came from."""
-    strangers: list[weakref.ref[Tensor]] = field(default_factory=list)
-    """Parameters that are none of the model's."""
+    strangers: dict[int, weakref.ref[Tensor]] = field(default_factory=dict)
+    """By their places, the parameters that are none of the model's."""
     _places: dict[int, int] = field(default_factory=dict)
     _norms: dict[str, Reading] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ class Graph:
         if _is_leaf(node):
             known, parameter = id(node.variable) in self.parameters, isinstance(node.variable, nn.Parameter)
             if parameter and not known:
-                self.strangers.append(weakref.ref(node.variable))
+                self.strangers[len(self.nodes)] = weakref.ref(node.variable)
             return Node("AccumulateGrad", "leaf", key, data=not (known or parameter))
         name = base_name(node.name())
         places = [before and self._places.get(_key(before)) for before, _ in node.next_functions]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ class Given(NamedTuple):
     given_nothing: float
     """Share of the examples that are nothing but zeros."""
     data_rms: float
-    """Root mean square of data."""
+    """Root mean square of data, of which nothing is known behind a layer that is frozen: what that makes is none."""
 
 
 class GivenInputs:
@@ -38,14 +37,15 @@ class GivenInputs:
 
     Example:
         >>> fc, seen = nn.Linear(2, 1), GivenInputs()
-        >>> seen.listen(0, fc, (torch.tensor([[3.0, -4.0], [0.0, 0.0]]),))
+        >>> seen.listen(0, fc, (torch.tensor([[5.0, -5.0], [0.0, 0.0]]),))
         >>> seen.take()
-        {0: Given(variation=0.5, variation_within=nan, given_nothing=0.5, data_rms=2.5)}
+        {0: Given(variation=0.5, variation_within=nan, given_nothing=0.5, data_rms=5.0)}
     """
 
     def __init__(self) -> None:
         self._calls: dict[int, list[Tensor]] = {}
         """Of each row and call [4], as :class:`Given`."""
+        self._is_behind_frozen = False
         self.dtypes: set[torch.dtype] = set()
         """What the layers computed in."""
 
@@ -62,7 +62,9 @@ class GivenInputs:
             shares = given.new_full((3,), torch.nan, dtype=torch.float32)
             if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):  # their examples may be in any dimension
                 shares = input_shares(given, sequences=isinstance(module, nn.Linear))
-            calls.append(torch.cat([shares, data_rms(given).float().view(1)]))
+            rms = given.new_full((), torch.nan) if self._is_behind_frozen else data_rms(given)
+            calls.append(torch.cat([shares, rms.float().view(1)]))
+        self._is_behind_frozen |= not any(p.requires_grad for p in module.parameters())
 
     def take(self) -> dict[int, Given]:
         """What was seen of each row, from the device."""
@@ -75,16 +77,18 @@ class GivenInputs:
 def data_rms(given: Tensor) -> Tensor:
     """0-dim on its device, the root mean square of data: of what no gradient goes through; NaN of anything else.
 
+    Elements of exactly zero do not count: they are what is not there, as of one-hot vectors, counts and padding.
+
     Args:
         given: [examples, ...]; of more than ELEMENTS elements the first examples count.
 
-    >>> data_rms(torch.tensor([[3.0, -4.0], [0.0, 0.0]])).item()
-    2.5
+    >>> data_rms(torch.tensor([[5.0, -5.0], [0.0, 0.0]])).item()
+    5.0
     """
     x = given[: max(1, ELEMENTS * len(given) // max(given.numel(), 1))]
     if given.requires_grad or not x.numel():
         return torch.full((), torch.nan, device=given.device)
-    size: Tensor = torch.linalg.vector_norm(x, dtype=wide(x)) / math.sqrt(x.numel())
+    size: Tensor = torch.linalg.vector_norm(x, dtype=wide(x)) / torch.count_nonzero(x).sqrt()
     return size
 
 

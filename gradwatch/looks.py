@@ -30,8 +30,8 @@ class Idle(NamedTuple):
 
     rows: list[int]
     """Of the layers."""
-    strangers: int
-    """Number of elements of parameters that are none of the model's."""
+    strangers: int | None
+    """Number of elements of parameters that are none of the model's; None where these are not known."""
 
 
 class Looked(NamedTuple):
@@ -60,12 +60,14 @@ class Looks:
     """
 
     def __init__(self, table: LayerTable, faults: Faults) -> None:
-        self.strangers: Sequence[weakref.ref[Tensor]] = ()
-        """Parameters that the model uses and that are none of it, as far as is known."""
+        self.strangers: Sequence[weakref.ref[Tensor]] | None = None
+        """Parameters that the model uses and that are none of it; None where that is not known."""
         self._table, self._faults = table, faults
         self._closeup: tuple[int, Closeup] | None = None
         self._alike: tuple[int, AlikeUnits] | None = None
         self._leftover, self._idle = Leftover(), IdleParameters()
+        self._met: set[int] = set()
+        """The ids of the strangers at the last look."""
         self._expecting = False
         self._ndims: list[int] = []
         self._half: list[bool | None] = []
@@ -152,9 +154,12 @@ class Looks:
         if only is None or self._table.sharding is not None:
             return None
         layers = len(self._table.layers)
-        strangers = [p for reference in self.strangers if (p := reference()) is not None]
+        strangers = [p for reference in self.strangers or () if (p := reference()) is not None]
         rows = self._idle.look([*self._table.parameters(), *zip(strangers, count(layers))], only)
-        return Idle(rows, sum(strangers[row - layers].numel() for row in rows if row >= layers))
+        before, self._met = self._met, {*map(id, strangers)}
+        is_known = self.strangers is not None and before >= self._met  # it takes two looks
+        idle = sum(strangers[row - layers].numel() for row in rows if row >= layers)
+        return Idle(rows, idle if is_known else None)
 
     def _take_closeup(self) -> CloseupStats | None:
         if self._closeup is None:

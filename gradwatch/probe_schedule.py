@@ -59,8 +59,8 @@ class ProbeSchedule:
     def __init__(self, table: LayerTable, every_n_steps: int = 0) -> None:
         self.last: Probed | None = None
         """What was seen last."""
-        self.strangers: tuple[weakref.ref[Tensor], ...] = ()
-        """The parameters that the step probed last used and that are none of the model's."""
+        self.strangers: tuple[weakref.ref[Tensor], ...] | None = None
+        """The parameters that the step probed last used and that are none of the model's; None before there was one."""
         self._table = table
         self._every_n_steps = every_n_steps
         self._asked = self._off = self._begun = False

@@ -87,8 +87,8 @@ class Probe:
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.operations: tuple[Operation, ...] = ()
         """Of the step that was taken last, all that it did, in the order of the forward pass."""
-        self.strangers: tuple[weakref.ref[Tensor], ...] = ()
-        """The parameters that it used and that are none of the model's."""
+        self.strangers: tuple[weakref.ref[Tensor], ...] | None = None
+        """The parameters that it used and that are none of the model's; None where that could not be seen."""
         self._model = weakref.ref(model)
         self._nonfinite = nonfinite
         self._recording: Recording | None = None
@@ -110,7 +110,8 @@ class Probe:
         if recording is None:
             return None
         recording.stop()
-        self.operations, self.strangers = operations(recording), tuple(recording.graph.strangers)
+        self.operations = operations(recording)
+        self.strangers = recording.strangers if self.operations else None
         nonfinite = first_nonfinite(recording.forward, self.operations) if recording.forward is not None else None
         notes = (*recording.notes, *_notes(self.operations, recording.compiled))
         if not any(operation.calls for operation in self.operations):

@@ -291,6 +291,21 @@ class BackwardProfile:
             f"depth scale xi {body.depth_scale:.2g} layers, L / xi {scales:.2g} {of}"
         )
 
+    def is_normalised_next(self, layer: str) -> bool:
+        """Whether a normalisation comes between ``layer`` and the next weights.
+
+        >>> fc, norm = Segment("fc", "weight", "Addmm", 2.0, 1.0), Segment("bn", "norm", "NativeBatchNorm", 0.5, 2.0)
+        >>> behind = BackwardProfile((fc, norm))  # the first layer, whose weights no gradient goes through
+        >>> behind.is_normalised_next("first"), behind.is_normalised_next("fc")
+        (True, False)
+        """
+        normalised = False
+        for segment in self.segments:  # from the output to the input
+            if segment.kind == "weight" and segment.layer == layer:
+                return normalised
+            normalised = segment.kind == "norm" or (normalised and segment.kind != "weight")
+        return normalised  # no gradient goes through the weights of the first layer
+
     def factor(self, kind: str) -> float:
         """Geometric mean squared gain of the segments of ``kind``; NaN where there is none.
 

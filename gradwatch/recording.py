@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -106,6 +107,13 @@ class Recording:
         self.compiled = bool(compiled)
         self.graph = Graph(parameters)
         self.forward = ForwardPass(parameters) if nonfinite else None
+
+    @property
+    def strangers(self) -> tuple[weakref.ref[Tensor], ...]:
+        """The parameters that modules used and that are none of the model's; not what lies between two calls."""
+        inside = [node for node, heard in zip(self.graph.nodes, self.heard) if heard.call != OUTSIDE]
+        used = {given[0] for node in inside for given in node.inputs if given is not None}
+        return tuple(stranger for place, stranger in self.graph.strangers.items() if place in used)
 
     def stop(self) -> None:
         """Remove the hooks."""

@@ -101,7 +101,7 @@ class StepStats:
             relative to the largest at any; NaN of others.
         time_gain: float64 [L], the same per time step between the two.
         steps_read: float64 [L], of a recurrent layer, how many time steps there are up to the last with a gradient.
-        sequences_read: float64 [L], how many of the sequences that it is given get one.
+        sequences_read: float64 [L], how many sequences there are from the first one with a gradient on.
         output_gradient: L2 norm of the gradient with respect to the output of the layer nearest to the loss, over all
             examples: it falls with the training error of many losses. NaN where that is not known.
         output_error: of a cross entropy of up to 128 classes, or a binary one, what the probabilities miss, relative to
@@ -118,7 +118,8 @@ class StepStats:
         variation_within: float64 [L], of a linear layer whose input is a sequence, the share that differs from place
             to place within an example.
         given_nothing: float64 [L], share of the examples of which a layer's input is nothing but zeros.
-        data_rms: float64 [L], root mean square of a layer's input where that is data; NaN where other layers made it.
+        data_rms: float64 [L], root mean square of what is not zero in a layer's input, where that is data; NaN where
+            other layers made it.
         dropped: the largest share that a dropout layer of the model sets to zero, 0 without one.
         evaluates: 1 where the model was in evaluation mode and has layers to which that makes a difference, else 0; NaN
             where it was not called.
@@ -131,6 +132,7 @@ class StepStats:
         idle: bool [L], whether a layer has a gradient that no optimizer uses; None where none is known.
         unregistered: elements of parameters that the model uses and that are none of it, with a gradient that no
             optimizer uses. They are known once a step was probed.
+        normalised: bool [L], of a probed step, whether a normalisation comes between a layer and the next weights.
         stacked: bool [L], of a probed step, whether a layer and those that follow it compute what one would, as no
             activation lies anywhere between. Else None.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
@@ -176,6 +178,7 @@ class StepStats:
     alike: BoolArray | None = None
     idle: BoolArray | None = None
     unregistered: int | None = None
+    normalised: BoolArray | None = None
     stacked: BoolArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

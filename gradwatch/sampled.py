@@ -81,12 +81,13 @@ class Moved(NamedTuple):
     def total_update(self, outputs: FloatArray) -> float:
         """``|change| / |parameters|`` of all layers together; the parameters of each, [L], at least sqrt(``outputs``).
 
-        NaN where nothing is known.
+        NaN where nothing is known, inf where it made NaN or inf of any.
         """
         change, size = _by_layer(self.squares, self.rows, len(outputs)).T
         known = size > 0
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return float(np.sqrt(np.sum(change[known]) / np.sum(np.maximum(size, outputs)[known])))
+            moved = float(np.sqrt(np.sum(change[known]) / np.sum(np.maximum(size, outputs)[known])))
+        return moved if known.sum() == 0 or np.isfinite(moved) else np.inf
 
 
 @torch.no_grad()

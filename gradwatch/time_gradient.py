@@ -35,7 +35,7 @@ class AlongTime(NamedTuple):
     steps_read: float
     """How many time steps get a gradient, or lie before one that does: up to the last one whose output is used."""
     sequences_read: float
-    """How many sequences get one."""
+    """How many sequences there are from the first one that gets one on: 1 where it is the last one alone."""
 
 
 class _Heard(NamedTuple):
@@ -44,7 +44,7 @@ class _Heard(NamedTuple):
     norms: Tensor
     """[T], of the time steps."""
     sequences: Tensor | None
-    """0-dim, how many sequences get a gradient; None where that is not known."""
+    """0-dim, how many sequences there are from the first one with a gradient on; None where that is not known."""
 
 
 class TimeGradient:
@@ -59,7 +59,7 @@ class TimeGradient:
     Example:
         >>> rnn, seen = nn.RNN(1, 4), TimeGradient()
         >>> handle = rnn.register_forward_pre_hook(partial(seen.listen, 0), with_kwargs=True)
-        >>> rnn(torch.ones(8, 4, 1))[0][0, 0].sum().backward()  # the first time step's of one sequence
+        >>> rnn(torch.ones(8, 4, 1))[0][0, -1].sum().backward()  # the first time step's of the last sequence
         >>> seen.take()
         {0: AlongTime(time_ratio=1.0, time_gain=1.0, steps_read=1.0, sequences_read=1.0)}
     """
@@ -161,7 +161,9 @@ def _hear(
         return
     with contextlib.suppress(Exception), torch.no_grad():
         g = gradient.detach()
-        sequences = None if batch is None else g.transpose(0, batch).flatten(1).any(1).sum()
+        sequences = None
+        if batch is not None:
+            sequences = g.shape[batch] - g.transpose(0, batch).flatten(1).any(1).int().argmax()
         calls[call] = _Heard(step_norms(g, time, batch_sizes), sequences)
 
 

@@ -1009,8 +1009,8 @@ DATA: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, float]]] = {
     ),
     "behind a frozen layer": (
         lambda: nn.Sequential(nn.Linear(SIZE, SIZE, bias=False).requires_grad_(False), nn.Linear(SIZE, 1)),
-        torch.eye(SIZE),
-        {"0": 1.0, "1": 0.5},
+        torch.ones(BATCH, SIZE),
+        {"0": 1.0},  # what a frozen layer makes is no data
     ),
 }
 """What the first layers are given, and its size, relative to that of the data where that is not 1."""

@@ -84,7 +84,9 @@ def test_of_a_large_input_the_first_examples_are_looked_at() -> None:
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
 def test_the_size_of_data_against_float64(scale: float, dtype: torch.dtype) -> None:
     x = (scale * (normal(6, 5, 4) + 1)).to(dtype)
-    assert float(data_rms(x)) == pytest.approx(float(x.double().square().mean().sqrt()), rel=1e-6)
+    expected = float(x.double().square().mean().sqrt())
+    assert float(data_rms(x)) == pytest.approx(expected, rel=1e-6)
+    assert float(data_rms(torch.cat([x, torch.zeros(30, 5, 4, dtype=dtype)]))) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_size_of_data_whose_squares_are_beyond_float32() -> None:
@@ -100,7 +102,8 @@ def test_the_size_of_data_that_are_not_finite(value: float) -> None:
 def test_what_other_layers_make_is_no_data() -> None:
     assert math.isnan(data_rms(torch.ones(4, 2, requires_grad=True)))
     assert math.isnan(data_rms(torch.ones(0, 2)))
-    assert float(data_rms(torch.zeros(4, 2))) == 0.0
+    assert math.isnan(data_rms(torch.zeros(4, 2)))  # nothing is there, as of a state at its start
+    assert float(data_rms(torch.eye(9))) == 1.0  # one-hot vectors
     assert float(data_rms(torch.full((1, 4), 3.0))) == 3.0  # a batch of one
 
 

@@ -58,8 +58,9 @@ USES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, float]]] = {
     "the last step": (lambda y: y[-1].sum(), (12.0, 6.0)),
     "the first step": (lambda y: y[0].sum(), (1.0, 6.0)),
     "some step": (lambda y: y[4].sum(), (5.0, 6.0)),
-    "one sequence": (lambda y: y[:, -1].sum(), (12.0, 1.0)),
-    "two of them at two steps": (lambda y: y[3, 0].sum() + y[7, 5].sum(), (8.0, 2.0)),
+    "the last sequence": (lambda y: y[:, -1].sum(), (12.0, 1.0)),
+    "the fourth and the last of them at two steps": (lambda y: y[3, 3].sum() + y[7, 5].sum(), (8.0, 3.0)),
+    "the first of them": (lambda y: y[:, 0].sum(), (12.0, 6.0)),
     "nothing": (lambda y: 0 * y.sum(), (NAN, NAN)),
 }
 

@@ -24,7 +24,8 @@ class BrokenStep:
         >>> from dataclasses import replace
         >>> history, stats = History(), History.from_grad_norms(fc=[0.1]).latest
         >>> history.append(replace(stats, param_norm=np.ones(1)))
-        >>> history.append(replace(stats, step=1, grad_norm=np.full(1, np.nan), total_norm=np.nan, half=True))
+        >>> broken = {"grad_norm": np.full(1, np.nan), "total_norm": np.nan, "total_update": np.inf, "half": True}
+        >>> history.append(replace(stats, step=1, **broken))
         >>> found = BrokenStep().explain(history, None, [Alert(1, "overflow", "fc", 2, np.nan, np.inf, "")])
         >>> print(found.evidence[0])
         the step that followed the gradient of step 0 made NaN or inf of the weights, and that gradient was \
@@ -45,13 +46,14 @@ finite, of norm 0.1
         if history.half:
             remedy, change = (
                 "keep the weights in float32 and compute under autocast; or give Adam eps=1e-4: in float16 the default "
-                "of 1e-8 is 0, and so are the squares of gradients, so that it divides zero by zero",
+                "of 1e-8 is 0, and so are the squares of gradients, so that it divides zero by zero; of another "
+                "optimizer the learning rate is far too high",
                 "precision",
             )
         else:
             remedy, change = (
                 "look what the optimizer divides by: an eps of 0 makes 0 / 0 of weights without a gradient; 1e-8 is "
-                "usual",
+                "usual; or the learning rate is far too high",
                 "eps",
             )
         return Diagnosis("broken_step", 0.9, layers_of(found), (evidence,), remedy, change)
@@ -60,7 +62,7 @@ finite, of norm 0.1
 def broken_by_a_step(history: History) -> int | None:
     """The row of the last finite gradient, where the step that followed it made NaN or inf of the weights.
 
-    How far steps move the weights is measured at the first ones, and what became NaN or inf moved by no number.
+    How far steps move the weights is measured at the first ones.
     """
     first, total = history.first, history.total_norm
     ill = np.flatnonzero(~np.isfinite(total))
@@ -68,7 +70,7 @@ def broken_by_a_step(history: History) -> int | None:
     if first is None or first.param_norm is None or history.count != len(history) or not 0 <= row < MEASURED - 1:
         return None
     moved = history.total_update[1 : row + 2]
-    is_broken = not np.isfinite(moved[-1]) and bool(np.isfinite(moved[:-1]).all())
+    is_broken = moved[-1] == np.inf and bool(np.isfinite(moved[:-1]).all())
     return row if is_broken and not history.skipped[: row + 2].any() and 0 < total[: row + 1].max() < MODERATE else None
 
 

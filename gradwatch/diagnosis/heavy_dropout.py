@@ -27,7 +27,7 @@ class HeavyDropout:
         if not found or not 0 < found[0].value <= 1:
             return None
         kept = 1 - found[0].value
-        evidence = (
-            f"a dropout layer keeps {kept:.2g} of what it is given, and multiplies it by {1 / max(kept, 1e-3):.3g}"
-        )
+        evidence = "a dropout layer sets all that it is given to zero"
+        if kept > 0:
+            evidence = f"a dropout layer keeps {kept:.2g} of what it is given, and multiplies it by {1 / kept:.3g}"
         return Diagnosis("heavy_dropout", 0.8, (), (evidence,), "set the dropout layers' p to 0.5 or less", "dropout")

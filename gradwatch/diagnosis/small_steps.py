@@ -45,8 +45,8 @@ class SmallSteps:
         found, stats = told(alerts, "stalled"), history.latest
         if not found or stats is None or not 0 <= found[0].value < self.usual_update:
             return None
-        if found[0].value == 0 and _others_move(history, layers_of(found)):
-            return _of_a_group(layers_of(found))
+        if found[0].threshold == 0:
+            return _of_a_group(found[0].concerned)
         most, norm = found[0].value, stats.total_norm
         before = history.total_update[history.steps <= found[0].step]
         largest = float(np.fmax.reduce(before, initial=0.0))
@@ -81,17 +81,11 @@ class SmallSteps:
         return Diagnosis("small_steps", 0.9, layers_of(found), (evidence,), remedy, change)
 
 
-def _others_move(history: History, layers: Sequence[str]) -> bool:
-    """Whether it is other layers than ``layers`` that the last measured step has moved."""
-    moved = {name for name, ratio in zip(history.layers, history.update_ratio) if ratio > 0}
-    return bool(moved) and not moved & {*layers}
-
-
 def _of_a_group(layers: tuple[str, ...]) -> Diagnosis:
-    evidence = f"no step so far has changed the weights of {span(layers)} at all, and others are changed"
+    evidence = f"no step so far had changed the weights of {span(layers)} at all, and others were changed"
     remedy = (
-        "look at the optimizer's parameter groups: the learning rate of theirs may be 0; or their weights are in "
-        "float16 or bfloat16, in whose rounding small steps are lost"
+        "look whether the optimizer has them, and with a learning rate above 0 in their parameter group; or they are "
+        "in float16 or bfloat16, in whose rounding small steps are lost"
     )
     return Diagnosis("small_steps", 0.8, layers, (evidence,), remedy, "lr")
 

@@ -32,22 +32,11 @@ class Inputs:
 
 
 def inputs(history: History, probe: BackwardProfile | None) -> Inputs | None:
-    """None where nothing is known of them, or a normalisation right behind that layer takes their size out again."""
-    sizes = np.where(np.isfinite(history.data_rms), history.data_rms, -1.0)
-    if not (sizes >= 0).any():
-        return None
-    given = Inputs(history.layers[sizes.argmax()], float(sizes.max()))
-    return None if probe is not None and _is_normalised_next(given.layer, probe) else given
-
-
-def _is_normalised_next(layer: str, probe: BackwardProfile) -> bool:
-    """Whether a normalisation comes between ``layer`` and the next weights."""
-    normalised = False
-    for segment in probe.segments:  # from the output to the input
-        if segment.kind == "weight" and segment.layer == layer:
-            return normalised
-        normalised = segment.kind == "norm" or (normalised and segment.kind != "weight")
-    return normalised  # no gradient goes through the weights of the first layer
+    """None where nothing is known of any, but of those whose size a normalisation right behind takes out again."""
+    sizes = [(rms, layer) for layer, rms in zip(history.layers, history.data_rms.tolist()) if math.isfinite(rms)]
+    kept = [given for given in sizes if probe is None or not probe.is_normalised_next(given[1])]
+    rms, layer = max(kept, default=(math.nan, ""))
+    return Inputs(layer, rms) if kept else None
 
 
 def single_weights(probe: BackwardProfile) -> list[tuple[str, Weight]]:

@@ -19,7 +19,7 @@ class Unread:
     Example:
         >>> alerts = [Alert(12, "unread", "lstm", 1, 64.0, 1.0, "")]
         >>> print(Unread().explain(History(), None, alerts).evidence[0])
-        at each look a single sequence of the batch got a gradient, at 64 time steps, which are the examples
+        at each look the last sequence of the batch alone got a gradient, at 64 time steps, which are the examples
 
     Source: torch.nn.LSTM, batch_first.
     """
@@ -31,8 +31,8 @@ class Unread:
         layers, steps = layers_of(found), found[0].value
         if steps > 1:
             evidence = (
-                f"at each look a single sequence of the batch got a gradient, at {steps:.0f} time steps, which are the "
-                "examples"
+                f"at each look the last sequence of the batch alone got a gradient, at {steps:.0f} time steps, which "
+                "are the examples"
             )
             remedy = (
                 f"make {span(layers)} with batch_first=True where its input is [batch, time, features], and without "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,9 +50,9 @@ class UnscaledInputs:
         check_number("UnscaledInputs: min_rms", self.min_rms, above=1)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        given = inputs(history, probe)
-        if given is not None and given.rms < 1 and told(alerts, "unscaled_inputs"):
-            return _of_tiny(given)
+        given = _told_of(history, told(alerts, "unscaled_inputs")) or inputs(history, probe)
+        if given is not None and given.rms < 1:
+            return _of_tiny(given) if told(alerts, "unscaled_inputs") else None
         if given is None or given.rms <= self.min_rms:
             return None
         is_clear = given.rms > CLEAR_CASE * self.min_rms
@@ -82,11 +83,17 @@ class UnscaledInputs:
         return Diagnosis("unscaled_inputs", confidence, (given.layer,), tuple(evidence), remedy, "data_scaling")
 
 
+def _told_of(history: History, alerts: Sequence[Alert]) -> Inputs | None:
+    """What the first of ``alerts`` is about: of several layers the one whose data are furthest from 1."""
+    known = dict(zip(history.layers, history.data_rms.tolist()))
+    sizes = {name: known.get(name, math.nan) for alert in alerts[:1] for name in alert.concerned}
+    sizes = {name: rms for name, rms in sizes.items() if 0 < rms < math.inf}
+    furthest = max(sizes, key=lambda name: abs(math.log(sizes[name])), default=None)
+    return None if furthest is None else Inputs(furthest, sizes[furthest])
+
+
 def _of_tiny(given: Inputs) -> Diagnosis:
     layer = called(given.layer)
-    if given.rms == 0:
-        evidence, remedy = f"the inputs of {layer} are all zero", "look at what loads the data: nothing of it arrives"
-        return Diagnosis("unscaled_inputs", 0.95, (given.layer,), (evidence,), remedy)
     evidence = f"the inputs of {layer} have a root mean square of {given.rms:.2g}, standardised ones have 1"
     remedy = (
         "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "

@@ -34,7 +34,7 @@ class EvalMode(LayerRule):
         >>> history = History.from_grad_norms(fc=[1.0])
         >>> history.append(replace(history.latest, step=1, evaluates=1.0))
         >>> [alert.message for alert in EvalMode(patience=1).check(history)]
-        ['the model is trained in evaluation mode: nothing is dropped, and batch statistics are not updated']
+        ['the model is trained in evaluation mode: its dropout and batch normalisation are switched off']
 
     Source: torch.nn.Module.eval.
     """
@@ -54,4 +54,4 @@ class EvalMode(LayerRule):
         return Judgement(value, every, value == 1, value == 0, known=np.isfinite(value), worsens=LITTLE)
 
     def describe(self, value: float, threshold: float) -> str:
-        return "the model is trained in evaluation mode: nothing is dropped, and batch statistics are not updated"
+        return "the model is trained in evaluation mode: its dropout and batch normalisation are switched off"

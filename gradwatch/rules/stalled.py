@@ -107,7 +107,9 @@ class Stalled(LayerRule):
             had = history.grad_norm[-2] > GOOD_PART * history.total_norm[-2]
             still = self._layers["still"] + (had & (stats.update_ratio == 0))
             self._layers["still"] = np.where(stats.update_ratio > 0, -np.inf, still)
-        if (tables := are_tables(stats)) is not None and stats.numel is not None:
+        if (tables := are_tables(stats)) is not None:
+            self._layers["table"] = tables
+        if tables is not None and stats.numel is not None:
             most["table"] = bool(stats.numel[tables].sum() > stats.numel.sum() / 2)
 
     def judge(self, history: History) -> Judgement:
@@ -123,12 +125,12 @@ class Stalled(LayerRule):
         grows = self._most["latest"] > GROWS * self._most["before"]
         value = most if never or slow else latest
         limit = late if no_more else self.slow if slow else self.low
-        alone = known & (self._layers["still"] >= LOOKS) & (not (never or no_more or slow))
+        alone = known & (self._layers["still"] >= LOOKS) & ~self._layers["table"] & (not (never or no_more or slow))
         bad = (alone | (known & (never or no_more or (slow and not grows)))) & (history.count > self.warmup)
         good = known & (not slow) & (latest > late) & ~alone
         certain = bad & (no_more or (slow and history.count > self.long))
         severity = Severity.ERROR if most < ROUNDING or certain.any() else None
-        judged = np.where(alone, 0.0, value), np.full(len(bad), limit)
+        judged = np.where(alone, 0.0, value), np.where(alone, 0.0, limit)
         says = f"{_moved(value, 'lately' if no_more else 'so far')}; {progress.in_words}" * bool(no_more or slow)
         worsens = 0.0 if slow else NOTHING
         return Judgement(
@@ -141,7 +143,7 @@ class Stalled(LayerRule):
     def reset(self) -> None:
         super().reset()
         self._most = self._remembered["most"] = ModelState(update=np.nan, before=np.nan, latest=np.nan, table=False)
-        self._layers = self._remembered["layers"] = LayerState(still=0.0)
+        self._layers = self._remembered["layers"] = LayerState(still=0.0, table=False)
 
 
 GOOD_PART = 1e-2

@@ -15,7 +15,7 @@ from gradwatch.rules.base import Judgement, LayerRule
 
 @dataclass
 class Unread(LayerRule):
-    """Of the sequences of a batch one alone gets a gradient, or of each sequence the first time step: a WARNING.
+    """Of the sequences of a batch the last one alone gets a gradient, or of each the first time step: a WARNING.
 
     The one is so where batch and time are mixed up: to a layer without ``batch_first=True`` the first dimension is
     time, so ``output[:, -1]`` is all of one sequence. The other where the output at the first time step is used, which
@@ -36,7 +36,7 @@ class Unread(LayerRule):
         >>> history.append(replace(history.latest, step=1, **one))
         >>> for alert in Unread(patience=1).check(history):
         ...     print(alert.message)
-        lstm: of the batch a single sequence gets a gradient, at 64 time steps: is batch_first right?
+        lstm: of the batch the last sequence alone gets a gradient, at 64 time steps: is batch_first right?
 
     Source: torch.nn.LSTM, batch_first.
     """
@@ -60,5 +60,6 @@ class Unread(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         if value > 1:
-            return f"of the batch a single sequence gets a gradient, at {value:.0f} time steps: is batch_first right?"
+            steps = f"at {value:.0f} time steps"
+            return f"of the batch the last sequence alone gets a gradient, {steps}: is batch_first right?"
         return "of all time steps the first one alone gets a gradient: the output that is used has not seen the others"

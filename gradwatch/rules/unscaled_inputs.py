@@ -12,6 +12,7 @@ from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -19,7 +20,8 @@ class UnscaledInputs(LayerRule):
     """A layer is given data far larger than 1, or next to nothing, and little has been learned: a WARNING.
 
     The curvature of the loss grows with the square of the inputs, and so much faster along large features than along
-    small ones that those are not learned. Networks that learn from such data all the same are none of it; those that
+    small ones that those are not learned. Networks that learn from such data all the same are none of it, nor are
+    layers with a normalisation right behind; those that
     :class:`~gradwatch.rules.Exploding` or :class:`~gradwatch.rules.UpdateRatio` tell of are found earlier by these. It
     becomes an ERROR once it is seen that nothing has been learned. It is seen at the sampled steps.
 
@@ -63,13 +65,23 @@ class UnscaledInputs(LayerRule):
         self._check_limit("least", at_least=0)
         super().__post_init__()
 
+    def look(self, history: History) -> None:
+        """Remember behind which layers a normalisation takes the size of the data out again."""
+        if history.now.normalised is not None:
+            self._layers["normalised"] = history.now.normalised
+
     def judge(self, history: History) -> Judgement:
         stats = history.now
         rms = np.full(len(stats.layers), np.nan) if stats.data_rms is None else stats.data_rms
-        least, known = self.limit("least", stats.layers), np.isfinite(rms)
+        least, known = self.limit("least", stats.layers), np.isfinite(rms) & (rms > 0)
         limit = np.where(rms < least, least, self.limit("threshold", stats.layers))
-        bad = known & ((rms < least) | (rms > limit)) & history.progress.is_none(but=LITTLE)
+        bad = known & ((rms < least) | (rms > limit)) & ~self._layers["normalised"]
+        bad &= history.progress.is_none(but=LITTLE)
         return Judgement(rms, limit, bad, known & ~bad, known=known, worsens=NOTHING)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the data have a root mean square of {value:.3g}, standardised ones have 1, and little has been learned"
+
+    def reset(self) -> None:
+        super().reset()
+        self._layers = self._remembered["layers"] = LayerState(normalised=False)

@@ -130,7 +130,8 @@ class Vanishing(LayerRule):
         small &= np.logical_or.accumulate(dense[::-1])[::-1]  # of tables those before another that is lost
         certain = tiny.any() or self._signal.is_lost
         waits = np.zeros(len(norm), bool) if certain else self._may_find_out(history, now)
-        done = (self._peak["fine"] >= LATE) & (history.progress.left < LITTLE)
+        learned = history.progress.of_classes and history.progress.left < LITTLE  # else it may be the targets' mean
+        done = learned & (self._peak["fine"] >= LATE)
         bad = small & ~_zero_alone(small, norm) & ~waits & ~done & (history.count > self.warmup)
         severity = None if certain else self._severity(usual / _root(history), present, bad, back)
         early = self._signal["alike"] and not (self._signal["late"] or self._signal.is_lost_within)

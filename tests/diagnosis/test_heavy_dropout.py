@@ -10,7 +10,11 @@ from tests.diagnosis.profiles import alert
 
 
 @pytest.mark.parametrize(
-    ("p", "says"), [(0.95, "keeps 0.05 of what it is given, and multiplies it by 20"), (1.0, "keeps 0 of")]
+    ("p", "says"),
+    [
+        (0.95, "keeps 0.05 of what it is given, and multiplies it by 20"),
+        (1.0, "a dropout layer sets all that it is given to zero"),
+    ],
 )
 def test_what_is_kept(p: float, says: str) -> None:
     found = HeavyDropout().explain(History(), None, [alert("heavy_dropout", None, value=p)])

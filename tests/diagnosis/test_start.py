@@ -30,6 +30,13 @@ def test_inputs_that_are_not_known() -> None:
     assert start.inputs(History(), PROFILE) is None
 
 
+def test_where_the_largest_are_normalised_the_others_count() -> None:
+    norm = Segment("bn", "norm", "NativeBatchNorm", 1.0, 1.0)
+    profile = replace(PROFILE, segments=(*PROFILE.segments, norm))  # behind the first layer
+    found = start.inputs(given(500.0, NAN, 20.0, NAN), profile)
+    assert found == start.Inputs("fc2", 20.0)
+
+
 def test_the_size_of_inputs_is_taken_out_by_a_normalisation_behind_their_layer() -> None:
     norm, history = Segment("bn", "norm", "NativeBatchNorm", 1.0, 1.0), given(8e4, NAN, NAN, NAN)
     after, before = (*PROFILE.segments, norm), (norm, *PROFILE.segments)

@@ -94,7 +94,14 @@ def test_tiny_inputs_where_they_are_told_of() -> None:
     assert explain(7.5e-6, "exploding") is None
 
 
-def test_inputs_that_are_all_zero() -> None:
-    found = explain(0.0, "unscaled_inputs")
-    assert found is not None
-    assert (found.change, found.evidence) == ("", ("the inputs of fc0 are all zero",))
+@pytest.mark.parametrize(
+    ("rms", "named"), [([0.9, 1e-4, NAN], "fc1"), ([20.0, 500.0, NAN], "fc1"), ([NAN, 50.0, 1.0], "fc1")]
+)
+def test_of_several_layers_it_is_the_one_that_the_alert_is_about(rms: list[float], named: str) -> None:
+    history = begun(PROFILE, data_rms=np.array(rms))
+    both = alert("unscaled_inputs", None, layers=("fc0", "fc1"))
+    for told in (alert("unscaled_inputs", "fc1"), both):
+        found = UnscaledInputs().explain(history, PROFILE, [told])
+        assert found is not None
+        assert found.layers == (named,)
+        assert f"the inputs of {named} have" in found.evidence[0]

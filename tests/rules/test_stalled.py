@@ -187,6 +187,16 @@ def test_a_layer_without_a_good_part_of_the_gradient_or_that_moves_a_little(norm
     assert alone(norm, ratio) == []
 
 
+def test_a_table_of_which_few_rows_are_touched_may_look_as_if_it_did_not_move() -> None:
+    zeros = {"zero_fraction": np.array([0.9, 0.0])}
+    measured = {"update_ratio": np.array([0.0, 1e-3]), "total_update": 1e-3}
+    run = [
+        stats(i, layers([1.0, 1.0]), **(measured if i % 100 == 1 else zeros if i % 100 == 0 else {}))
+        for i in range(320)
+    ]
+    assert check(run) == []
+
+
 def test_a_parameter_group_with_a_learning_rate_of_zero() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 4)

@@ -27,7 +27,7 @@ def check(looks: list[tuple[float, float] | None], name: str = "fc0") -> list[gw
 @pytest.mark.parametrize(
     ("read", "says"),
     [
-        ((64.0, 1.0), "of the batch a single sequence gets a gradient, at 64 time steps: is batch_first right?"),
+        ((64.0, 1.0), "of the batch the last sequence alone gets a gradient, at 64 time steps: is batch_first right?"),
         ((1.0, 64.0), "of all time steps the first one alone gets a gradient"),
     ],
 )
@@ -85,3 +85,17 @@ def test_batch_and_time_mixed_up_and_the_first_output(kind: type[nn.RNNBase]) ->
         found = monitor.report().diagnoses[0]
         assert (found.cause, found.change, found.layers) == ("unread", "loop", ("rnn",))
         assert ("batch_first" in found.remedy.partition(",")[0]) == (steps > 1)
+
+
+def test_a_loss_that_is_about_the_worst_sequence() -> None:
+    """Which is another one at each step."""
+    torch.manual_seed(0)
+    model = Reader(nn.GRU, batch_first=True, place=-1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with gw.watch(model, optimizer, sinks=()) as monitor:
+        for step in range(30):
+            x = normal(12, 12, 1, seed=step)
+            optimizer.zero_grad()
+            (model(x) - x.mean(1)).square().max().backward()
+            optimizer.step()
+    assert monitor.alerts == []

@@ -101,5 +101,40 @@ def test_where_the_optimizer_is_not_known_nothing_is() -> None:
     for _ in range(16):
         model(torch.ones(4, 2)).sum().backward()
         monitor.step()
+        assert monitor.history.now.unregistered is None
     assert monitor.alerts == []
-    assert all(monitor.history.now.unregistered is None for _ in range(1))
+
+
+def test_what_was_told_is_going_on_after_a_checkpoint() -> None:
+    """Until a step is probed it is not known, which is no recovery."""
+    torch.manual_seed(0)
+    model = Listed(list)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def train(monitor: gw.Monitor, steps: int) -> gw.Monitor:
+        for _ in range(steps):
+            model(torch.ones(4, 2)).sum().backward()
+            monitor.step()
+            optimizer.step()
+            optimizer.zero_grad()
+        return monitor
+
+    first = train(gw.Monitor(model, optimizer=optimizer, sinks=()), 20)
+    again = gw.Monitor(model, optimizer=optimizer, sinks=())
+    again.load_state_dict(first.state_dict())
+    assert train(again, 100).report().verdict.startswith("unregistered: head")
+
+
+def test_what_lies_between_two_parts_that_are_watched_is_none_of_theirs() -> None:
+    torch.manual_seed(0)
+    adapter, backbone, head = nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+    own = nn.ModuleList([adapter, head])
+    optimizer = torch.optim.SGD(own.parameters(), lr=1e-2)
+    monitor = gw.Monitor(own, optimizer=optimizer, sinks=())
+    for step in range(20):
+        optimizer.zero_grad()
+        x = normal(8, 2, seed=step)
+        (head(backbone(adapter(x)).tanh()) - x.sum(1, keepdim=True)).square().mean().backward()
+        monitor.step()
+        optimizer.step()
+    assert monitor.alerts == []

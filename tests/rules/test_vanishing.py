@@ -246,6 +246,20 @@ def test_what_was_fine_may_vanish_once_much_is_learned(left: float, told: bool) 
     assert [(a.layer, a.severity) for a in told_by(Vanishing(), run)] == [("fc0", Severity.WARNING)] * told
 
 
+def test_a_squared_error_may_have_lost_the_targets_mean_alone() -> None:
+    look = {"output_error": NAN}
+    run = [
+        stats(
+            i,
+            layers([1.0 if i < 150 else 1e-5, 1.0, 1.0]),
+            **(look | {"output_gradient": 1.0 + i % 2} if i < 16 else {}),
+        )
+        for i in range(200)
+    ]
+    run[101] = stats(101, layers([1.0, 1.0, 1.0]), output_gradient=0.3, **look)
+    assert [(a.layer, a.severity) for a in told_by(Vanishing(), run)] == [("fc0", Severity.WARNING)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
