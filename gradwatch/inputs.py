@@ -82,7 +82,7 @@ def data_rms(given: Tensor) -> Tensor:
     Args:
         given: [examples, ...]; of more than ELEMENTS elements the first examples count.
 
-    >>> data_rms(torch.tensor([[5.0, -5.0], [0.0, 0.0]])).item()
+    >>> data_rms(torch.tensor([[-5.0, 0.0], [0.0, 0.0]])).item()
     5.0
     """
     x = given[: max(1, ELEMENTS * len(given) // max(given.numel(), 1))]
