@@ -79,6 +79,7 @@ class Arriving(NamedTuple):
             update_ratio=moved and moved.update_ratio(layers),
             numel=self.sizes.numel,
             total_update=moved and moved.total_update(self.sizes.outputs),
+            broken=moved and moved.has_broken(),
             **({} if self.looked is None else self._looked_stats(self.looked, norms, rows, ndims)),
             **({} if elements is None else elements.stats(layers)),
         )

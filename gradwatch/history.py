@@ -60,6 +60,8 @@ class History:
         """float64 [L], the last measured update ratio of each layer; NaN where none was measured yet."""
         self.data_rms: FloatArray = np.empty(0)
         """float64 [L], the last root mean square of the data that each layer was given; NaN where none was seen."""
+        self.broken_at = -1
+        """The first step at which parameters were NaN or inf, by the step before, as far as is known; -1 of none."""
         self.half = False
         """Whether gradients were computed in float16, as far as is known."""
         self.progress = Progress()
@@ -161,6 +163,8 @@ class History:
             self.half = stats.half
         if stats.output_gradient is not None or stats.output_error is not None:
             self.progress.look(stats, self.count)
+        if stats.broken and self.broken_at < 0:
+            self.broken_at = stats.step
         if stats.update_ratio is not None:
             self.update_ratio = np.where(np.isnan(stats.update_ratio), self.update_ratio, stats.update_ratio)
         if stats.data_rms is not None:
@@ -218,6 +222,7 @@ class History:
             "skipped": self.skipped.copy(),
             "update_ratio": self.update_ratio.copy(),
             "data_rms": self.data_rms.copy(),
+            "broken_at": self.broken_at,
             "half": self.half,
             "progress": self.progress.state_dict(),
             "first": self.first and to_state(self.first, without="histogram"),  # which would be most of a checkpoint
@@ -235,6 +240,7 @@ class History:
         self.first = from_state(StepStats, state["first"]) if state["first"] else None
         self.update_ratio = np.array(state["update_ratio"], dtype=np.float64)
         self.data_rms = np.array(state["data_rms"], dtype=np.float64)
+        self.broken_at = int(state["broken_at"])
         self.half = bool(state["half"])
         self.progress.load_state_dict(state["progress"])
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])

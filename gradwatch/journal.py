@@ -206,7 +206,7 @@ class Journal:
         self._last_clip = self._clip_log.take(clip)
         before = self.history.latest
         if stats.update_ratio is not None and before is not None and before.skipped:
-            stats = replace(stats, update_ratio=None, total_update=None)  # what did not step did not move
+            stats = replace(stats, update_ratio=None, total_update=None, broken=None)  # what did not step did not move
         if probed is not None and probed.profile.weights:
             stats = replace(
                 stats,

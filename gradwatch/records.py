@@ -93,6 +93,7 @@ class StepStats:
             least sqrt(outputs), their size when freshly initialised, so that what starts at zero may grow. Known, like
             the update ratio, one step after sampled ones and the first ones of a run; what follows on those themselves.
             Else None.
+        broken: whether the step before made NaN or inf of parameters that were neither; known like the update ratio.
         input_size: float64 [L], gradient norm of the weights / gradient norm of the biases. It is the norm of the
             layer's input where the examples agree, whatever the loss; NaN of a layer without both.
         saturated: float64 [L], share of the outputs of the sigmoid or tanh behind the layer whose derivative is below
@@ -153,6 +154,7 @@ class StepStats:
     histogram: IntArray | None = None
     numel: FloatArray | None = field(default=None, metadata={"written": False})
     total_update: float | None = None
+    broken: bool | None = None
     input_size: FloatArray | None = None
     saturated: FloatArray | None = None
     time_ratio: FloatArray | None = None

@@ -81,13 +81,17 @@ class Moved(NamedTuple):
     def total_update(self, outputs: FloatArray) -> float:
         """``|change| / |parameters|`` of all layers together; the parameters of each, [L], at least sqrt(``outputs``).
 
-        NaN where nothing is known, inf where it made NaN or inf of any.
+        NaN where nothing is known.
         """
         change, size = _by_layer(self.squares, self.rows, len(outputs)).T
         known = size > 0
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            moved = float(np.sqrt(np.sum(change[known]) / np.sum(np.maximum(size, outputs)[known])))
-        return moved if known.sum() == 0 or np.isfinite(moved) else np.inf
+            return float(np.sqrt(np.sum(change[known]) / np.sum(np.maximum(size, outputs)[known])))
+
+    def has_broken(self) -> bool:
+        """Whether the step made NaN or inf of parameters that were neither."""
+        change, size = self.squares.T
+        return bool((np.isfinite(size) & ~np.isfinite(change)).any())
 
 
 @torch.no_grad()

@@ -122,6 +122,7 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["alike"] = rng.random(width) < 0.5
     found["dropped"] = float(rng.choice([NAN, 0.0, 0.5, 0.95, 1.0]))
     found["evaluates"] = float(rng.choice([NAN, 0.0, 1.0]))
+    found["broken"] = bool(rng.random() < 0.5)
     found["half"] = bool(rng.random() < 0.5)
     found["not_zeroed"] = bool(rng.random() < 0.5)
     found["trained"] = rng.random(width) < 0.5

@@ -227,3 +227,13 @@ def test_an_empty_history_has_no_latest_step() -> None:
         _ = history.now
     history.append(stats(3, layers([1.0])))
     assert history.now is history.latest
+
+
+def test_the_first_step_that_found_the_parameters_broken_is_kept() -> None:
+    history, again = history_of([]), history_of([])
+    assert history.broken_at == -1
+    for step, broken in enumerate([None, False, True, None, True]):
+        history.append(stats(step, {"fc": 1.0}, broken=broken))
+    assert history.broken_at == 2
+    again.load_state_dict(history.state_dict())
+    assert again.broken_at == 2

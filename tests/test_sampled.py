@@ -204,3 +204,12 @@ def test_all_layers_together_count_at_least_as_much_as_freshly_initialised():
     # Layer 1 has next to no weights, so it counts as its 16 outputs; layer 2 has none and is not known.
     assert changed.total_update(np.array([1.0, 16.0, 5.0])) == pytest.approx(((4 + 9) / (100 + 16)) ** 0.5)
     assert np.isnan(Moved([], [], np.zeros((0, 2))).total_update(np.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "broken"),
+    [(0.0, 4.0, False), (NAN, 4.0, True), (INF, 4.0, True), (NAN, 0.0, True), (NAN, NAN, False), (NAN, INF, False)],
+)
+def test_a_step_that_makes_nan_of_what_was_none_has_broken_it(change: float, size: float, broken: bool) -> None:
+    assert Moved([0, 1], [], np.array([[1.0, 1.0], [change, size]])).has_broken() is broken
+    assert Moved([], [], np.zeros((0, 2))).has_broken() is False

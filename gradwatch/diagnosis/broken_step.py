@@ -23,8 +23,8 @@ class BrokenStep:
     Example:
         >>> from dataclasses import replace
         >>> history, stats = History(), History.from_grad_norms(fc=[0.1]).latest
-        >>> history.append(replace(stats, param_norm=np.ones(1)))
-        >>> broken = {"grad_norm": np.full(1, np.nan), "total_norm": np.nan, "total_update": np.inf, "half": True}
+        >>> history.append(stats)
+        >>> broken = {"grad_norm": np.full(1, np.nan), "total_norm": np.nan, "broken": True, "half": True}
         >>> history.append(replace(stats, step=1, **broken))
         >>> found = BrokenStep().explain(history, None, [Alert(1, "overflow", "fc", 2, np.nan, np.inf, "")])
         >>> print(found.evidence[0])
@@ -60,22 +60,14 @@ finite, of norm 0.1
 
 
 def broken_by_a_step(history: History) -> int | None:
-    """The row of the last finite gradient, where the step that followed it made NaN or inf of the weights.
-
-    How far steps move the weights is measured at the first ones.
-    """
-    first, total = history.first, history.total_norm
+    """The row of the last finite gradient, where the step that followed it made NaN or inf of the weights."""
+    total = history.total_norm
     ill = np.flatnonzero(~np.isfinite(total))
     row = int(ill[0]) - 1 if len(ill) else -1
-    if first is None or first.param_norm is None or history.count != len(history) or not 0 <= row < MEASURED - 1:
+    if row < 0 or history.broken_at != history.steps[row + 1] or history.skipped[: row + 2].any():
         return None
-    moved = history.total_update[1 : row + 2]
-    is_broken = moved[-1] == np.inf and bool(np.isfinite(moved[:-1]).all())
-    return row if is_broken and not history.skipped[: row + 2].any() and 0 < total[: row + 1].max() < MODERATE else None
+    return row if 0 < total[: row + 1].max() < MODERATE else None
 
-
-MEASURED = 16
-"""The first steps, of which it is known how far they moved the weights."""
 
 MODERATE = 650.0
 """Norms up to which a gradient is far from 65,504, where float16 ends."""

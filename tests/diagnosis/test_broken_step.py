@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,14 +12,15 @@ from gradwatch.diagnosis import BrokenStep, FirstNonFinite, LossScale
 from tests.diagnosis.profiles import INF, NAN, alert
 from tests.histories import stats
 
-MOVED = 0.01
+FINE, BROKEN, UNKNOWN = False, True, None
+"""What a step did to the weights."""
 
 
-def run(norms: list[float], moved: list[float], half: bool = True, **more: Any) -> History:
-    """One layer's norms, and how far each step after the first one moved the weights."""
+def run(norms: list[float], did: list[bool | None], half: bool = True, **more: Any) -> History:
+    """One layer's norms, and what each step did after which there was another."""
     history = History()
-    for step, (norm, update) in enumerate(zip(norms, [NAN, *moved])):
-        history.append(stats(step, {"fc": norm}, total_update=update, half=half, param_norm=np.ones(1), **more))
+    for step, (norm, broken) in enumerate(zip(norms, [UNKNOWN, *did])):
+        history.append(stats(step, {"fc": norm}, broken=broken, half=half, **more))
     return history
 
 
@@ -29,7 +29,7 @@ def explain(history: History, rule: str = "overflow", **more: Any) -> Diagnosis 
 
 
 def test_in_float16_adams_eps_is_zero() -> None:
-    history = run([0.1, 0.2, NAN, NAN], [MOVED, INF, NAN])
+    history = run([0.1, 0.2, NAN, NAN], [FINE, BROKEN, UNKNOWN])
     found = explain(history)
     assert found is not None
     assert (found.cause, found.change, found.confidence, found.layers) == ("broken_step", "precision", 0.9, ("fc",))
@@ -42,7 +42,7 @@ def test_in_float16_adams_eps_is_zero() -> None:
 
 
 def test_in_float32_it_may_have_none() -> None:
-    history = run([0.1, NAN], [INF], half=False)
+    history = run([0.1, NAN], [BROKEN], half=False)
     found = explain(history, "nonfinite")
     assert found is not None
     assert (found.change, found.remedy.startswith("look what the optimizer divides by")) == ("eps", True)
@@ -52,16 +52,17 @@ def test_in_float32_it_may_have_none() -> None:
 @pytest.mark.parametrize(
     "history",
     [
-        run([0.1, NAN, NAN], [MOVED, INF]),  # the weights were finite when the gradient was NaN
-        run([0.1, NAN], [NAN]),  # how far the step went is not known: weights of zero, LBFGS, other layers
-        run([6e4, NAN], [INF]),  # it was near the end of float16
-        run([0.1, 0.2], [MOVED]),
-        run([NAN, NAN], [INF]),
+        run([0.1, NAN, NAN], [FINE, BROKEN]),  # the weights were finite when the gradient was NaN
+        run([0.1, NAN], [UNKNOWN]),  # as of LBFGS, or where the layers have changed
+        run([0.1, NAN], [FINE]),
+        run([6e4, NAN], [BROKEN]),  # it was near the end of float16
+        run([0.1, 0.2], [FINE]),
+        run([NAN, NAN], [BROKEN]),
         run([INF], []),
-        run([0.0, NAN], [INF]),
-        run([0.1, 0.1, NAN], [NAN, NAN]),  # that it is not known how far steps move says nothing
-        run([0.1] * 30 + [NAN], [MOVED] * 15 + [NAN] * 15),
-        run([0.1, NAN], [INF], skipped=True),
+        run([0.0, NAN], [BROKEN]),
+        run([0.1, 0.1, NAN], [BROKEN, FINE]),  # what is broken already is not broken again
+        run([0.1] * 30 + [NAN], [FINE] * 15 + [UNKNOWN] * 15),
+        run([0.1, NAN], [BROKEN], skipped=True),
         History.from_grad_norms(fc=[0.1, NAN]),
         History(),
     ],
@@ -71,14 +72,14 @@ def test_what_is_something_else(history: History) -> None:
 
 
 def test_what_follows_the_step_itself_is_explained_and_what_follows_others_is_not() -> None:
-    history = run([0.1, NAN], [INF])
+    history = run([0.1, NAN], [BROKEN])
     assert explain(history, follows="update_ratio") is not None
     assert explain(history, follows="exploding") is None
     assert explain(history, "exploding") is None
 
 
 def test_a_name_that_is_long() -> None:
-    found = BrokenStep().explain(run([0.1, NAN], [INF]), None, [alert("overflow", "x" * 300)])
+    found = BrokenStep().explain(run([0.1, NAN], [BROKEN]), None, [alert("overflow", "x" * 300)])
     assert found is not None
     assert found.layers == ("x" * 300,)
 
