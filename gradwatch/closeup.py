@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradwatch.inputs import Given, GivenInputs
+from gradwatch.inputs import NORMALISATIONS, Given, GivenInputs
 from gradwatch.last_output import LastOutput, OfOutputs
 from gradwatch.layers import Place, join, places
 from gradwatch.linear_range import linear_range
@@ -148,8 +148,12 @@ class Closeup:
         self._looks = _Listeners()
         self.half: bool | None = None
         """Whether a layer computed in float16 in the step last taken; None where none was looked at."""
-        given = []
+        given: list[tuple[weakref.ref[nn.Module], int]] = []
+        self._normalised: set[int] = set()
+        """The rows of layers with a normalisation behind, before the next weights, in the order of the modules."""
         for place in places(model):
+            if isinstance(place.module, NORMALISATIONS) and given:
+                self._normalised.add(given[-1][1])
             limits = linear_range(place.module)
             if limits is not None:
                 self._activations.append((weakref.ref(place.module), limits))
@@ -175,9 +179,10 @@ class Closeup:
                 self._handles.append(module.register_forward_hook(count, prepend=True))
         for number, (reference, row) in enumerate(self._given):
             if (module := reference()) is not None:
-                weigh, hear = _hook(partial(looks.given.listen, row)), _hook(partial(looks.output.listen, number))
-                self._handles.append(module.register_forward_pre_hook(weigh))
-                self._handles.append(module.register_forward_hook(hear))
+                weigh = partial(looks.given.listen, row, row in self._normalised)
+                self._handles.append(module.register_forward_pre_hook(_hook(weigh)))
+                hear = partial(looks.output.listen, number)
+                self._handles.append(module.register_forward_hook(_hook(hear)))
         if self._handles:
             self._handles.append(model.register_forward_hook(_hook(looks.output.listen_to_all)))
             self._handles.append(model.register_forward_hook(_hook(looks.mode.listen)))

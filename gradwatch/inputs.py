@@ -19,6 +19,14 @@ ELEMENTS = 1 << 20
 """Of what a layer is given, about how many are looked at."""
 
 
+NORMALISATIONS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+)
+"""What takes the size of a layer's inputs out again."""
+
+
 class Given(NamedTuple):
     """What one step showed of a layer's inputs; NaN of what is not known."""
 
@@ -29,7 +37,7 @@ class Given(NamedTuple):
     given_nothing: float
     """Share of the examples that are nothing but zeros."""
     data_rms: float
-    """Root mean square of data, of which nothing is known behind a layer that is frozen: what that makes is none."""
+    """Root mean square of data. Behind a layer that is frozen nothing is known of any: what that makes is none."""
 
 
 class GivenInputs:
@@ -37,7 +45,7 @@ class GivenInputs:
 
     Example:
         >>> fc, seen = nn.Linear(2, 1), GivenInputs()
-        >>> seen.listen(0, fc, (torch.tensor([[5.0, -5.0], [0.0, 0.0]]),))
+        >>> seen.listen(0, False, fc, (torch.tensor([[5.0, -5.0], [0.0, 0.0]]),))
         >>> seen.take()
         {0: Given(variation=0.5, variation_within=nan, given_nothing=0.5, data_rms=5.0)}
     """
@@ -49,8 +57,8 @@ class GivenInputs:
         self.dtypes: set[torch.dtype] = set()
         """What the layers computed in."""
 
-    def listen(self, row: int, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """As a forward pre-hook of a layer with weights."""
+    def listen(self, row: int, is_normalised: bool, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """As a forward pre-hook of a layer with weights; where it ``is_normalised``, the size of data is no matter."""
         given = args[0] if args else None
         given = given.data if isinstance(given, PackedSequence) else given
         if not isinstance(given, Tensor):
@@ -62,7 +70,8 @@ class GivenInputs:
             shares = given.new_full((3,), torch.nan, dtype=torch.float32)
             if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):  # their examples may be in any dimension
                 shares = input_shares(given, sequences=isinstance(module, nn.Linear))
-            rms = given.new_full((), torch.nan) if self._is_behind_frozen else data_rms(given)
+            is_unknown = self._is_behind_frozen or is_normalised
+            rms = given.new_full((), torch.nan) if is_unknown else data_rms(given)
             calls.append(torch.cat([shares, rms.float().view(1)]))
         self._is_behind_frozen |= not any(p.requires_grad for p in module.parameters())
 

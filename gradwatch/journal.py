@@ -14,8 +14,6 @@ from functools import lru_cache
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gradwatch.alert_log import AlertLog
 from gradwatch.clip_log import ClipLog
 from gradwatch.faults import DROPPED, Faults
@@ -208,11 +206,7 @@ class Journal:
         if stats.update_ratio is not None and before is not None and before.skipped:
             stats = replace(stats, update_ratio=None, total_update=None, broken=None)  # what did not step did not move
         if probed is not None and probed.profile.weights:
-            stats = replace(
-                stats,
-                stacked=are_among(stats.layers, probed.profile.stacked),
-                normalised=np.array([*map(probed.profile.is_normalised_next, stats.layers)], bool),
-            )
+            stats = replace(stats, stacked=are_among(stats.layers, probed.profile.stacked))
         self.history.append(stats)
         new = self.log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
         verdict, severity = self._judge()

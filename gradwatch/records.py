@@ -133,7 +133,6 @@ class StepStats:
         idle: bool [L], whether a layer has a gradient that no optimizer uses; None where none is known.
         unregistered: elements of parameters that the model uses and that are none of it, with a gradient that no
             optimizer uses. They are known once a step was probed.
-        normalised: bool [L], of a probed step, whether a normalisation comes between a layer and the next weights.
         stacked: bool [L], of a probed step, whether a layer and those that follow it compute what one would, as no
             activation lies anywhere between. Else None.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
@@ -180,7 +179,6 @@ class StepStats:
     alike: BoolArray | None = None
     idle: BoolArray | None = None
     unregistered: int | None = None
-    normalised: BoolArray | None = None
     stacked: BoolArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False

@@ -1007,6 +1007,11 @@ DATA: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, float]]] = {
         normal(BATCH, SIZE),
         {"1": 1 / 300},
     ),
+    "before a normalisation": (
+        lambda: nn.Sequential(nn.Linear(SIZE, 3), nn.ReLU(), nn.BatchNorm1d(3), nn.Linear(3, 1)),
+        normal(BATCH, SIZE),
+        {},
+    ),
     "behind a frozen layer": (
         lambda: nn.Sequential(nn.Linear(SIZE, SIZE, bias=False).requires_grad_(False), nn.Linear(SIZE, 1)),
         torch.ones(BATCH, SIZE),

@@ -223,6 +223,7 @@ class Recording:
                 change = Moved(rows[known], (), squares[known])
                 more["update_ratio"] = change.update_ratio(len(names))
                 more["total_update"] = change.total_update(np.bincount(rows, self.outputs))
+                more["broken"] = change.has_broken()
             if step in looked:
                 norms = self.grad_norm[step, found]
                 more["input_size"] = input_size(norms, rows[found], self.ndims[found], len(names))

@@ -12,7 +12,6 @@ from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
-from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -65,23 +64,13 @@ class UnscaledInputs(LayerRule):
         self._check_limit("least", at_least=0)
         super().__post_init__()
 
-    def look(self, history: History) -> None:
-        """Remember behind which layers a normalisation takes the size of the data out again."""
-        if history.now.normalised is not None:
-            self._layers["normalised"] = history.now.normalised
-
     def judge(self, history: History) -> Judgement:
         stats = history.now
         rms = np.full(len(stats.layers), np.nan) if stats.data_rms is None else stats.data_rms
         least, known = self.limit("least", stats.layers), np.isfinite(rms) & (rms > 0)
         limit = np.where(rms < least, least, self.limit("threshold", stats.layers))
-        bad = known & ((rms < least) | (rms > limit)) & ~self._layers["normalised"]
-        bad &= history.progress.is_none(but=LITTLE)
+        bad = known & ((rms < least) | (rms > limit)) & history.progress.is_none(but=LITTLE)
         return Judgement(rms, limit, bad, known & ~bad, known=known, worsens=NOTHING)
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the data have a root mean square of {value:.3g}, standardised ones have 1, and little has been learned"
-
-    def reset(self) -> None:
-        super().reset()
-        self._layers = self._remembered["layers"] = LayerState(normalised=False)
