@@ -40,44 +40,30 @@ T = TypeVar("T")
 
 
 class CloseupStats(NamedTuple):
-    """What one step showed of L layers."""
+    """What one step showed: of each layer, float64 [L], and of the outputs and the model; NaN of what is not known.
+
+    The fields are those of Saturated, AlongTime and Given, of OfOutputs and of OfModel, which say what they are.
+    """
 
     saturated: FloatArray
-    """float64 [L], of the bounded activations that a layer feeds, the share of outputs with nearly no derivative."""
     time_ratio: FloatArray
-    """float64 [L], of a recurrent layer, the largest gradient of the early time steps to the largest of all."""
     time_gain: FloatArray
-    """float64 [L], the same per time step between the two: the geometric mean, 1 where the largest is an early one."""
     steps_read: FloatArray
-    """float64 [L], how many time steps there are up to the last one that gets a gradient."""
     sequences_read: FloatArray
-    """float64 [L], how many sequences there are from the first one that gets one on."""
     variation: FloatArray
-    """float64 [L], share of what a layer is given that differs from example to example."""
     variation_within: FloatArray
-    """float64 [L], of a linear layer that is given a sequence, share that differs from place to place within one."""
     given_nothing: FloatArray
-    """float64 [L], share of the examples of which a layer is given nothing but zeros."""
     data_rms: FloatArray
-    """float64 [L], root mean square of the data that a layer is given."""
     output_gradient: float
-    """L2 norm of the gradient with respect to the last layer's output."""
     output_error: float
-    """Of a cross entropy, the error of its probabilities relative to the best constant prediction's."""
     loss_gradient: float
-    """L2 norm of the gradient with respect to the model's own output, behind whatever follows its last layer."""
     output_variation: float
-    """Share of that output that differs from example to example."""
     out_of_reach: float
-    """Share of what the loss asks of it that lies beyond what the activation behind the last layer can give."""
     output_row: float
-    """The row of that layer."""
+    """The row of the last layer."""
     loss_mismatch: float
-    """Place in ``MISTAKES`` of what a loss is given that it does not take."""
     dropped: float
-    """The largest share that a dropout layer sets to zero, 0 without one."""
     evaluates: float
-    """1 where the model was in evaluation mode and has layers to which that makes a difference, else 0."""
 
 
 class _Listeners:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gradwatch.mode import WITH_STATISTICS
 from gradwatch.stats import wide
 
 CALLS = 4
@@ -19,11 +20,7 @@ ELEMENTS = 1 << 20
 """Of what a layer is given, about how many are looked at."""
 
 
-NORMALISATIONS = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-)
+NORMALISATIONS = (*WITH_STATISTICS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """What takes the size of a layer's inputs out again."""
 
 

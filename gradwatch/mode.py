@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 _WITH_DROPOUT = (nn.RNNBase, nn.MultiheadAttention)
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_NORMS = (
+
+WITH_STATISTICS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
+"""Normalisations that may keep running statistics."""
 
 
 class OfModel(NamedTuple):
@@ -43,7 +45,7 @@ class Mode:
         modules = [*model.modules()]
         dropout = [(m, p) for m in modules if isinstance(m, _DROPOUT) and (p := _number(m.p)) > 0]
         inner = [m for m in modules if isinstance(m, _WITH_DROPOUT) and m.dropout > 0]
-        norms = [m for m in modules if isinstance(m, _NORMS) and m.track_running_stats]
+        norms = [m for m in modules if isinstance(m, WITH_STATISTICS) and m.track_running_stats]
         dropped = max((p for m, p in dropout if m.training), default=0.0)
         with_modes = [*(m for m, _ in dropout), *inner, *norms]
         is_off = not model.training and bool(with_modes) and not any(m.training for m in with_modes)

@@ -122,8 +122,8 @@ class StepStats:
         data_rms: float64 [L], root mean square of what is not zero in a layer's input, where that is data; NaN where
             other layers made it.
         dropped: the largest share that a dropout layer of the model sets to zero, 0 without one.
-        evaluates: 1 where the model was in evaluation mode and has layers to which that makes a difference, else 0; NaN
-            where it was not called.
+        evaluates: 1 where the model was in evaluation mode with all of its layers to which that makes a difference,
+            else 0; NaN where it was not called.
         half: whether gradients were computed in float16, as under autocast; None where that is not known.
         trained: bool [L], whether a layer has parameters that require a gradient and that the optimizer, where it is
             known, has.

@@ -14,6 +14,11 @@ from gradwatch.profile import BackwardProfile
 from gradwatch.records import Alert, Diagnosis
 from gradwatch.verdict import called
 
+STANDARDISE = (
+    "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the training "
+    "data)"
+)
+
 CLEAR_CASE = 3.0
 """Times the limit beyond which inputs explain NaN, inf and spikes, too, which have other causes more often."""
 
@@ -50,27 +55,20 @@ class UnscaledInputs:
         check_number("UnscaledInputs: min_rms", self.min_rms, above=1)
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        given = _told_of(history, told(alerts, "unscaled_inputs")) or inputs(history, probe)
-        if given is not None and given.rms < 1:
-            return _of_tiny(given) if told(alerts, "unscaled_inputs") else None
+        own = told(alerts, "unscaled_inputs")
+        given = _told_of(history, own) or inputs(history, probe)
+        if own and given is not None and given.rms < 1:
+            return _of_tiny(given)
         if given is None or given.rms <= self.min_rms:
             return None
         is_clear = given.rms > CLEAR_CASE * self.min_rms
-        symptoms = (
-            *UNSTABLE,
-            "unscaled_inputs",
-            "saturated",
-            *(("nonfinite", "overflow", "spike") if is_clear else ()),
-        )
-        if not told(alerts, *symptoms):
+        symptoms = (*UNSTABLE, "saturated", *(("nonfinite", "overflow", "spike") if is_clear else ()))
+        if not (own or told(alerts, *symptoms)):
             return None
         evidence = [
             f"the inputs of {called(given.layer)} have a root mean square of {given.rms:.3g}, standardised ones have 1"
         ]
-        remedy = (
-            "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "
-            f"training data); dividing all inputs of {called(given.layer)} by {given.rms:.3g} is the least"
-        )
+        remedy = f"{STANDARDISE}; dividing all inputs of {called(given.layer)} by {given.rms:.3g} is the least"
         error, explain = first_error(history), inputs_explain(history, given)
         if error > given.rms:
             evidence.append(f"the first mean error is about {error / 2:.2g}, more than such inputs bring")
@@ -95,8 +93,5 @@ def _told_of(history: History, alerts: Sequence[Alert]) -> Inputs | None:
 def _of_tiny(given: Inputs) -> Diagnosis:
     layer = called(given.layer)
     evidence = f"the inputs of {layer} have a root mean square of {given.rms:.2g}, standardised ones have 1"
-    remedy = (
-        "standardise the inputs: subtract each feature's mean and divide by its standard deviation (that of the "
-        f"training data); multiplying all inputs of {layer} by {1 / given.rms:.2g} is the least"
-    )
+    remedy = f"{STANDARDISE}; multiplying all inputs of {layer} by {1 / given.rms:.2g} is the least"
     return Diagnosis("unscaled_inputs", 0.9, (given.layer,), (evidence,), remedy, "data_scaling")

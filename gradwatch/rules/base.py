@@ -286,6 +286,15 @@ class LayerRule(StepRule):
         return Alert(when, self.name, layer, severity, value, threshold, f"{named}: {text}", layers=every)
 
 
+def of_layers(told: FloatArray | None, stats: StepStats) -> FloatArray:
+    """What a look told of each layer, float64 [L]; NaN where there was none.
+
+    >>> of_layers(None, StepStats(0, ("a", "b"), np.ones(2), np.ones(2, bool), 1.0)).tolist()
+    [nan, nan]
+    """
+    return np.full(len(stats.layers), np.nan) if told is None else told
+
+
 def last_layer(stats: StepStats) -> BoolArray:
     """bool [L], the layer nearest to the loss: the one that was heard, else the last in the model with a gradient.
 

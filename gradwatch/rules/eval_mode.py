@@ -9,12 +9,13 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import LITTLE
-from gradwatch.records import Severity, or_nan
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.records import or_nan
+from gradwatch.rules.base import Judgement
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class EvalMode(LayerRule):
+class EvalMode(Flagged):
     """The model is in evaluation mode while it is trained, and has dropout or batch normalisation: a WARNING.
 
     So it is after ``model.eval()`` for a validation, without ``model.train()`` behind it: nothing is dropped, and
@@ -40,10 +41,7 @@ class EvalMode(LayerRule):
     """
 
     name: ClassVar[str] = "eval_mode"
-    severity: ClassVar[Severity] = Severity.WARNING
     of_model: ClassVar[bool] = True
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     patience: int = 4
     recovery: int = 1

@@ -13,9 +13,10 @@ from gradwatch.rules.base import Judgement, LayerRule
 
 
 class Flagged(LayerRule):
-    """Layers of which a look says yes: a WARNING, and an ERROR where nothing is learned, or little and it stands still.
+    """What a look says is wrong: a WARNING, which becomes an ERROR where nothing is learned meanwhile.
 
-    A subclass is a dataclass with ``patience`` and ``recovery``, in looks, and a ``flag``; or judges by its memory.
+    A subclass is a dataclass with ``patience`` and ``recovery``, in looks, and a ``flag``, of which it is also enough
+    that little is learned and it stands still; or with a judgement of its own.
     """
 
     severity: ClassVar[Severity] = Severity.WARNING

@@ -10,12 +10,13 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import LITTLE, NOTHING
-from gradwatch.records import Severity, or_nan
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.records import or_nan
+from gradwatch.rules.base import Judgement
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class HeavyDropout(LayerRule):
+class HeavyDropout(Flagged):
     """A dropout layer sets nearly all to zero, and little has been learned: a WARNING.
 
     What is left of a signal is random then. It becomes an ERROR once it is seen that nothing has been learned. It is
@@ -42,10 +43,7 @@ class HeavyDropout(LayerRule):
     """
 
     name: ClassVar[str] = "heavy_dropout"
-    severity: ClassVar[Severity] = Severity.WARNING
     of_model: ClassVar[bool] = True
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     threshold: float = 0.8
     # In the figure the error grows from 0.8 on; 0.5 is usual.

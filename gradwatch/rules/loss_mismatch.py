@@ -9,8 +9,9 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import APART, BEYOND, LITTLE
-from gradwatch.records import MISTAKES, Severity, StepStats, or_nan
-from gradwatch.rules.base import Judgement, LayerRule, last_layer
+from gradwatch.records import MISTAKES, StepStats, or_nan
+from gradwatch.rules.base import Judgement, last_layer
+from gradwatch.rules.flagged import Flagged
 from gradwatch.rules.state import ModelState
 
 WORDS = {
@@ -42,7 +43,7 @@ sqrt(2 C / (C - 1)), which is 1.4 to 2. Rewards, some of which are below zero, m
 
 
 @dataclass
-class LossMismatch(LayerRule):
+class LossMismatch(Flagged):
     """The gradient at the last layer's output is that of a loss that is given what it does not take.
 
     Its logits go through a softmax, sigmoid, tanh or ReLU before, as where a network ends with the activation that
@@ -71,9 +72,6 @@ class LossMismatch(LayerRule):
     """
 
     name: ClassVar[str] = "loss_mismatch"
-    severity: ClassVar[Severity] = Severity.WARNING
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     patience: int = 4
     recovery: int = 4

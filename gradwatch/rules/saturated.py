@@ -11,7 +11,7 @@ from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import NOTHING
 from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule, last_layer
+from gradwatch.rules.base import Judgement, LayerRule, last_layer, of_layers
 from gradwatch.rules.state import LayerState
 
 
@@ -69,7 +69,7 @@ class Saturated(LayerRule):
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        found = np.full(len(stats.layers), np.nan) if stats.saturated is None else stats.saturated.copy()
+        found = of_layers(stats.saturated, stats).copy()
         found[last_layer(stats)] = np.nan
         limit = self.limit("share", stats.layers)
         known = ~np.isnan(found)

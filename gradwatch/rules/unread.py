@@ -9,12 +9,12 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import LITTLE
-from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, of_layers
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class Unread(LayerRule):
+class Unread(Flagged):
     """Of the sequences of a batch the last one alone gets a gradient, or of each the first time step: a WARNING.
 
     The one is so where batch and time are mixed up: to a layer without ``batch_first=True`` the first dimension is
@@ -42,18 +42,13 @@ class Unread(LayerRule):
     """
 
     name: ClassVar[str] = "unread"
-    severity: ClassVar[Severity] = Severity.WARNING
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     patience: int = 6
     recovery: int = 1
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        unknown = np.full(len(stats.layers), np.nan)
-        steps = unknown if stats.steps_read is None else stats.steps_read
-        sequences = unknown if stats.sequences_read is None else stats.sequences_read
+        steps, sequences = of_layers(stats.steps_read, stats), of_layers(stats.sequences_read, stats)
         known = np.isfinite(steps) & np.isfinite(sequences)
         bad = known & ((steps == 1) != (sequences == 1))
         return Judgement(steps, np.ones(len(steps)), bad, known & ~bad, known=known, worsens=LITTLE)

@@ -9,12 +9,13 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import LITTLE
-from gradwatch.records import Severity, or_nan
-from gradwatch.rules.base import Judgement, LayerRule, last_layer
+from gradwatch.records import or_nan
+from gradwatch.rules.base import Judgement, last_layer
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class Unregistered(LayerRule):
+class Unregistered(Flagged):
     """The model's output depends on parameters that are not among its own, and that no optimizer trains: a WARNING.
 
     So it is with layers in a Python list or dict: ``model.parameters()`` does not know them, so the optimizer does not
@@ -40,9 +41,6 @@ class Unregistered(LayerRule):
     """
 
     name: ClassVar[str] = "unregistered"
-    severity: ClassVar[Severity] = Severity.WARNING
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     patience: int = 10
     # Of the 14 looks that a run begins with and that can tell: another optimizer may step once in five or ten steps.

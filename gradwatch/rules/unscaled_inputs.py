@@ -10,23 +10,23 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
-from gradwatch.records import Severity
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, of_layers
+from gradwatch.rules.flagged import Flagged
 
 
 @dataclass
-class UnscaledInputs(LayerRule):
+class UnscaledInputs(Flagged):
     """A layer is given data far larger than 1, or next to nothing, and little has been learned: a WARNING.
 
     The curvature of the loss grows with the square of the inputs, and so much faster along large features than along
     small ones that those are not learned. Networks that learn from such data all the same are none of it, nor are
-    layers with a normalisation right behind; those that
-    :class:`~gradwatch.rules.Exploding` or :class:`~gradwatch.rules.UpdateRatio` tell of are found earlier by these. It
-    becomes an ERROR once it is seen that nothing has been learned. It is seen at the sampled steps.
+    layers with a normalisation right behind; those that :class:`~gradwatch.rules.Exploding` or
+    :class:`~gradwatch.rules.UpdateRatio` tell of are found earlier by these. It becomes an ERROR once it is seen that
+    nothing has been learned. It is seen at the sampled steps.
 
     Args:
         threshold: limit of the root mean square.
-        least: the least one.
+        least: the least one; elements of exactly zero do not count.
         patience: looks in a row before the alert.
         recovery: looks in a row without it before the episode is over.
 
@@ -48,14 +48,11 @@ class UnscaledInputs(LayerRule):
     """
 
     name: ClassVar[str] = "unscaled_inputs"
-    severity: ClassVar[Severity] = Severity.WARNING
-    reports_recovery: ClassVar[bool] = False
-    by_looks: ClassVar[bool] = True
 
     threshold: PerLayer = 10.0
     # Standardised features have 1, counts and unscaled measurements from 10 on; pixels from 0 to 255 about 100.
     least: PerLayer = 3e-3
-    # Pixels that are divided by 255 twice have 2e-3, the words of a text among ten thousand 1e-2.
+    # Pixels that are divided by 255 twice have 2e-3; elements of zero, as of words that a text has not, do not count.
     patience: int = 2
     recovery: int = 1
 
@@ -66,7 +63,7 @@ class UnscaledInputs(LayerRule):
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        rms = np.full(len(stats.layers), np.nan) if stats.data_rms is None else stats.data_rms
+        rms = of_layers(stats.data_rms, stats)
         least, known = self.limit("least", stats.layers), np.isfinite(rms) & (rms > 0)
         limit = np.where(rms < least, least, self.limit("threshold", stats.layers))
         bad = known & ((rms < least) | (rms > limit)) & history.progress.is_none(but=LITTLE)

@@ -11,7 +11,7 @@ import numpy as np
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.records import FloatArray, Severity
-from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, share_of
+from gradwatch.rules.base import Judgement, LayerRule, goes_through_time, is_shallow, of_layers, share_of
 from gradwatch.rules.state import ModelState
 
 
@@ -103,7 +103,7 @@ class UpdateRatio(LayerRule):
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        ratio = np.full(len(stats.layers), np.nan) if stats.update_ratio is None else stats.update_ratio
+        ratio = of_layers(stats.update_ratio, stats)
         high, low = self.limit("high", stats.layers), self.limit("low", stats.layers)
         known = ~np.isnan(ratio)
         of_all = np.inf if stats.total_update is None else stats.total_update

@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.records import BoolArray, Severity, StepStats
-from gradwatch.rules.base import Judgement, LayerRule
+from gradwatch.rules.base import Judgement, LayerRule, of_layers
 from gradwatch.rules.state import LayerState
 
 
@@ -100,7 +100,7 @@ class VanishingInTime(LayerRule):
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        ratio = np.full(len(stats.layers), np.nan) if stats.time_ratio is None else stats.time_ratio
+        ratio = of_layers(stats.time_ratio, stats)
         known = ~np.isnan(ratio)
         if history.count <= EARLY:
             bad, limit = self._forgets_at(stats, "first_ratio", "first_gain"), self.limit("first_ratio", stats.layers)

@@ -6,18 +6,15 @@ from torch import nn
 import gradwatch as gw
 from gradwatch import Severity
 from gradwatch.rules import EvalMode
-from tests.histories import NAN, layers, stats
+from tests.histories import NAN, layers, stats, told_by
 from tests.tensors import normal
 
 RULE = EvalMode()
 
 
 def check(looks: list[float | None]) -> list[gw.Alert]:
-    rule, history, found = EvalMode(), gw.History(), list[gw.Alert]()
-    for step, look in enumerate(looks):
-        history.append(stats(step, layers([1.0, 1.0]), **({} if look is None else {"evaluates": look})))
-        found += rule.check(history)
-    return found
+    seen = [{} if look is None else {"evaluates": look} for look in looks]
+    return told_by(EvalMode(), [stats(i, layers([1.0, 1.0]), **more) for i, more in enumerate(seen)])
 
 
 def test_it_must_last_and_concerns_the_whole_model() -> None:

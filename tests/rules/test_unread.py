@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import gradwatch as gw
 from gradwatch import Severity
 from gradwatch.rules import Unread
-from tests.histories import NAN, stats
+from tests.histories import NAN, stats, told_by
 from tests.tensors import normal
 
 RULE = Unread()
@@ -16,12 +16,9 @@ RULE = Unread()
 
 def check(looks: list[tuple[float, float] | None], name: str = "fc0") -> list[gw.Alert]:
     """Of looks at the steps and sequences of a first layer that are read."""
-    rule, history, found = Unread(), gw.History(), list[gw.Alert]()
-    for step, look in enumerate(looks):
-        read = {} if look is None else dict(zip(("steps_read", "sequences_read"), np.array([look, [NAN, NAN]]).T))
-        history.append(stats(step, {name: 1.0, "head": 1.0}, **read))
-        found += rule.check(history)
-    return found
+    fields = ("steps_read", "sequences_read")
+    read = [{} if look is None else dict(zip(fields, np.array([look, [NAN, NAN]]).T)) for look in looks]
+    return told_by(Unread(), [stats(i, {name: 1.0, "head": 1.0}, **more) for i, more in enumerate(read)])
 
 
 @pytest.mark.parametrize(

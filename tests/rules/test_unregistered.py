@@ -7,18 +7,14 @@ from torch import Tensor, nn
 import gradwatch as gw
 from gradwatch import Severity
 from gradwatch.rules import Unregistered
-from tests.histories import stats
+from tests.histories import stats, told_by
 from tests.tensors import normal
 
 RULE = Unregistered()
 
 
 def check(numbers: list[int | None], name: str = "head") -> list[gw.Alert]:
-    rule, history, found = Unregistered(), gw.History(), list[gw.Alert]()
-    for step, number in enumerate(numbers):
-        history.append(stats(step, {name: 1.0}, unregistered=number))
-        found += rule.check(history)
-    return found
+    return told_by(Unregistered(), [stats(i, {name: 1.0}, unregistered=number) for i, number in enumerate(numbers)])
 
 
 def test_it_must_last_and_begins_anew_where_an_optimizer_has_them() -> None:

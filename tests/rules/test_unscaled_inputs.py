@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -10,23 +8,20 @@ from torch import nn
 import gradwatch as gw
 from gradwatch import Alert, Severity
 from gradwatch.rules import UnscaledInputs
-from tests.histories import INF, NAN, layers, stats
+from tests.histories import INF, NAN, stats, told_by
 from tests.tensors import normal
 
 RULE = UnscaledInputs()
 
 
-def check(rms: float, left: float, rule: UnscaledInputs | None = None, looks: int = 3) -> list[Alert]:
+def check(rms: float, left: float, rule: UnscaledInputs | None = None, name: str = "fc0") -> list[Alert]:
     """Of a look at every hundredth step, where this share of a cross entropy is left."""
-    rule, history, found = rule or UnscaledInputs(), gw.History(), list[Alert]()
-    for step in range(100 * looks + 1):
-        look: dict[str, Any] = {
-            "data_rms": np.array([rms, NAN]),
-            "output_error": left if step > 100 or np.isnan(left) else 1.0,
-        }
-        history.append(stats(step, layers([1.0, 1.0]), **(look if step % 100 == 0 else {})))
-        found += rule.check(history)
-    return found
+    look = {"data_rms": np.array([rms, NAN]), "output_error": left}
+    first = look if np.isnan(left) else {**look, "output_error": 1.0}
+    seen = {0: first, 100: first, 200: look, 300: look}
+    return told_by(
+        rule or UnscaledInputs(), [stats(i, {name: 1.0, "head": 1.0}, **seen.get(i, {})) for i in range(301)]
+    )
 
 
 def test_little_is_learned_of_large_data() -> None:
@@ -35,6 +30,11 @@ def test_little_is_learned_of_large_data() -> None:
     assert alert.message == (
         "fc0: the data have a root mean square of 100, standardised ones have 1, and little has been learned"
     )
+
+
+def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
+    name = "x" * 300
+    assert [a.message.partition(":")[0] for a in check(100.0, 0.8, name=name)] == [name]
 
 
 def test_where_nothing_was_learned_since_it_is_an_error() -> None:
