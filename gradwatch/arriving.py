@@ -50,6 +50,17 @@ class Arriving(NamedTuple):
         """Whether the step was looked at closely."""
         return self.looked is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but norms is on its way, and the step is surely taken."""
+        more = (self.looked, self.elements, self.moved, self.reduction)
+        return not self.scaled and more == (None, None, None, None)
+
+    def is_like(self, other: Arriving) -> bool:
+        """Whether of both there is nothing but the norms of the same gradients."""
+        same = self.layers is other.layers and self.rows == other.rows
+        return same and self.is_plain and other.is_plain
+
     def read(self) -> tuple[StepStats, ClipRecord | None]:
         """The numbers, once they have arrived.
 

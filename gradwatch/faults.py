@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from gradwatch.tags import printable
@@ -77,6 +78,16 @@ class Faults:
             self._told.add(off)
             warn(f"{off}: it failed {LIMIT} times in a row")
         return spent
+
+
+@lru_cache
+def part_of(kind: str, of: type) -> str:
+    """What a rule, a cause or a sink of this type is called where it fails.
+
+    >>> part_of("sink", Faults)
+    'sink Faults'
+    """
+    return f"{kind} {of.__name__}"
 
 
 def warn(message: str) -> None:

@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import lru_cache
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradwatch.alert_log import AlertLog
 from gradwatch.clip_log import ClipLog
-from gradwatch.faults import DROPPED, Faults
+from gradwatch.coming import Coming
+from gradwatch.faults import DROPPED, Faults, part_of
 from gradwatch.history import History
 from gradwatch.protocols import Cause, Rule, Sink
-from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity, from_state, to_state
+from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity, StepStats, from_state, to_state
+from gradwatch.rota import Rota
 from gradwatch.stacked import are_among
 from gradwatch.verdict import judge
 
@@ -38,6 +39,9 @@ SHORT = 0.025
 UNLIKE = 3.0
 """Change of the total norm, from one step to the next, by which a step is taken in without delay."""
 
+RECORD = ("the record of a step", "this step is not recorded")
+"""What fails, and the consequence."""
+
 FAILED = object()
 
 _open: weakref.WeakSet[Journal] = weakref.WeakSet()
@@ -53,6 +57,11 @@ class _Sent(NamedTuple):
     """What is in no report yet."""
     writes: bool
     """Whether this rank writes."""
+
+    def is_like(self, other: _Sent) -> bool:
+        """Whether both have arrived, and of both nothing but the norms of the same gradients is known."""
+        alike = self.probed is None and other.probed is None and self.arriving.is_like(other.arriving)
+        return alike and self.arriving.copy.ready()
 
 
 class Journal:
@@ -88,6 +97,9 @@ class Journal:
         self._probes, self._faults = probes, faults
         self._last_clip: ClipRecord | None = None
         self._sent: deque[_Sent] = deque()
+        self._arrived: deque[tuple[_Sent, StepStats, ClipRecord | None]] = deque()
+        """What has been read, and is taken in next."""
+        self._rota = Rota(self.rules, faults)
         self._sent_at, self._norm, self._at_once = 0.0, 0.0, False
         self._owner = self._taken_by = 0
         self._belong_here()
@@ -105,7 +117,7 @@ class Journal:
 
     def receive(self) -> None:
         """Take in what has arrived, where that is not to wait."""
-        if self._at_once or len(self._sent) >= TOGETHER:
+        if self._at_once or self._waiting >= TOGETHER:
             self.catch_up()
 
     def catch_up(self) -> None:
@@ -115,7 +127,7 @@ class Journal:
             return
         with self._lock:
             self._taken_by = threading.get_ident()
-            while self._sent and self._sent[0].arriving.copy.ready():
+            while self._arrived or (self._sent and self._sent[0].arriving.copy.ready()):
                 self._take_next()
 
     def flush(self) -> None:
@@ -125,13 +137,13 @@ class Journal:
             return  # a sink's doing, while a step is being taken in
         with self._lock, ExitStack() as stack:
             self._taken_by = threading.get_ident()
-            for _ in range(len(self._sent)):
+            for _ in range(self._waiting):
                 stack.callback(self._take_next)
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy, which has a lock of its own, and nothing that waits."""
         kept = {key: value for key, value in vars(self).items() if key != "_lock"}
-        return {**kept, "_sent": deque(), "_owner": 0}
+        return {**kept, "_sent": deque(), "_arrived": deque(), "_owner": 0}
 
     def __del__(self) -> None:
         """Nothing is lost where nobody closes the monitor."""
@@ -157,7 +169,7 @@ class Journal:
         """Close every sink, whatever the others raise with ``strict=True``."""
         with ExitStack() as stack:
             for sink in self.sinks:
-                part, consequence = _part("sink", type(sink)), "what it had not written is lost"
+                part, consequence = part_of("sink", type(sink)), "what it had not written is lost"
                 stack.callback(self._faults.run, part, consequence, sink.close, otherwise=None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,12 +193,17 @@ class Journal:
         grave = _grave(self.log.alerts)
         self._unexplained = grave[len(grave) - state["unexplained"] :]
 
+    @property
+    def _waiting(self) -> int:
+        return len(self._sent) + len(self._arrived)
+
     def _belong_here(self) -> None:
         """What waits in a fork belongs to its parent; at the end of the process that it is in, a journal is flushed."""
         here = os.getpid()
         if here != self._owner:
             self._lock = threading.Lock()
             self._sent.clear()
+            self._arrived.clear()
             _open.add(self)
             if here not in _ends_with:
                 _ends_with.add(here)
@@ -194,23 +211,37 @@ class Journal:
             self._owner = here
 
     def _take_next(self) -> None:
-        part, consequence = "the record of a step", "this step is not recorded"
-        sent = self._sent.popleft()
-        self._at_once = self._at_once and len(self._sent) > 0
-        self._faults.run(part, consequence, self._record, *sent, otherwise=None)
+        if not self._arrived:
+            self._read_ahead()
+        if self._arrived:
+            self._faults.run(*RECORD, self._record, *self._arrived.popleft(), otherwise=None)
+        self._at_once = self._at_once and self._waiting > 0
 
-    def _record(self, arriving: Arriving, probed: Probed | None, writes: bool) -> None:
-        stats, clip = arriving.read()
-        self._last_clip = self._clip_log.take(clip)
-        before = self.history.latest
+    def _read_ahead(self) -> None:
+        """Read the next step and, where nothing but norms is known of it, those after it that are like it."""
+        together = [self._sent.popleft()]
+        while self._sent and self._sent[0].is_like(together[0]):
+            together.append(self._sent.popleft())
+        read = [(sent, self._faults.run(*RECORD, self._read, sent, otherwise=None)) for sent in together]
+        self._arrived.extend((sent, *found) for sent, found in read if found is not None)
+        stats = [stats for _, stats, _ in self._arrived]
+        is_plain = all(step.is_plain and not step.skipped for step in stats)
+        self._rota.plan(self.history, Coming.of(stats, self.history.count) if stats and is_plain else None)
+
+    def _read(self, sent: _Sent) -> tuple[StepStats, ClipRecord | None]:
+        stats, clip = sent.arriving.read()
+        before, probed = self.history.latest, sent.probed
         if stats.update_ratio is not None and before is not None and before.skipped:
             stats = replace(stats, update_ratio=None, total_update=None, broken=None)  # what did not step did not move
         if probed is not None and probed.profile.weights:
             stats = replace(stats, stacked=are_among(stats.layers, probed.profile.stacked))
+        return stats, clip
+
+    def _record(self, sent: _Sent, stats: StepStats, clip: ClipRecord | None) -> None:
+        self._last_clip = self._clip_log.take(clip)
         self.history.append(stats)
-        new = self.log.take([*self._check(), (self._clip_log, self._clip_log.check(self.history))])
-        verdict, severity = self._judge()
-        grave = _grave(new)
+        new = self.log.take([*self._rota.check(self.history), (self._clip_log, self._clip_log.check(self.history))])
+        grave, probed = _grave(new), sent.probed
         self._probes.consider(grave)
         self._explain_in_time()
         self._unexplained += grave
@@ -218,28 +249,18 @@ class Journal:
             profile, diagnoses = None, self._diagnose(grave, self._probes.of(grave))
         else:
             profile, diagnoses = probed.profile, self._diagnose([*probed.alerts, *grave], probed.profile)
-        report = Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip, profile)
-        for sink in list(self.sinks):
-            if not (writes or getattr(sink, "every_rank", False)):
-                continue
-            result = self._faults.run(_part("sink", type(sink)), DROPPED, sink.write, report, otherwise=FAILED)
-            if result is FAILED:
+        sinks = [sink for sink in self.sinks if sent.writes or getattr(sink, "every_rank", False)]
+        if sinks:
+            verdict, severity = self._judge()
+            self._write(sinks, Report(verdict, severity, tuple(new), diagnoses, stats, self._last_clip, profile))
+
+    def _write(self, sinks: Iterable[Sink], report: Report) -> None:
+        for sink in sinks:
+            part = part_of("sink", type(sink))
+            if self._faults.run(part, DROPPED, sink.write, report, otherwise=FAILED) is FAILED:
                 self.sinks.remove(sink)
                 with suppress(Exception):
                     sink.close()
-
-    def _check(self) -> list[tuple[Rule, list[Alert]]]:
-        found, is_plain = [], self.history.now.is_plain
-        for rule in list(self.rules):
-            passes_over = getattr(rule, "passes_over", None)  # a rule of the user's own need not have it
-            if is_plain and passes_over is not None and passes_over(self.history):
-                continue
-            alerts = self._faults.run(_part("rule", type(rule)), DROPPED, _checked, rule, self.history, otherwise=None)
-            if alerts is None:
-                self.rules.remove(rule)
-            elif alerts:
-                found.append((rule, alerts))
-        return found
 
     def _explain_in_time(self) -> None:
         """Explain alerts before the history forgets what came before them."""
@@ -261,7 +282,7 @@ class Journal:
         found: list[Diagnosis] = []
         for cause in list(self._causes):
             given = (self.history, profile, alerts)
-            result = self._faults.run(_part("cause", type(cause)), DROPPED, cause.explain, *given, otherwise=FAILED)
+            result = self._faults.run(part_of("cause", type(cause)), DROPPED, cause.explain, *given, otherwise=FAILED)
             if result is FAILED:
                 self._causes.remove(cause)
             elif isinstance(result, Diagnosis):
@@ -287,12 +308,6 @@ def load_states(parts: Iterable[object], state: Mapping[str, Any]) -> None:
             part.load_state_dict(state[key])
 
 
-@lru_cache
-def _part(kind: str, of: type) -> str:
-    """What a rule, a cause or a sink of this type is called where it fails."""
-    return f"{kind} {of.__name__}"
-
-
 def _stateful(parts: Iterable[object]) -> list[tuple[str, Any]]:
     names: list[str] = []
     found = []
@@ -313,12 +328,3 @@ def _by_confidence(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
 
 def _grave(alerts: Iterable[Alert]) -> list[Alert]:
     return [alert for alert in alerts if alert.severity > Severity.INFO]
-
-
-def _checked(rule: Rule, history: History) -> list[Alert]:
-    """What ``rule`` finds. It may be a generator, which fails only when it is run through."""
-    alerts = list(rule.check(history))
-    for alert in alerts:
-        if not isinstance(alert, Alert):
-            raise TypeError(f"check() must give Alerts, got {alert!r}")
-    return alerts

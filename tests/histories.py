@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,13 @@ def stats(number: int, step: Step, **sampled: Any) -> StepStats:
     has_grad = np.array([norm is not None for norm in step.values()], dtype=bool)
     with np.errstate(over="ignore"):
         total = float(np.sqrt(np.sum(norms**2)))
-    return StepStats(number, tuple(step), norms, has_grad, total, **sampled)
+    return StepStats(number, one_tuple(tuple(step)), norms, has_grad, total, **sampled)
+
+
+@cache
+def one_tuple(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same for equal names, as those of one model are."""
+    return names
 
 
 def history_of(run: Iterable[Step | StepStats], window: int = 512) -> History:

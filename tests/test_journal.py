@@ -383,3 +383,20 @@ def test_what_the_history_forgets_was_explained_in_time(tmp_path):
 def test_causes_are_told_once_each_and_the_surest_first():
     found = [gw.Diagnosis("a", 0.3, (), (), ""), gw.Diagnosis("b", 0.5, (), (), ""), gw.Diagnosis("a", 0.9, (), (), "")]
     assert journal._by_confidence(found) == (found[2], found[1])
+
+
+def test_what_is_told_within_steps_taken_in_together_is_told_at_its_step(clock):
+    """Each report says what was known at its step, as where each step is taken in by itself."""
+    norms = [1.0] * 30 + [2.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0] + [1.0] * 30 + [float("nan")] * 4 + [1.0] * 20
+
+    def reports(*sinks):
+        rules = [gw.rules.Dead(patience=2, isolated_patience=3, recovery=2), gw.rules.NonFinite(), gw.rules.Spike()]
+        started = Run(*sinks, rules=rules)
+        started.steps(*norms)
+        started.monitor.close()
+        told = [(r.stats.step, r.verdict, r.severity, [*map(str, r.alerts)]) for r in started.memory.reports]
+        return [told, started.monitor._journal.history.count]
+
+    together, one_by_one = reports(), reports(gw.sinks.Memory())
+    assert together == one_by_one
+    assert len({verdict.partition(":")[0] for _, verdict, *_ in together[0]}) > 3

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming
 from gradwatch.history import History
 from gradwatch.patterns import check_patterns, check_per_layer, check_whole_number, per_layer
 from gradwatch.progress import NOTHING
@@ -74,6 +75,24 @@ class StepRule(ABC):
         first = max(self._seen, history.count - len(history))
         self._seen = history.count
         return [a for count in range(first, history.count) for a in self._check_step(history.up_to(count + 1))]
+
+    def passes_over(self, history: History, coming: Coming) -> int:
+        """How many of the ``coming`` steps, from the first on, this rule counts as seen and need not check.
+
+        A monitor asks before ``history`` takes the first of them in. That is all a rule costs in a normal step.
+        """
+        if self._seen != coming.count:
+            return 0
+        calm = self.calm_steps(history, coming)
+        self._seen += calm
+        return calm
+
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        """In how many of the ``coming`` steps, from the first on, a quick look tells that there is nothing to find.
+
+        What a check of these would remember must be remembered here too.
+        """
+        return 0
 
     def _check_step(self, history: History) -> list[Alert]:
         skipped = history.latest is not None and history.latest.skipped
@@ -157,22 +176,14 @@ class LayerRule(StepRule):
     def judge(self, history: History) -> Judgement:
         """Judge the latest step of ``history``."""
 
-    def is_calm(self, history: History) -> bool:
-        """Whether a quick look tells that :meth:`judge` would find nothing bad in the latest step.
+    def passes_over(self, history: History, coming: Coming) -> int:
+        """None while a layer is in an episode, or on the way to one."""
+        quiet = self._episodes.quiet and coming.layers is self._episodes.layers
+        return super().passes_over(history, coming) if quiet else 0
 
-        It is asked while no layer is in an episode, and is what a rule costs in a normal step: a comparison or two,
-        a tenth of a judgement; a rule that goes ``by_looks`` is not asked where only the norms are known. What
-        :meth:`judge` remembers of a calm step must be remembered here too.
-        """
-        return False
-
-    def passes_over(self, history: History) -> bool:
-        """Whether the latest step, of which only the norms are known, counts as seen without being judged."""
-        of_same_layers = history.layers is self._episodes.layers
-        if not (self.by_looks and self._episodes.quiet and of_same_layers and history.count == self._seen + 1):
-            return False
-        self._seen += 1
-        return True
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        """All of them where nothing is found but ``by_looks``."""
+        return len(coming) if self.by_looks else 0
 
     @abstractmethod
     def describe(self, value: float, threshold: float) -> str:
@@ -223,7 +234,7 @@ class LayerRule(StepRule):
             self.align(stats.layers)
         if not stats.is_plain:
             self.look(history)
-        if self._episodes.quiet and ((self.by_looks and stats.is_plain) or self.is_calm(history)):
+        if self.by_looks and self._episodes.quiet and stats.is_plain:
             return []
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.records import BoolArray, FloatArray
 from gradwatch.rules.state import LayerState
@@ -37,11 +38,12 @@ class Baseline(LayerState):
         self.ceiling: FloatArray | None = None
         """float64 [L], norms up to which a rule has nothing to find until the next refresh; set by the rule."""
 
-    def is_under_ceiling(self, history: History) -> bool:
-        """Whether all norms of the latest step are; False where there is no ceiling or it must be found anew."""
-        if self.ceiling is None or self._is_due(history):
-            return False
-        return not np.logical_or.reduce(history.now.grad_norm > self.ceiling)  # half the time of any()
+    def calm_steps(self, coming: Coming) -> int:
+        """In how many of the ``coming`` steps, from the first on, all norms are under the ceiling, and that stands."""
+        if self.ceiling is None:
+            return 0
+        norms = coming.grad_norm[: self._steps_to_refresh(coming.count)]
+        return leading(~np.logical_or.reduce(norms > self.ceiling, axis=1))  # half the time of any()
 
     def align(self, layers: tuple[str, ...]) -> None:
         if layers != self.layers:
@@ -55,7 +57,7 @@ class Baseline(LayerState):
     def update(self, history: History, frozen: BoolArray | None = None) -> None:
         """Refresh from ``history``, but for ``frozen`` layers [L]: an ongoing fault must not become the normal."""
         self.align(history.layers)
-        if not self._is_due(history):
+        if not self._is_due(history.count):
             return
         usual = history.usual(self.window)
         fresh = usual.steps >= self.minimum
@@ -65,6 +67,13 @@ class Baseline(LayerState):
         self["spread"] = np.where(fresh, usual.spread, self["spread"])
         self["peak"] = np.fmax(self["peak"], NOISE * self["level"])
 
-    def _is_due(self, history: History) -> bool:
-        every = REFRESH_STEPS if history.count <= self.window else 2 * REFRESH_STEPS
-        return history.count % every == 0 or history.count == self.minimum + 1
+    def _is_due(self, count: int) -> bool:
+        return count % self._every(count) == 0 or count == self.minimum + 1
+
+    def _steps_to_refresh(self, count: int) -> int:
+        """After ``count`` steps, how many may come before there is another refresh."""
+        nearest = self._every(count + 1) - 1 - count % self._every(count + 1)
+        return min(nearest, self.minimum - count) if count <= self.minimum else nearest
+
+    def _every(self, count: int) -> int:
+        return REFRESH_STEPS if count <= self.window else 2 * REFRESH_STEPS

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.records import Alert, Severity
@@ -61,12 +62,26 @@ class Clipped(StepRule):
         super().reset()
         self._state = self._remembered["episode"] = ModelState(level=0.0, at=0)
 
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        if self._state["level"] > 0 or history.layers is not coming.layers:
+            return 0
+        total = np.append(history.total_norm[-1:], coming.total_norm)
+        looks = np.arange(coming.count + 1, coming.count + len(total)) % LOOK_EVERY == 0
+        with np.errstate(invalid="ignore"):  # inf after inf
+            same = np.abs(np.diff(total)) <= self.tolerance * np.maximum(total[1:], total[:-1])
+        looks &= same
+        if np.logical_or.reduce(looks):
+            norms = np.concatenate([history.grad_norm[-1:], coming.grad_norm])
+            looks &= np.logical_or.reduce(norms[1:] != norms[:-1], axis=1)
+        return leading(~looks)
+
     def _check_latest(self, history: History) -> list[Alert]:
         stats = history.now
         total = stats.total_norm
         if not 0 < total < np.inf:
             return []
         look = history.count % LOOK_EVERY == 0 and self._same(*history.total_norm[-2:].tolist())
+        look = look and bool(np.logical_or.reduce(history.grad_norm[-1] != history.grad_norm[-2]))
         found = self._constant(history) if look else None
         state = self._state
         if found is None and state["level"] == 0:

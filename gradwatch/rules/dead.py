@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
@@ -83,12 +84,14 @@ class Dead(LayerRule):
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
-    def is_calm(self, history: History) -> bool:
-        if not history.now.norm_range[0] > 0 or np.logical_or.reduce(self._starved["looks"] >= self.patience):
-            return False
-        self._zero["steps"][:] = 0
-        self._run["alive"] |= history.now.total_norm != 0
-        return True
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        if np.logical_or.reduce(self._starved["looks"] >= self.patience):
+            return 0
+        calm = leading(coming.least > 0)
+        if calm:
+            self._zero["steps"][:] = 0
+            self._run["alive"] |= bool(np.logical_or.reduce(coming.total_norm[:calm] != 0))
+        return calm
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

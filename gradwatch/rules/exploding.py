@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer, check_number
 from gradwatch.progress import LITTLE, NOTHING
@@ -111,11 +112,8 @@ class Exploding(LayerRule):
         if history.count <= EARLY:
             self._start["update"] = np.fmax(self._start["update"], history.total_update[-1])
 
-    def is_calm(self, history: History) -> bool:
-        stats = history.now
-        if stats.total_update is not None or stats.input_size is not None or stats.output_error is not None:
-            return False
-        return self._update_ratio is history.update_ratio and self._baseline.is_under_ceiling(history)
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        return self._baseline.calm_steps(coming) if self._update_ratio is history.update_ratio else 0
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming
 from gradwatch.history import History
 from gradwatch.records import Alert, Severity
 from gradwatch.rules.base import StepRule, some_of
@@ -57,6 +58,9 @@ class NoGradient(StepRule):
         """The layers, once all of them that are trained have had a gradient, until the next look."""
         self._layers = self._remembered["layers"] = LayerState(heard=False, trained=False)
 
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        return len(coming) if self._settled is coming.layers else 0
+
     def _check_latest(self, history: History) -> list[Alert]:
         stats, layers = history.now, self._layers
         if self._settled is stats.layers and stats.trained is None:  # nearly always
@@ -64,7 +68,7 @@ class NoGradient(StepRule):
         layers.align(stats.layers)
         layers["heard"] |= stats.has_grad
         if stats.trained is not None:
-            layers["trained"] = stats.trained
+            layers["trained"], self._settled = stats.trained, None
         if layers["heard"].any() and (layers["heard"] | ~layers["trained"]).all():
             self._settled = stats.layers
             return []

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule
@@ -42,8 +43,8 @@ class NonFinite(LayerRule):
     recovery: int = 3
     # NaN at every other step is one fault, not a new one each time.
 
-    def is_calm(self, history: History) -> bool:
-        return history.now.norm_range[1] < np.inf
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        return leading(coming.largest < np.inf)
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming
 from gradwatch.history import History
 from gradwatch.records import Alert, BoolArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule, some_of
@@ -43,6 +44,9 @@ class Skipped(LayerRule):
     patience: int = 40
     # 40 halvings take even a scale of 2**40 down to 1: what overflows still is no matter of scale.
     recovery: int = 1
+
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        return len(coming)
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.records import Severity
@@ -72,12 +73,13 @@ class Spike(LayerRule):
         self._check_window()
         super().__post_init__()
 
-    def is_calm(self, history: History) -> bool:
-        stats = history.now
-        if not stats.norm_range[1] < np.inf or not self._baseline.is_under_ceiling(history):
-            return False
-        self._burst["before"] = np.where(stats.grad_norm > 0, stats.grad_norm, self._burst["before"])
-        return True
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        calm = min(self._baseline.calm_steps(coming), leading(coming.largest < np.inf))
+        if calm:
+            alive = coming.grad_norm[:calm][::-1] > 0  # the last one first
+            last = coming.grad_norm[:calm][::-1][np.argmax(alive, axis=0), np.arange(len(coming.layers))]
+            self._burst["before"] = np.where(last > 0, last, self._burst["before"])
+        return calm
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
@@ -62,10 +63,9 @@ class Underflow(LayerRule):
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
-    def is_calm(self, history: History) -> bool:
-        stats = history.now
-        self._run["lived"] |= stats.norm_range[1] > 0
-        return not stats.half and bool(self._run["lived"])
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        self._run["lived"] |= coming.largest[0] > 0
+        return len(coming) if self._run["lived"] else 0
 
     def judge(self, history: History) -> Judgement:
         stats = history.now

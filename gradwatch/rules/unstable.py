@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.progress import APART, LITTLE
@@ -129,6 +130,15 @@ come down; steps move the weights by 0.02 of their size
     @property
     def open_layers(self) -> tuple[str, ...] | None:
         return None if self._state["opened_at"] < 0 else ()
+
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        state = self._state
+        if state["opened_at"] >= 0 or not len(history) or (np.isnan(state["start"]) and coming.count < EARLY):
+            return 0
+        if not state["largest"] > self.largest:
+            return len(coming)
+        total = np.append(history.total_norm[-1:], coming.total_norm)
+        return leading(~(total[1:] <= total[:-1] / self.steepness))
 
     def _check_latest(self, history: History) -> list[Alert]:
         stats, state, total = history.now, self._state, history.total_norm

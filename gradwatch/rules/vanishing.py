@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
@@ -99,21 +100,20 @@ class Vanishing(LayerRule):
         self._check_steps("warmup", at_least=0)
         super().__post_init__()
 
-    def is_calm(self, history: History) -> bool:
-        stats = history.now
-        norm, (least, largest) = stats.grad_norm, stats.norm_range
-        if not largest < np.inf:
-            return False
-        if least < self.highest("threshold") or self._signal.is_lost_within:
-            return False
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        if self._signal.is_lost_within:
+            return 0
+        norm, least, largest = coming.grad_norm, coming.least, coming.largest
         highest = max(self.highest("norm_ratio"), self._signal["norm_ratio"])
-        if least < highest * largest:
-            before, after = _up_to_here(norm), _from_here_on(norm)
-            if np.logical_or.reduce(stats.has_grad & (before < highest * after)):
-                return False
-        self._remember_peak(norm)
-        self._peak["fine"] += stats.has_grad
-        return True
+        fine = (largest < np.inf) & (least >= self.highest("threshold"))
+        if not np.logical_and.reduce(least >= highest * largest):
+            lost = coming.has_grad & (_up_to_here(norm) < highest * _from_here_on(norm))
+            fine &= ~np.logical_or.reduce(lost, axis=1)
+        calm = leading(fine)
+        if calm:
+            self._remember_peak(np.maximum.reduce(norm[:calm]))
+            self._peak["fine"] += calm * coming.has_grad
+        return calm
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
@@ -243,13 +243,13 @@ FEW = 0.25
 
 
 def _up_to_here(values: FloatArray) -> FloatArray:
-    """The largest among each layer itself and those before it, float64 [L]."""
-    return np.maximum.accumulate(values)
+    """The largest among each layer itself and those before it, float64 [..., L]."""
+    return np.maximum.accumulate(values, axis=-1)
 
 
 def _from_here_on(values: FloatArray) -> FloatArray:
-    """The largest among each layer itself and those after it, float64 [L]."""
-    return np.maximum.accumulate(values[::-1])[::-1]
+    """The largest among each layer itself and those after it, float64 [..., L]."""
+    return np.maximum.accumulate(values[..., ::-1], axis=-1)[..., ::-1]
 
 
 def _root(history: History) -> FloatArray:
