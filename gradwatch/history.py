@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradwatch.coming import Coming
 from gradwatch.patterns import check_whole_number
 from gradwatch.progress import EARLY, Progress
 from gradwatch.records import BoolArray, FloatArray, IntArray, StepStats, from_state, or_nan, to_state
@@ -67,6 +68,7 @@ class History:
         self.progress = Progress()
         self._usual: tuple[tuple[int, int], Usual] | None = None
         """What was asked for last, of how many steps and after how many; several rules ask for the same."""
+        self._just_come: Coming | None = None
         self._start, self._end = 0, 0
         self._allocate((), 0)
 
@@ -103,6 +105,13 @@ class History:
         if self.latest is None:
             raise ValueError("History: no step was appended yet")
         return self.latest
+
+    @property
+    def just_come(self) -> Coming:
+        """The latest step as it was before it was taken in; several rules ask for it."""
+        if self._just_come is None or self._just_come.count != self.count - 1:
+            self._just_come = Coming.of([self.now], self.count - 1)
+        return self._just_come
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -246,7 +255,7 @@ class History:
         self.count, self.skipped_count = int(state["count"]), int(state["skipped_count"])
 
     def _allocate(self, layers: tuple[str, ...], rows: int) -> None:
-        self._usual = None
+        self._usual = self._just_come = None
         size = 2 * self.window
         self._steps: IntArray = np.zeros(size, np.int64)
         self._total_norm: FloatArray = np.zeros(size)

@@ -158,6 +158,8 @@ class LayerRule(StepRule):
     reports_recovery: ClassVar[bool] = True
     by_looks: ClassVar[bool] = False
     """True: nothing new is to be found at a step of which only the norms are known."""
+    looks_at: ClassVar[tuple[str, ...]] = ()
+    """Fields of StepStats that :meth:`judge` needs. Where none of them tells anything, it is left to the norms."""
     quantity: ClassVar[str] = "gradient norm"
     """What is judged, in the words of a recovery."""
 
@@ -171,6 +173,10 @@ class LayerRule(StepRule):
 
     def look(self, history: History) -> None:
         """Take in what a close look tells for later steps, once and before it is judged."""
+
+    def sees(self, stats: StepStats) -> bool:
+        """Whether a look at this step tells what :meth:`judge` needs."""
+        return any(_tells(getattr(stats, name)) for name in self.looks_at)
 
     @abstractmethod
     def judge(self, history: History) -> Judgement:
@@ -234,7 +240,8 @@ class LayerRule(StepRule):
             self.align(stats.layers)
         if not stats.is_plain:
             self.look(history)
-        if self.by_looks and self._episodes.quiet and stats.is_plain:
+        norms_alone = self._episodes.quiet and not self.sees(stats)
+        if norms_alone and (self.by_looks or self.calm_steps(history, history.just_come)):
             return []
         with np.errstate(over="ignore"):  # a limit beyond the largest float is inf, which nothing exceeds
             found = self.judge(history)
@@ -326,6 +333,19 @@ def are_tables(stats: StepStats) -> BoolArray | None:
     [True, False]
     """
     return None if stats.zero_fraction is None else stats.zero_fraction > TABLE
+
+
+def _tells(value: FloatArray | BoolArray | float | None) -> bool:
+    """Whether there is more to it than None, NaN, False or a count of 0.
+
+    >>> [_tells(value) for value in (None, float("nan"), 0.0, 0, True)]
+    [False, False, True, False, True]
+    >>> [_tells(np.array(values)) for values in ([np.nan], [np.nan, 0.0], [False])]
+    [False, True, False]
+    """
+    if isinstance(value, np.ndarray):
+        return bool(np.logical_or.reduce(value if value.dtype == np.bool_ else value == value))
+    return value == value if isinstance(value, float) else bool(value)
 
 
 TABLE = 0.5

@@ -41,6 +41,7 @@ class EvalMode(Flagged):
     """
 
     name: ClassVar[str] = "eval_mode"
+    looks_at: ClassVar[tuple[str, ...]] = ("evaluates",)
     of_model: ClassVar[bool] = True
 
     patience: int = 4

@@ -71,6 +71,7 @@ class Exploding(LayerRule):
     """
 
     name: ClassVar[str] = "exploding"
+    looks_at: ClassVar[tuple[str, ...]] = ("total_update", "input_size", "output_error")
     severity: ClassVar[Severity] = Severity.ERROR
     follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "overflow", "update_ratio", "unstable")
 

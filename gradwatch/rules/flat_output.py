@@ -54,6 +54,7 @@ class FlatOutput(LayerRule):
     follows: ClassVar[tuple[str, ...]] = ("not_zeroed", "exploding", "update_ratio", "unstable", "out_of_reach")
     quantity: ClassVar[str] = "gradient at its output, as a share of the first,"
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("loss_gradient",)
 
     passed: float = 0.01
     asked: float = 0.75

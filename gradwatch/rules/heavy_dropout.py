@@ -43,6 +43,7 @@ class HeavyDropout(Flagged):
     """
 
     name: ClassVar[str] = "heavy_dropout"
+    looks_at: ClassVar[tuple[str, ...]] = ("dropped",)
     of_model: ClassVar[bool] = True
 
     threshold: float = 0.8

@@ -72,6 +72,7 @@ class LossMismatch(Flagged):
     """
 
     name: ClassVar[str] = "loss_mismatch"
+    looks_at: ClassVar[tuple[str, ...]] = ("loss_mismatch", "output_error", "output_row")
 
     patience: int = 4
     recovery: int = 4

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.progress import LITTLE
+from gradwatch.records import StepStats
 from gradwatch.rules.base import Judgement
 from gradwatch.rules.flagged import Flagged
 from gradwatch.rules.state import LayerState
@@ -47,6 +48,10 @@ class NoActivation(Flagged):
         """Remember what the probed step showed."""
         if history.now.stacked is not None:
             self._probed["stacked"] = history.now.stacked
+
+    def sees(self, stats: StepStats) -> bool:
+        """At any look what the probed step showed."""
+        return not stats.is_plain and bool(self._probed["stacked"].any())
 
     def judge(self, history: History) -> Judgement:
         stacked = self._probed["stacked"]

@@ -40,6 +40,7 @@ class NotZeroed(LayerRule):
     name: ClassVar[str] = "not_zeroed"
     severity: ClassVar[Severity] = Severity.ERROR
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("not_zeroed",)
 
     patience: int = 8
     # Half of the looks that a run begins with.

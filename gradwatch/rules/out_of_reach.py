@@ -49,6 +49,7 @@ class OutOfReach(LayerRule):
     severity: ClassVar[Severity] = Severity.WARNING
     quantity: ClassVar[str] = "share of the squared error beyond its reach"
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("out_of_reach",)
 
     share: float = 0.6
     # Of targets within its reach a ReLU is asked for nothing beyond; of features every other zero may be pushed on.

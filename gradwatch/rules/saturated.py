@@ -52,6 +52,7 @@ class Saturated(LayerRule):
     follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "exploding", "update_ratio")
     quantity: ClassVar[str] = "share of saturated outputs"
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("saturated",)
 
     share: PerLayer = 0.5
     patience: int = 4

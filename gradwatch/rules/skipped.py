@@ -45,6 +45,10 @@ class Skipped(LayerRule):
     # 40 halvings take even a scale of 2**40 down to 1: what overflows still is no matter of scale.
     recovery: int = 1
 
+    def sees(self, stats: StepStats) -> bool:
+        """Whether the step was skipped."""
+        return stats.skipped
+
     def calm_steps(self, history: History, coming: Coming) -> int:
         return len(coming)
 

@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
-from gradwatch.records import Severity
+from gradwatch.records import Severity, StepStats
 from gradwatch.rules.base import Judgement, LayerRule, are_tables
 from gradwatch.rules.state import LayerState, ModelState
 
@@ -77,6 +77,7 @@ class Stalled(LayerRule):
     )
     quantity: ClassVar[str] = "update ratio"
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("total_update",)
 
     low: float = 1e-6
     # A thousandth of what is usual: it takes a million steps to make anew what was there.
@@ -111,6 +112,12 @@ class Stalled(LayerRule):
             self._layers["table"] = tables
         if tables is not None and stats.numel is not None:
             most["table"] = bool(stats.numel[tables].sum() > stats.numel.sum() / 2)
+
+    def sees(self, stats: StepStats) -> bool:
+        """Whether one is known and any of the latest ones, or of a layer, was small."""
+        most = self._most
+        small = not min(most["update"], most["before"], most["latest"]) > max(self.low, self.lasting, self.slow)
+        return super().sees(stats) and (small or bool((self._layers["still"] >= LOOKS).any()))
 
     def judge(self, history: History) -> Judgement:
         stats, most, progress = history.now, self._most["update"], history.progress

@@ -36,7 +36,7 @@ class Symmetric(Flagged):
     """
 
     name: ClassVar[str] = "symmetric"
-    flag: ClassVar[str] = "alike"
+    looks_at: ClassVar[tuple[str, ...]] = ("alike",)
 
     patience: int = 4
     recovery: int = 1

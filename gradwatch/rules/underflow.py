@@ -51,6 +51,7 @@ class Underflow(LayerRule):
     """
 
     name: ClassVar[str] = "underflow"
+    looks_at: ClassVar[tuple[str, ...]] = ("half",)
     severity: ClassVar[Severity] = Severity.ERROR
 
     share: float = 0.5

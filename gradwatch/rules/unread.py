@@ -42,6 +42,7 @@ class Unread(Flagged):
     """
 
     name: ClassVar[str] = "unread"
+    looks_at: ClassVar[tuple[str, ...]] = ("steps_read",)
 
     patience: int = 6
     recovery: int = 1

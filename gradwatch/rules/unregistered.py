@@ -41,6 +41,7 @@ class Unregistered(Flagged):
     """
 
     name: ClassVar[str] = "unregistered"
+    looks_at: ClassVar[tuple[str, ...]] = ("unregistered",)
 
     patience: int = 10
     # Of the 14 looks that a run begins with and that can tell: another optimizer may step once in five or ten steps.

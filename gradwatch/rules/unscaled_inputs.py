@@ -48,6 +48,7 @@ class UnscaledInputs(Flagged):
     """
 
     name: ClassVar[str] = "unscaled_inputs"
+    looks_at: ClassVar[tuple[str, ...]] = ("data_rms",)
 
     threshold: PerLayer = 10.0
     # Standardised features have 1, counts and unscaled measurements from 10 on; pixels from 0 to 255 about 100.

@@ -39,7 +39,7 @@ class Untrained(Flagged):
     """
 
     name: ClassVar[str] = "untrained"
-    flag: ClassVar[str] = "idle"
+    looks_at: ClassVar[tuple[str, ...]] = ("idle",)
 
     patience: int = 12
     # Of the 16 looks that a run begins with: another optimizer may step once in five or ten steps.

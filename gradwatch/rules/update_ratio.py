@@ -66,6 +66,7 @@ class UpdateRatio(LayerRule):
     follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "overflow", "exploding", "unstable")
     quantity: ClassVar[str] = "update ratio"
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("update_ratio",)
 
     high: PerLayer = 0.6
     # Half of the weights' size is what RMSprop and Adagrad may begin with; more forgets what they were initialised to.

@@ -62,6 +62,7 @@ class VanishingInTime(LayerRule):
     follows: ClassVar[tuple[str, ...]] = ("not_zeroed", "exploding", "update_ratio", "saturated", "dead")
     quantity: ClassVar[str] = "share of the gradient"
     by_looks: ClassVar[bool] = True
+    looks_at: ClassVar[tuple[str, ...]] = ("time_ratio",)
 
     first_ratio: PerLayer = 1e-4
     # Networks that learn what came 20 to 30 time steps ago have 0.01 and more from the start, in docs/detection.md.

@@ -90,6 +90,16 @@ def test_one_check_of_a_long_history_is_a_check_after_each_step(kind: type[StepR
     assert to_plain(kind().check(history_of(RUNS[run]))) == to_plain(alerts_of(kind, run))
 
 
+class Careful:
+    """Mixed into a rule: every step is judged, however calm, and every look, whatever it tells."""
+
+    def sees(self, stats: StepStats) -> bool:
+        return not stats.is_plain
+
+    def calm_steps(self, history: History, coming: Coming) -> int:
+        return 0
+
+
 def is_like(step: StepStats, other: StepStats) -> bool:
     """Whether a monitor may take both in together."""
     plain = all(s.is_plain and not s.skipped for s in (step, other))
@@ -149,7 +159,8 @@ def test_the_same_of_any_run_together_or_from_its_state(
 ) -> None:
     """Each stretch of steps has its levels, its layers and what is seen of them, at a part of its steps."""
     rng = np.random.default_rng(seed)
-    history, rule, history_together, quick = history_of([]), eager(kind), history_of([]), eager(kind)
+    history, history_together, quick = history_of([]), history_of([]), eager(kind)
+    rule = eager(type(kind.__name__, (Careful, kind), {}))
     again, steps, alerts = eager(kind), [], []
     for length, row, absent in stretches:
         there = {name: level for i, (name, level) in enumerate(layers(row).items()) if not absent >> i & 1}

@@ -15,7 +15,7 @@ from tests.histories import layers, stats
 @dataclass
 class Alike(Flagged):
     name: ClassVar[str] = "alike"
-    flag: ClassVar[str] = "alike"
+    looks_at: ClassVar[tuple[str, ...]] = ("alike",)
     patience: int = 1
     recovery: int = 1
 
