@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
@@ -50,6 +50,13 @@ class Node:
     weight_norm: Reading = math.nan
 
 
+class Stranger(NamedTuple):
+    """A parameter that is none of the model's."""
+
+    parameter: weakref.ref[Tensor]
+    numel: int
+
+
 @dataclass
 class Graph:
     """The nodes between the outputs of a model and its inputs, each after those that it depends on.
@@ -70,7 +77,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
     """Numbers of the operations whose results modules gave out: data, wherever it came from."""
-    strangers: dict[int, weakref.ref[Tensor]] = field(default_factory=dict)
+    strangers: dict[int, Stranger] = field(default_factory=dict)
     """By their places, the parameters that are none of the model's."""
     _places: dict[int, int] = field(default_factory=dict)
     _norms: dict[str, Reading] = field(default_factory=dict)
@@ -127,7 +134,7 @@ class Graph:
         if _is_leaf(node):
             known, parameter = id(node.variable) in self.parameters, isinstance(node.variable, nn.Parameter)
             if parameter and not known:
-                self.strangers[len(self.nodes)] = weakref.ref(node.variable)
+                self.strangers[len(self.nodes)] = Stranger(weakref.ref(node.variable), node.variable.numel())
             return Node("AccumulateGrad", "leaf", key, data=not (known or parameter))
         name = base_name(node.name())
         places = [before and self._places.get(_key(before)) for before, _ in node.next_functions]

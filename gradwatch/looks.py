@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 from gradwatch.alike import AlikeUnits
 from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.faults import Faults
+from gradwatch.graph import Stranger
 from gradwatch.idle import IdleParameters
 from gradwatch.layers import Gradients, LayerTable
 from gradwatch.leftover import Leftover
@@ -60,7 +60,7 @@ class Looks:
     """
 
     def __init__(self, table: LayerTable, faults: Faults) -> None:
-        self.strangers: Sequence[weakref.ref[Tensor]] | None = None
+        self.strangers: Sequence[Stranger] | None = None
         """Parameters that the model uses and that are none of it; None where that is not known."""
         self._table, self._faults = table, faults
         self._closeup: tuple[int, Closeup] | None = None
@@ -154,12 +154,13 @@ class Looks:
         if only is None or self._table.sharding is not None:
             return None
         layers = len(self._table.layers)
-        strangers = [p for reference in self.strangers or () if (p := reference()) is not None]
+        strangers = [p for stranger in self.strangers or () if (p := stranger.parameter()) is not None]
+        gone = sum(stranger.numel for stranger in self.strangers or () if stranger.parameter() is None)
         rows = self._idle.look([*self._table.parameters(), *zip(strangers, count(layers))], only)
         before, self._met = self._met, {*map(id, strangers)}
         is_known = self.strangers is not None and before >= self._met  # it takes two looks
         idle = sum(strangers[row - layers].numel() for row in rows if row >= layers)
-        return Idle(rows, idle if is_known else None)
+        return Idle(rows, idle + gone if is_known else None)  # what each call makes anew nobody can train
 
     def _take_closeup(self) -> CloseupStats | None:
         if self._closeup is None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from torch import Tensor
-
+from gradwatch.graph import Stranger
 from gradwatch.layers import LayerTable
 from gradwatch.probing import Probe
 from gradwatch.profile import BackwardProfile
@@ -59,7 +57,7 @@ class ProbeSchedule:
     def __init__(self, table: LayerTable, every_n_steps: int = 0) -> None:
         self.last: Probed | None = None
         """What was seen last."""
-        self.strangers: tuple[weakref.ref[Tensor], ...] | None = None
+        self.strangers: tuple[Stranger, ...] | None = None
         """The parameters that the step probed last used and that are none of the model's; None before there was one."""
         self._table = table
         self._every_n_steps = every_n_steps

@@ -8,10 +8,11 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from gradwatch.finiteness import first_nonfinite
 from gradwatch.flow import flow
+from gradwatch.graph import Stranger
 from gradwatch.graph_nodes import UNSEEN
 from gradwatch.profile import BackwardProfile, Derivative, Operation
 from gradwatch.readings import on_host
@@ -87,7 +88,7 @@ class Probe:
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.operations: tuple[Operation, ...] = ()
         """Of the step that was taken last, all that it did, in the order of the forward pass."""
-        self.strangers: tuple[weakref.ref[Tensor], ...] | None = None
+        self.strangers: tuple[Stranger, ...] | None = None
         """The parameters that it used and that are none of the model's; None where that could not be seen."""
         self._model = weakref.ref(model)
         self._nonfinite = nonfinite

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.finiteness import ForwardPass
-from gradwatch.graph import AutogradNode, Graph, tensors_in
+from gradwatch.graph import AutogradNode, Graph, Stranger, tensors_in
 from gradwatch.graph_nodes import LARGEST_SLOPE
 from gradwatch.layers import places
 from gradwatch.readings import Reading, norm, slopes
@@ -109,7 +108,7 @@ class Recording:
         self.forward = ForwardPass(parameters) if nonfinite else None
 
     @property
-    def strangers(self) -> tuple[weakref.ref[Tensor], ...]:
+    def strangers(self) -> tuple[Stranger, ...]:
         """The parameters that modules used and that are none of the model's; not what lies between two calls."""
         inside = [node for node, heard in zip(self.graph.nodes, self.heard) if heard.call != OUTSIDE]
         used = {given[0] for node in inside for given in node.inputs if given is not None}

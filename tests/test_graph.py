@@ -263,7 +263,7 @@ def test_parameters_that_are_none_of_the_models_are_strangers() -> None:
     model, hidden, x = nn.Linear(4, 1), nn.Linear(3, 4), torch.ones(2, 3, requires_grad=True)
     graph = Graph({id(p): name for name, p in model.named_parameters()})
     graph.add([model(hidden(x).relu())], since=0)
-    assert {id(found()) for found in graph.strangers.values()} == {id(p) for p in hidden.parameters()}
+    assert {id(found.parameter()) for found in graph.strangers.values()} == {id(p) for p in hidden.parameters()}
     del hidden
     gc.collect()
-    assert [found() for found in graph.strangers.values()] == [None, None]
+    assert [(found.parameter(), found.numel) for found in graph.strangers.values()] == [(None, 4), (None, 12)]

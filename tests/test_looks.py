@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradwatch.faults import Faults, GradwatchWarning
+from gradwatch.faults import Faults
+from gradwatch.graph import GradwatchWarning, Stranger
 from gradwatch.layers import LayerTable
 from gradwatch.looks import Looks
 from tests.fingerprint import hook_counts
@@ -93,7 +94,7 @@ def test_idle_parameters_and_strangers_take_two_looks() -> None:
     trained = {id(p) for p in model[2].parameters()}
     found = []
     for known in (None, [stranger], [stranger], [stranger]):
-        looks.strangers = None if known is None else [weakref.ref(p) for p in known]
+        looks.strangers = None if known is None else [Stranger(weakref.ref(p), p.numel()) for p in known]
         stranger.grad = torch.ones(7)
         looks.begin(look=True)
         step(model)
@@ -102,6 +103,18 @@ def test_idle_parameters_and_strangers_take_two_looks() -> None:
         assert idle is not None
         found.append((sorted({*idle.rows} & {0, 1}), idle.strangers))
     assert found == [([], None), ([0], None), ([0], 7), ([0], 7)]
+
+
+def test_strangers_that_are_gone_were_made_for_one_step() -> None:
+    model = network()
+    looks, table = looks_at(model)
+    looks.strangers = [Stranger(weakref.ref(nn.Parameter(torch.ones(7))), 7)]
+    looks.begin(look=True)
+    step(model)
+    looks.add(table.collect(None))
+    idle = looks.take({id(p) for p in model.parameters()}, scaled=False).idle
+    assert idle is not None
+    assert idle.strangers == 7
 
 
 def test_a_scalers_scale_may_have_changed_since() -> None:

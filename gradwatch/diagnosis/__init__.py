@@ -27,6 +27,7 @@ from gradwatch.diagnosis.plain_depth import PlainDepth
 from gradwatch.diagnosis.post_norm import PostNorm
 from gradwatch.diagnosis.rank_collapse import RankCollapse
 from gradwatch.diagnosis.residual_branches import ResidualBranches
+from gradwatch.diagnosis.same_output import SameOutput
 from gradwatch.diagnosis.saturation import Saturation
 from gradwatch.diagnosis.small_steps import SmallSteps
 from gradwatch.diagnosis.small_weights import SmallWeights
@@ -70,6 +71,7 @@ __all__ = [
     "PostNorm",
     "RankCollapse",
     "ResidualBranches",
+    "SameOutput",
     "Saturation",
     "SmallSteps",
     "SmallWeights",
@@ -111,6 +113,7 @@ def default() -> tuple[Cause, ...]:
         FlatOutput(),
         OutOfReach(),
         HeavyDropout(),
+        SameOutput(),
         FlatOperation(),
         ZeroWeights(),
         Symmetry(),

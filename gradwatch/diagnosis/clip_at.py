@@ -15,7 +15,7 @@ NORMAL_STEPS = 20
 """Finite steps that a median needs to say what is normal."""
 
 ABSURD = 1e6
-"""Norms from which a median tells of nothing but an explosion."""
+"""Norms from which a median tells of nothing but an explosion; and how far one may be below the first norm."""
 
 FAR = 100.0
 """Times the first norm, by which a median that grew with the gradients is no limit against their growth."""
@@ -41,6 +41,8 @@ def clip_at(history: History, factor: float) -> str:
     began = math.nan if history.first is None else factor * history.first.total_norm
     if (history.progress.left < LITTLE and normal < began < math.inf) or normal > FAR * began > 0:
         normal, why = began, f"{factor:g} times the norm that this run began with"
+    if normal < began / ABSURD < math.inf:  # of what was left when nothing was
+        normal = math.nan
     limits = [(normal, why), (calm, f"a step then moves the weights by {CALM:.0%}")]
     few = "too few" if len(totals) < NORMAL_STEPS else "no"
     unknown = 1.0, f"this run saw {few} normal steps to tell, and 1 is usual"

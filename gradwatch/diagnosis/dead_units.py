@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.detached import is_zeroed
 from gradwatch.diagnosis.flat_operation import flat_operation
 from gradwatch.diagnosis.flat_output import is_cut_at_the_output
 from gradwatch.diagnosis.start import initial_biases, largest_update
 from gradwatch.diagnosis.symptoms import count_at, layers_of, never_had_one, told
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL, place, span
-from gradwatch.diagnosis.zero_weights import layers_of_zeros
+from gradwatch.diagnosis.zero_weights import zero_layers
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile, Segment
@@ -70,7 +71,12 @@ class DeadUnits:
         share = whole.share("dead") if whole is not None and whole.shrinks else 0.0
         if not dead and not (told(alerts, "vanishing") and share >= self.min_share):
             return None
-        if layers_of_zeros(probe) or is_cut_at_the_output(history, probe) or flat_operation(whole) is not None:
+        if (
+            is_zeroed(history)
+            or zero_layers(history, probe, dead)
+            or is_cut_at_the_output(history, probe)
+            or flat_operation(whole) is not None
+        ):
             return None
         flat = [e.segment for e in whole.of("dead")[::-1]] if whole is not None else []
         layers = _in_order(layers_of(dead), history) or tuple(dict.fromkeys(s.layer for s in flat if s.layer))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.account import Account, account
 from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import place
+from gradwatch.diagnosis.zero_weights import zero_layers
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile, Segment
 from gradwatch.records import Alert, Diagnosis
@@ -31,7 +32,7 @@ class FlatOperation:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         found, flat = told(alerts, "dead", "vanishing"), flat_operation(account(probe))
-        if not found or flat is None:
+        if not found or flat is None or zero_layers(history, probe, found):
             return None
         remedy = f"look at {flat.operation}{place([flat.layer])}: what it gives does not depend on what it is given"
         if flat.kind == "other":

@@ -70,7 +70,8 @@ class LearningRate:
         steps = steps if history.progress.is_none(but=LITTLE) else []
         too_large = first > self.max_update or largest > self.throws or spikes >= SEVERAL or bool(leaps or steps)
         died = [a for a in told(alerts, "dead") if not never_had_one(history, a.concerned)]
-        if not too_large or not (died or told(alerts, *UNSTABLE, "nonfinite", "spike")):
+        symptoms = bool(died or told(alerts, *UNSTABLE, "spike"))
+        if not too_large or not (symptoms or told(alerts, "nonfinite")):
             return None
         evidence, remedy, divisor = [], "", 10.0
         if first > self.max_update:
@@ -102,9 +103,10 @@ class LearningRate:
         others = _others(history, probe)
         if probe is None:
             evidence.append(PROBE_WOULD_TELL)
+        confidence = 0.3 if others else 0.6 if probe is None or not first > self.max_update else 0.8
         return Diagnosis(
             "learning_rate",
-            confidence=0.3 if others else 0.6 if probe is None or not first > self.max_update else 0.8,
+            confidence if symptoms else min(confidence, 0.4),  # NaN alone has other reasons more often
             layers=layers_of([a for a in alerts if a.rule in UNSTABLE]),
             evidence=(*evidence, *others),
             remedy=remedy or f"divide the learning rate by {divisor:.3g}",

@@ -82,10 +82,10 @@ class SmallSteps:
 
 
 def _of_a_group(layers: tuple[str, ...]) -> Diagnosis:
-    evidence = f"no step so far had changed the weights of {span(layers)} at all, and others were changed"
+    evidence = f"steps had changed the weights of {span(layers)} by nothing, or next to it, and others as usual"
     remedy = (
-        "look whether the optimizer has them, and with a learning rate above 0 in their parameter group; or they are "
-        "in float16 or bfloat16, in whose rounding small steps are lost"
+        "look whether the optimizer has them, and in their parameter group a learning rate like that of others; or "
+        "they are in float16 or bfloat16, in whose rounding small steps are lost"
     )
     return Diagnosis("small_steps", 0.8, layers, (evidence,), remedy, "lr")
 

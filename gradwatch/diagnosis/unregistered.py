@@ -33,7 +33,7 @@ class Unregistered:
         )
         remedy = (
             "put layers that are in a list into an nn.ModuleList, those in a dict into an nn.ModuleDict, parameters "
-            "into an nn.ParameterList, and make the optimizer of model.parameters() after that; or call "
-            "requires_grad_(False) where they are to stay as they are"
+            "into an nn.ParameterList, what forward() makes at each call into __init__(), and make the optimizer of "
+            "model.parameters() after that; or call requires_grad_(False) where they are to stay as they are"
         )
         return Diagnosis("unregistered", 0.95, layers_of(found), (evidence,), remedy, "loop")

@@ -62,6 +62,7 @@ class UnscaledInputs:
         if given is None or given.rms <= self.min_rms:
             return None
         is_clear = given.rms > CLEAR_CASE * self.min_rms
+        at_once = history.first is not None and not history.half and not math.isfinite(history.first.total_norm)
         symptoms = (*UNSTABLE, "saturated", *(("nonfinite", "overflow", "spike") if is_clear else ()))
         if not (own or told(alerts, *symptoms)):
             return None
@@ -77,7 +78,11 @@ class UnscaledInputs:
             evidence.append(
                 f"but a first step of {first_update(history):.2g} of the weights' size is more than they make"
             )
-        confidence = 0.4 if not explain else 0.95 if is_clear else 0.85
+        if at_once and not own:
+            evidence.append(
+                "but the gradient was not finite before any step was made, and such inputs alone do not do that"
+            )
+        confidence = 0.4 if not explain or (at_once and not own) else 0.95 if is_clear else 0.85
         return Diagnosis("unscaled_inputs", confidence, (given.layer,), tuple(evidence), remedy, "data_scaling")
 
 

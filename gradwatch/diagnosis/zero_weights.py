@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.start import began_at_zero
+from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import drawn_at_random, span
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
@@ -27,8 +28,9 @@ class ZeroWeights:
     """
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        zero = layers_of_zeros(probe)
-        if not told(alerts, "dead", "vanishing") or not zero:
+        found = told(alerts, "dead", "vanishing")
+        zero = zero_layers(history, probe, found)
+        if not found or not zero:
             return None
         return Diagnosis(
             "zero_weights",
@@ -40,7 +42,17 @@ class ZeroWeights:
         )
 
 
-def layers_of_zeros(probe: BackwardProfile | None) -> list[str]:
-    """The layers whose weights are all zero."""
-    zero = [] if probe is None else [w.name.rpartition(".")[0] or w.name for w in probe.weights if w.norm == 0]
-    return list(dict.fromkeys(zero))
+def zero_layers(history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> list[str]:
+    """The layers whose weights are all zero: of those multiplied with, or of several that are dead from the start.
+
+    >>> from dataclasses import replace
+    >>> import numpy as np
+    >>> history = History()
+    >>> stats = History.from_grad_norms(users=[0.0], items=[0.0]).latest
+    >>> history.append(replace(stats, param_norm=np.zeros(2)))
+    >>> zero_layers(history, None, [Alert(8, "dead", None, 2, 0.0, 0.0, "", layers=("users", "items"))])
+    ['users', 'items']
+    """
+    known = [] if probe is None else [w.name.rpartition(".")[0] or w.name for w in probe.weights if w.norm == 0]
+    dead = [name for name in layers_of(told(alerts, "dead")) if name in began_at_zero(history)]
+    return list(dict.fromkeys(known or dead * (len(dead) > 1)))

@@ -21,6 +21,7 @@ from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
 from gradwatch.rules.out_of_reach import OutOfReach
 from gradwatch.rules.overflow import Overflow
+from gradwatch.rules.same_output import SameOutput
 from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
@@ -52,6 +53,7 @@ __all__ = [
     "OutOfReach",
     "Overflow",
     "Rule",
+    "SameOutput",
     "Saturated",
     "Skipped",
     "Spike",
@@ -80,7 +82,7 @@ def default() -> tuple[Rule, ...]:
     >>> print(*(rule.name for rule in default()[10:19]))
     update_ratio nonfinite overflow underflow stalled flat_output out_of_reach unscaled_inputs heavy_dropout
     >>> print(*(rule.name for rule in default()[19:]))
-    saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    same_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
@@ -102,6 +104,7 @@ def default() -> tuple[Rule, ...]:
         OutOfReach(),
         UnscaledInputs(),
         HeavyDropout(),
+        SameOutput(),
         Saturated(),
         Vanishing(),
         VanishingInTime(),

@@ -55,6 +55,7 @@ class Episodes(LayerState):
             recovery: good steps in a row that close it.
         """
         known = bad | good | known
+        self["warned"] &= self["open"]  # what an episode that is over was told of counts no more
         self["bad_steps"] = np.where(bad, self["bad_steps"] + 1, np.where(known, 0, self["bad_steps"]))
         self["good_steps"] = np.where(good, self["good_steps"] + 1, np.where(known, 0, self["good_steps"]))
         self["absent_steps"] = np.where(absent, self["absent_steps"] + 1, 0)

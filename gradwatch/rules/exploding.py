@@ -23,12 +23,12 @@ class Exploding(LayerRule):
     """A layer's gradient norm stays above an absolute limit, or far above its own baseline.
 
     The absolute limit does not hold for a layer whose weights were measured to move little, up to ten times the norm at
-    which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless. Up to
-    ``threshold`` times the outputs' gradient at the first steps it is a WARNING, since a squared error of targets in
-    large units has such gradients; of an absolute error, which does not tell its units, it is one behind the first
-    steps. So is growth alone, since a network that leaves a plateau grows too. Both are an
-    ERROR once it is seen that nothing has been learned, and a norm of 1e18, whose square overflows, is one in any
-    units. One high step is a :class:`~gradwatch.rules.Spike`.
+    which they did: a loss in large units, or an optimizer that normalises, makes large gradients harmless, but where a
+    cross entropy has taught nothing. Up to ``threshold`` times the outputs' gradient at the first steps it is a
+    WARNING, since a squared error of targets in large units has such gradients; of an absolute error, which does not
+    tell its units, it is one behind the first steps. So is growth alone, since a network that leaves a plateau grows
+    too. Both are an ERROR once it is seen that nothing has been learned, and a norm of 1e18, whose square overflows, is
+    one in any units. One high step is a :class:`~gradwatch.rules.Spike`.
 
     Told at once is a large gradient that made a step as large as the weights, and after ``patience`` looks a signal
     that from the start grows from layer to layer beyond all measure, which shows in the gradients whatever the loss:
@@ -148,7 +148,8 @@ class Exploding(LayerRule):
         threshold = self.limit("threshold", stats.layers)
         if is_shallow(stats):
             return np.full(len(threshold), np.inf)
-        calm = history.update_ratio < self.limit("calm_update", stats.layers)
+        in_vain = history.progress.of_classes and history.progress.is_none(but=NOTHING)
+        calm = (history.update_ratio < self.limit("calm_update", stats.layers)) & (not in_vain)
         of_calm = np.minimum(self.above_all * self._moved["norm"], SQUARES)
         return np.where(calm, np.fmax(threshold, of_calm), threshold)
 

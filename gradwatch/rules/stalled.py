@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
-from gradwatch.records import Severity, StepStats
+from gradwatch.records import Severity, StepStats, or_nan
 from gradwatch.rules.base import Judgement, LayerRule, are_tables
 from gradwatch.rules.state import LayerState, ModelState
 
@@ -30,8 +30,8 @@ class Stalled(LayerRule):
     nothing, steps that never were as large as ``slow`` are a WARNING, and after ``long`` an ERROR, unless they grow, as
     those of a learning rate that is warmed up.
 
-    So is a single layer that no step has moved at all, while others move and it has a good part of the gradient: its
-    parameter group has a learning rate of zero, or its steps are lost in rounding. That is a WARNING.
+    So is a single layer that no step has moved to speak of, while others move and it has a good part of the gradient:
+    its parameter group has a learning rate of next to zero, or its steps are lost in rounding. That is a WARNING.
 
     Tables of which a step touches few rows hardly move as a whole, so a network that is mostly these is not judged.
 
@@ -106,8 +106,10 @@ class Stalled(LayerRule):
             most["before"], most["latest"] = most["latest"], stats.total_update
         if stats.update_ratio is not None and len(history) > 1:
             had = history.grad_norm[-2] > GOOD_PART * history.total_norm[-2]
-            still = self._layers["still"] + (had & (stats.update_ratio == 0))
-            self._layers["still"] = np.where(stats.update_ratio > 0, -np.inf, still)
+            total = or_nan(stats.total_update)
+            least = APART * total if 0 < total < np.inf else 0.0
+            still = self._layers["still"] + (had & (stats.update_ratio <= least))
+            self._layers["still"] = np.where(stats.update_ratio > least, -np.inf, still)
         if (tables := are_tables(stats)) is not None:
             self._layers["table"] = tables
         if tables is not None and stats.numel is not None:
@@ -145,6 +147,8 @@ class Stalled(LayerRule):
         )
 
     def describe(self, value: float, threshold: float) -> str:
+        if threshold == 0:
+            return f"steps have changed these weights by nothing, or less than {APART:.2%} of what they changed all by"
         return _moved(value, "so far")
 
     def reset(self) -> None:
@@ -158,6 +162,10 @@ GOOD_PART = 1e-2
 
 LOOKS = 2
 """At which it was not moved, before that is told."""
+
+APART = 1e-4
+"""Share of what all layers together move, up to which one does not: fine-tuning divides learning rates by a hundred or
+a thousand."""
 
 ROUNDING = 2.0**-24
 """Relative size of what float32 adds to a number without an effect."""

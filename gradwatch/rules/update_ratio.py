@@ -142,7 +142,7 @@ class UpdateRatio(LayerRule):
         went, step, progress = self._row["path"], float(history.total_update[-1]), history.progress
         if not progress.is_none(but=LITTLE):
             return None
-        if not (went > self.path or self.lasting < step < np.inf):
+        if not (went > self.path or (self.lasting < step < np.inf and not _wakes_up(history))):
             return None
         what, value, limit = "a step", step, self.lasting
         if went > self.path:
@@ -174,8 +174,17 @@ GROWS = 1.5
 """A step that is larger than the first one by so much is no start that settles. Those of RMSprop, whose mean of squares
 has seen two gradients, stray by less."""
 
+WAKES = 3.0
+"""How far a gradient norm strays from the usual one; what is beyond makes no usual step."""
+
 DEEP = 4
 """Layers from which the changes of all of them multiply (Bernstein et al., NeurIPS 2020)."""
 
 LITTLE = 0.87
 """Share of the outputs' error that is left where little has been learned."""
+
+
+def _wakes_up(history: History) -> bool:
+    """Whether the gradient that made the latest step was far beyond the usual one, as where a plateau is left."""
+    recent = history.total_norm[-EARLY:]
+    return bool((recent[-2:-1] > WAKES * np.median(recent[np.isfinite(recent)])).any())
