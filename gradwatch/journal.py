@@ -22,6 +22,7 @@ from gradwatch.protocols import Cause, Rule, Sink
 from gradwatch.records import Alert, ClipRecord, Diagnosis, Report, Severity, StepStats, from_state, to_state
 from gradwatch.rota import Rota
 from gradwatch.stacked import are_among
+from gradwatch.towers import tower_of
 from gradwatch.verdict import judge
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ class Journal:
         if stats.update_ratio is not None and before is not None and before.skipped:
             stats = replace(stats, update_ratio=None, total_update=None, broken=None)  # what did not step did not move
         if probed is not None and probed.profile.weights:
-            stats = replace(stats, stacked=are_among(stats.layers, probed.profile.stacked))
+            stacked = are_among(stats.layers, probed.profile.stacked)
+            stats = replace(stats, stacked=stacked, towers=tower_of(stats.layers, probed.profile.towers))
         return stats, clip
 
     def _record(self, sent: _Sent, stats: StepStats, clip: ClipRecord | None) -> None:

@@ -198,7 +198,7 @@ def _has_odd_labels(z: Tensor, g: Tensor) -> Tensor:
     """
     p = z.sigmoid()
     labels = p - g
-    are_whole = ((labels - labels.round()).abs() < ROUNDING).all()
+    are_whole = ((labels - labels.round()).abs() < ROUNDING).all() & (labels.abs() < LABELS).all()
     is_open = (p - 0.5).abs() < OPEN
     differ = torch.where(is_open, p, 0.0).amax() - torch.where(is_open, p, 1.0).amin() > 1 - 2 * OPEN
     return are_whole & differ & ((labels < -0.5) | (labels > 1.5)).any()
@@ -206,6 +206,9 @@ def _has_odd_labels(z: Tensor, g: Tensor) -> Tensor:
 
 ROUNDING = 1e-3
 """By which a label that is a whole number may be off, of one in float32."""
+
+LABELS = 1e4
+"""What labels are below, as those of pixels; float32 has nothing but whole numbers from ten million on."""
 
 OPEN = 0.45
 """Distance of a probability from a half up to which it is not certain."""

@@ -21,6 +21,7 @@ from gradwatch.recurrence import time_steps
 from gradwatch.spine import spine
 from gradwatch.stacked import stacked_weights
 from gradwatch.torch_internals import can_number
+from gradwatch.towers import towers
 
 COMPILED = "the model is compiled: what it is made of could not be seen"
 NO_GRADIENT = "no gradient came while it was watched"
@@ -127,6 +128,7 @@ class Probe:
             weights=tuple(weights.values()),
             half=recording.half,
             stacked=stacked_weights(self.operations),
+            towers=towers(self.operations),
         )
 
     def close(self) -> None:

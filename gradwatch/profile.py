@@ -234,6 +234,8 @@ class BackwardProfile:
         half: whether any module gave float16, as under autocast.
         stacked: names of weights that others follow with nothing between that bends, see
             :func:`~gradwatch.stacked.stacked_weights`.
+        towers: names of the modules of each of several networks between which no data flows, see
+            :func:`~gradwatch.towers.towers`.
 
     Example:
         >>> block = (Segment("act", "activation", "Sigmoid", 0.05, 1.0), Segment("fc", "weight", "Addmm", 2.0, 0.2))
@@ -250,6 +252,7 @@ class BackwardProfile:
     weights: tuple[Weight, ...] = ()
     half: bool = False
     stacked: tuple[str, ...] = ()
+    towers: tuple[tuple[str, ...], ...] = ()
 
     @property
     def log_gain(self) -> float:

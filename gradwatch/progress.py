@@ -116,6 +116,10 @@ class Progress:
         """The least gradient of the first looks; 0 before there was one. It is as large as the loss's units are."""
         return self._range[0] if self._looks else 0.0
 
+    def was_learned(self, but: float) -> bool:
+        """Whether less than the share ``but`` was left at the look before: what is lost again is another matter."""
+        return self._before < but
+
     def is_none(self, but: float) -> bool:
         """Whether at least the share ``but`` of the error is left: next to nothing has been learned."""
         if self.of_classes:

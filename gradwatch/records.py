@@ -135,6 +135,8 @@ class StepStats:
             optimizer uses. They are known once a step was probed.
         stacked: bool [L], of a probed step, whether a layer and those that follow it compute what one would, as no
             activation lies anywhere between. Else None.
+        towers: int64 [L], of a probed step, the number of the network that a layer is in, of several between which no
+            data flows; 0 where there is one. Else None.
         captured: BEFORE_CLIPPING; or AFTER_CLIPPING, as the optimizer used them, after any clipping of the user's own.
         skipped: whether a gradient scaler skips this step because a gradient is not finite.
         nonfinite_ranks: of a sharded model, the ranks that hold a NaN or inf.
@@ -180,6 +182,7 @@ class StepStats:
     idle: BoolArray | None = None
     unregistered: int | None = None
     stacked: BoolArray | None = None
+    towers: IntArray | None = None
     captured: str = BEFORE_CLIPPING
     skipped: bool = False
     nonfinite_ranks: tuple[int, ...] = ()

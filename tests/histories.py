@@ -126,6 +126,7 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["unregistered"] = int(rng.integers(0, 2)) * 4160
     found["idle"] = rng.random(width) < 0.5
     found["stacked"] = rng.random(width) < 0.5
+    found["towers"] = rng.integers(0, 2, width)
     found["alike"] = rng.random(width) < 0.5
     found["dropped"] = float(rng.choice([NAN, 0.0, 0.5, 0.95, 1.0]))
     found["evaluates"] = float(rng.choice([NAN, 0.0, 1.0]))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradwatch.faults import Faults
-from gradwatch.graph import GradwatchWarning, Stranger
+from gradwatch.faults import Faults, GradwatchWarning
+from gradwatch.graph import Stranger
 from gradwatch.layers import LayerTable
 from gradwatch.looks import Looks
 from tests.fingerprint import hook_counts

@@ -205,6 +205,12 @@ def test_labels_that_are_other_whole_numbers(reduction: str, labels: tuple[float
         assert told(z, loss)[0] == expected
 
 
+def test_large_targets_of_a_squared_error_are_no_labels() -> None:
+    """Beyond ten million float32 has whole numbers only."""
+    targets = 6e4 * normal(32, 1, seed=1) + 2e5
+    assert told(normal(32, 1), lambda z: F.mse_loss(6e4 * z + 2e5, targets))[0] == ""
+
+
 @pytest.mark.parametrize("size", [0.0, 1e-3, 30.0])
 @pytest.mark.parametrize("weight", [3.0, 5.0])
 def test_weights_of_examples_are_no_labels(size: float, weight: float) -> None:

@@ -22,9 +22,11 @@ from gradwatch.leftover import Leftover
 from gradwatch.monitor import FIRST_STEPS
 from gradwatch.probe_schedule import EARLY
 from gradwatch.probing import Probe
+from gradwatch.profile import BackwardProfile
 from gradwatch.records import FloatArray, IntArray
 from gradwatch.sampled import COLUMNS, ParameterSample, element_sums, in_float16
 from gradwatch.stats import measure
+from gradwatch.towers import tower_of
 
 SAMPLED_EVERY = 100
 """A Monitor's default ``histogram_every_n_steps``."""
@@ -61,7 +63,7 @@ class Recorder:
         self._sample: ParameterSample | None = None
         self._closeup = Closeup(task.model, LayerTable(task.model).layers)
         self._leftover, self._alike = Leftover(), AlikeUnits()
-        self._probe, self._stacked = Probe(task.model), tuple[str, ...]()
+        self._probe, self._profile = Probe(task.model), BackwardProfile()
         self._rows: dict[str, list[Any]] = {}
         self._through_time.listen(0 in self._time_points)
 
@@ -94,7 +96,7 @@ class Recorder:
         if step % SAMPLED_EVERY == 0:
             self._add_sample(step, watched)
         if step == EARLY and (profile := self._probe.take()) is not None:
-            self._stacked = profile.stacked
+            self._profile = profile
         if step + 1 == EARLY:
             self._probe.arm()
         if is_looked_at(step + 1):
@@ -144,7 +146,8 @@ class Recorder:
             trained=np.array(self._rows["trained"], bool),
             alike=np.array(self._rows["alike"], bool),
             **{name: _or_unknown(self._rows[name]) for name in ("half", "not_zeroed")},
-            stacked=self._stacked,
+            stacked=self._profile.stacked,
+            towers=tower_of(self._names, self._profile.towers),
             recurrent=self._through_time.names,
             time_steps=np.array(self._rows["time_steps"], np.int64),
             time_grad_norm=_padded(self._rows["time_grad_norm"], len(self._through_time.names)),

@@ -98,6 +98,7 @@ class Recording:
         alike: [C, P] whether all units of the parameter are.
         trained: [C, P] whether the parameter requires a gradient.
         stacked: names of the weights that others follow with nothing between that bends.
+        towers: [P] the number of the network that the parameter is in, of several beside each other.
         recurrent: [R] names of the recurrent modules.
         time_steps: [K] some 20 steps. For the oracle only.
         time_grad_norm: [K, R, times] norm of the loss's gradient with respect to the state at each time step of the
@@ -171,6 +172,7 @@ class Recording:
     alike: BoolArray
     trained: BoolArray
     stacked: tuple[str, ...]
+    towers: IntArray
     recurrent: tuple[str, ...]
     time_steps: IntArray
     time_grad_norm: FloatArray
@@ -236,6 +238,7 @@ class Recording:
                     more |= {name: getattr(self, name)[looked[step]] for name in CloseupStats._fields}
             if step == EARLY:
                 more["stacked"] = are_among(names, self.stacked)
+                more["towers"] = self.towers[np.unique(rows, return_index=True)[1]]
             with np.errstate(over="ignore", invalid="ignore"):
                 total = float(np.sqrt(np.sum(norm * norm)))
             yield StepStats(step, names, norm, has_grad, total, numel=numel, skipped=bool(self.skipped[step]), **more)

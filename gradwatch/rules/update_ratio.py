@@ -140,7 +140,7 @@ class UpdateRatio(LayerRule):
     def _for_nothing(self, history: History, ratio: FloatArray) -> Judgement | None:
         """Steps by which the weights went so far, or still go, that little could be learned."""
         went, step, progress = self._row["path"], float(history.total_update[-1]), history.progress
-        if not progress.is_none(but=LITTLE):
+        if not progress.is_none(but=LITTLE) or progress.was_learned(but=LITTLE):
             return None
         if not (went > self.path or (self.lasting < step < np.inf and not _wakes_up(history))):
             return None

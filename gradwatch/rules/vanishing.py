@@ -11,7 +11,7 @@ from gradwatch.coming import Coming, leading
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
-from gradwatch.records import BoolArray, FloatArray, Severity
+from gradwatch.records import BoolArray, FloatArray, IntArray, Severity
 from gradwatch.rules.base import Judgement, LayerRule, are_tables
 from gradwatch.rules.signal import Signal
 from gradwatch.rules.state import LayerState
@@ -24,11 +24,12 @@ class Vanishing(LayerRule):
     The comparison along depth makes the rule free of the loss's scale: a small loss, a converged run or half-precision
     loss scaling shrink all layers alike. It is of a layer *and all before it*, since a single small gradient within a
     network is no sign of harm: the queries and keys of attention, a bias before a normalisation, a branch that begins
-    near zero. A layer must be small both by norm and by root mean square, which large embeddings and short biases
-    pull apart. What falls in one place mainly, as between networks with losses of their own or behind a branch that is
-    registered first, is a WARNING, and so is what was fine before: where a network has learned what there is to learn,
-    its last layer may still have a gradient, and where it is known that much was learned nothing is told. Where it goes
-    on to learn nothing it becomes an ERROR.
+    near zero. Of networks beside each other, as a policy and its value, each is compared with itself, where a probed
+    step has shown that no data flows between them. A layer must be small both by norm and by root mean square, which
+    large embeddings and short biases pull apart. What falls in one place mainly, as between networks with losses of
+    their own or behind a branch that is registered first, is a WARNING, and so is what was fine before: where a network
+    has learned what there is to learn, its last layer may still have a gradient, and where it is known that much was
+    learned nothing is told. Where it goes on to learn nothing it becomes an ERROR.
 
     A layer that is measured to move as healthy ones do, as Adam makes it, must be three times smaller still, and is
     told of after a hundred steps only, unless it is beyond all hope: deep networks often find their way out by then.
@@ -107,7 +108,8 @@ class Vanishing(LayerRule):
         highest = max(self.highest("norm_ratio"), self._signal["norm_ratio"])
         fine = (largest < np.inf) & (least >= self.highest("threshold"))
         if not np.logical_and.reduce(least >= highest * largest):
-            lost = coming.has_grad & (_up_to_here(norm) < highest * _from_here_on(norm))
+            towers = self._peak["tower"]
+            lost = coming.has_grad & (_up_to_here(norm, towers) < highest * _from_here_on(norm, towers))
             fine &= ~np.logical_or.reduce(lost, axis=1)
         calm = leading(fine)
         if calm:
@@ -153,7 +155,7 @@ class Vanishing(LayerRule):
 
     def reset(self) -> None:
         super().reset()
-        self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0, table=False)
+        self._peak = self._remembered["peak"] = LayerState(norm=0.0, fine=0, table=False, tower=0)
         self._signal = self._remembered["signal"] = Signal()
 
     def _usual(self, history: History) -> FloatArray:
@@ -165,25 +167,27 @@ class Vanishing(LayerRule):
         return np.median(np.where(present, norms, 0.0)[finite], axis=0)
 
     def look(self, history: History) -> None:
-        """What a close look tells of the forward signal, and which layers are tables."""
+        """What looks tell of the forward signal, which layers are tables, and which are in towers beside each other."""
         self._signal.look(history)
         if (tables := are_tables(history.now)) is not None:
             self._peak["table"] = tables
+        if history.now.towers is not None:
+            self._peak["tower"] = history.now.towers
 
     def _along_depth(
         self, history: History, present: BoolArray, now: FloatArray, usual: FloatArray
     ) -> tuple[BoolArray, BoolArray, FloatArray]:
         """Which layers are lost, which are back above twice the limit, and the limit of each norm; arrays [L]."""
-        layers, root = history.layers, _root(history)
+        layers, root, towers = history.layers, _root(history), self._peak["tower"]
         strict = np.where(history.update_ratio > MOVES, IF_IT_MOVES, 1.0)
         lost, back, limit = np.ones(len(now), bool), present.copy(), np.full(len(now), np.inf)
         for argument, size in (("ratio", root), ("norm_ratio", np.ones(len(now)))):
             allowed = np.fmax(self.limit(argument, layers) * strict, self._signal[argument])
             for values in (usual, now):  # small usually, and now
-                bound = allowed * _from_here_on(values / size)
-                lost &= _up_to_here(values / size) < bound
+                bound = allowed * _from_here_on(values / size, towers)
+                lost &= _up_to_here(values / size, towers) < bound
             limit = np.fmin(limit, bound * size)
-            back &= _up_to_here(now / size) > 2 * allowed * _from_here_on(now / size)
+            back &= _up_to_here(now / size, towers) > 2 * allowed * _from_here_on(now / size, towers)
         if self._signal.is_lost_within:  # single layers, as queries and keys
             bound = ALONE * (usual / root).max(initial=0.0) * root
             alone = np.fmax(usual, now) < bound
@@ -192,14 +196,16 @@ class Vanishing(LayerRule):
 
     def _may_find_out(self, history: History, now: FloatArray) -> BoolArray:
         """bool [L], the layers that move, early in a run, and are not beyond all hope."""
-        values = now / _root(history)
-        hope = _up_to_here(values) >= TOO_FAR * self.limit("ratio", history.layers) * _from_here_on(values)
+        values, towers = now / _root(history), self._peak["tower"]
+        limit = TOO_FAR * self.limit("ratio", history.layers)
+        hope = _up_to_here(values, towers) >= limit * _from_here_on(values, towers)
         return (history.update_ratio > MOVES) & hope & (history.count <= FINDS_OUT)
 
     def _severity(self, values: FloatArray, present: BoolArray, bad: BoolArray, back: BoolArray) -> Severity | None:
         """WARNING where there may be another reason: one place, what was fine before, a single layer that is left."""
         few = bad.sum() < max(2, FEW * present.sum())
-        one_fall = _largest_fall(values) > (ONE_FALL_OF_FEW if few else ONE_FALL)
+        beside = np.isin(self._peak["tower"], self._peak["tower"][bad])
+        one_fall = _largest_fall(values[beside]) > (ONE_FALL_OF_FEW if few else ONE_FALL)
         late = bad.any() and np.median(self._peak["fine"][bad]) >= LATE
         single = present.sum() > 2 > (present & ~back).sum()
         return Severity.WARNING if one_fall or late or single else None
@@ -242,14 +248,21 @@ FEW = 0.25
 """Share of the layers that is a few; one layer always is."""
 
 
-def _up_to_here(values: FloatArray) -> FloatArray:
-    """The largest among each layer itself and those before it, float64 [..., L]."""
-    return np.maximum.accumulate(values, axis=-1)
+def _up_to_here(values: FloatArray, towers: IntArray) -> FloatArray:
+    """The largest among each layer itself and those before it in its tower, float64 [..., L].
+
+    >>> _up_to_here(np.array([1.0, 3.0, 2.0, 1.0]), np.array([0, 0, 1, 1])).tolist()
+    [1.0, 3.0, 2.0, 2.0]
+    """
+    found = np.maximum.accumulate(values, axis=-1)
+    for tower in np.unique(towers[1:][np.diff(towers) != 0]):  # mostly there is one
+        found[..., towers == tower] = np.maximum.accumulate(values[..., towers == tower], axis=-1)
+    return found
 
 
-def _from_here_on(values: FloatArray) -> FloatArray:
-    """The largest among each layer itself and those after it, float64 [..., L]."""
-    return np.maximum.accumulate(values[..., ::-1], axis=-1)[..., ::-1]
+def _from_here_on(values: FloatArray, towers: IntArray) -> FloatArray:
+    """The largest among each layer itself and those after it in its tower, float64 [..., L]."""
+    return _up_to_here(values[..., ::-1], towers[::-1])[..., ::-1]
 
 
 def _root(history: History) -> FloatArray:
@@ -270,5 +283,5 @@ def _largest_fall(values: FloatArray) -> float:
     kept = values[(values > 0) & np.isfinite(values)]  # a median of the largest floats may be inf
     if len(kept) < 3:
         return 0.0
-    rises = np.diff(np.log(_up_to_here(kept)))
+    rises = np.diff(np.log(np.maximum.accumulate(kept)))
     return float(rises.max() / rises.sum()) if rises.any() else 0.0

@@ -29,7 +29,7 @@ View = dict[str, Any]
 
 WORDS = frozenset(
     ("rule", "layer", "layers", "message", "follows", "policy", "group", "kind", "operation", "name", "path", "stacked")
-    + ("where", "module", "notes")
+    + ("where", "module", "notes", "towers")
 )
 """Keys of what is never a number: a layer may be called "nan"."""
 

@@ -61,6 +61,7 @@ def healthy(*, planned: int = 300, steps: int | None = None, kind: str = "ReLU",
         "moved_squares": np.zeros((0, 4, 2)),
         "time_grad_norm": np.zeros((0, 0, 0)),
         "stacked": (),
+        "towers": np.zeros(4, int),
         "recurrent": (),
     }
     shapes = {"grad": (done, 4), "act": (done, 1)}

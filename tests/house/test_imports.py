@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"tags", "tfrecord"},
             {"records"},
             {"profile", "told"},
-            {"graph_nodes", "stacked"},
+            {"graph_nodes", "stacked", "towers"},
             {"flow"},
             {"regions"},
             {"spine"},

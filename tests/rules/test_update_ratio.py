@@ -149,6 +149,15 @@ def test_large_steps_by_which_little_was_learned(first: float, later: float, lef
     assert all(message in a.message for a in found)
 
 
+@pytest.mark.parametrize(("norm", "before", "told"), [(1.0, 0.95, True), (13.0, 0.95, False), (1.0, 0.2, False)])
+def test_a_step_that_leaves_a_plateau_or_begins_another_task(norm: float, before: float, told: bool) -> None:
+    """What woke up makes a large step, and so does what was learned and is asked for something else."""
+    *run, last = slow(layers([1.0, 1.0]), 0.95, before=before)
+    last = stats(LOOK, layers([norm, norm]), output_error=0.95)
+    measured = stats(LOOK + 1, layers([norm, norm]), update_ratio=np.full(2, 0.05), total_update=0.05)
+    assert bool(told_by(UpdateRatio(), [*run, last, measured])) == told
+
+
 W, E = Severity.WARNING, Severity.ERROR
 
 

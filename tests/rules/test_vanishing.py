@@ -273,3 +273,20 @@ def test_a_squared_error_may_have_lost_the_targets_mean_alone() -> None:
 def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}$"):
         Vanishing(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("norms", "towers", "told"),
+    [
+        ([1e-5, 1e-5, 1.0, 1.0], None, {"fc0", "fc1"}),
+        ([1e-5, 1e-5, 1.0, 1.0], [0, 0, 1, 1], set()),
+        ([1e-5, 1.0, 1e-5, 1.0], [0, 1, 0, 1], set()),
+        ([1e-9, 1.0, 1e-5, 1.0], [0, 1, 0, 1], {"fc0"}),
+        ([1e-9, 1e-5, 1e-5, 1.0], [0, 0, 1, 1], {"fc0", "fc2"}),
+    ],
+)
+def test_networks_beside_each_other_are_compared_each_with_itself(
+    norms: list[float], towers: list[int] | None, told: set[str]
+) -> None:
+    run = [stats(i, layers(norms), towers=np.array(towers) if towers and i == 1 else None) for i in range(20)]
+    assert {a.layer for a in told_by(Vanishing(), run)} == told
