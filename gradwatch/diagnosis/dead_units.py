@@ -123,9 +123,9 @@ class DeadUnits:
             evidence.append("they had a gradient before: a step that was too large has killed them")
             remedy, change, confidence = "divide the learning rate by 10", "lr", 0.5
         confidence = min(confidence, 0.3) if probe is None else confidence
-        if dead:  # of those that are cut off, the one nearest the output cuts off all before it
+        if dead:  # those with the biases first, and of those that are cut off the one that cuts off all before it
             cut_off = layers_of([a for a in dead if a.severity is Severity.ERROR])
-            layers = tuple(sorted(layers, key=lambda name: name in cut_off)[::-1])
+            layers = tuple(sorted(layers, key=lambda name: (name in large and born, name in cut_off))[::-1])
         else:
             confidence = round(confidence * min(1.0, share), 2)
         return Diagnosis("dead_units", confidence, layers, tuple(evidence), remedy, change)

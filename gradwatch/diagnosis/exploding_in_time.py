@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.diagnosis.clip_at import ABSURD, clip_at, finite_totals, usual_norm
 from gradwatch.diagnosis.symptoms import UNSTABLE, told
-from gradwatch.diagnosis.through_time import in_words, through_time
+from gradwatch.diagnosis.through_time import in_words, may_explode, through_time
 from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.profile import BackwardProfile
@@ -53,7 +53,8 @@ class ExplodingInTime:
         if not found or not times:
             return None
         worst = max(times, key=lambda t: np.nan_to_num(t.log_gain, nan=-math.inf, posinf=math.inf))
-        if worst.log_gain < 0 and all(alert.rule == "spike" for alert in found):  # it forgets, and that is all
+        forgets = worst.log_gain < 0 and all(alert.rule == "spike" for alert in found)
+        if forgets or not may_explode(history, times):
             return None
         usual, totals = usual_norm(history), finite_totals(history)
         evidence = (

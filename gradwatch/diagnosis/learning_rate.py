@@ -17,7 +17,7 @@ from gradwatch.diagnosis.start import (
     largest_update,
 )
 from gradwatch.diagnosis.symptoms import UNSTABLE, count_at, layers_of, never_had_one, told
-from gradwatch.diagnosis.through_time import through_time
+from gradwatch.diagnosis.through_time import may_explode, through_time
 from gradwatch.diagnosis.words import PROBE_WOULD_TELL
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import check_number
@@ -162,6 +162,6 @@ def _others(history: History, probe: BackwardProfile | None) -> list[str]:
         found.append(f"but the inputs are {given.rms:.3g} times as large as standardised ones")
     if math.fsum(e for e in weights.values() if e > 0) >= SEVERE:
         found.append("but the initial weights are too large")
-    if through_time(probe):
+    if may_explode(history, through_time(probe)):
         found.append("but the layer is recurrent, where single steps explode at any learning rate")
     return found

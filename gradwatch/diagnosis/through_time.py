@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from gradwatch.diagnosis.words import changes
+from gradwatch.history import History
 from gradwatch.profile import BackwardProfile, TimeSteps
 from gradwatch.verdict import called
 
@@ -19,6 +23,24 @@ def through_time(probe: BackwardProfile | None) -> list[TimeSteps]:
     ['rnn']
     """
     return [t for t in (probe.time_steps if probe is not None else ()) if len(t.gains) + 1 >= LEAST]
+
+
+LARGE = 50.0
+"""Total gradient norm of a first step that no learning rate can have made."""
+
+
+def may_explode(history: History, times: Iterable[TimeSteps]) -> bool:
+    """Whether a layer may blow the gradient up along time: it does, or nobody knows, or the first gradient was large.
+
+    >>> import numpy as np
+    >>> shrinks = TimeSteps("rnn", np.full(29, 0.3), np.ones(30))
+    >>> may_explode(History.from_grad_norms(rnn=[1.0]), [shrinks])
+    False
+    >>> may_explode(History.from_grad_norms(rnn=[1e4]), [shrinks])
+    True
+    """
+    began = math.nan if history.first is None else history.first.total_norm
+    return any(not -math.inf < t.log_gain < 0 or not began < LARGE for t in times)
 
 
 def in_words(steps: TimeSteps) -> str:
