@@ -49,6 +49,19 @@ def test_born_dead_of_their_biases() -> None:
     assert found.remedy == "set the initial biases of fc0 ... head to 0"
 
 
+def test_the_layer_with_the_biases_comes_first() -> None:
+    """Of the others, that got nothing because of it, the one nearest the output."""
+    model, history = profile_of(64, depth=3), History()
+    norms = np.array([w.norm for w in model.weights])
+    norms[0] = np.hypot(norms[0], 5.0 * 8.0)
+    for step in range(8):
+        grads = np.array([0.0, 0.0, 0.0, 1.0])
+        history.append(replace(first_step(model, param_norm=norms), step=step, grad_norm=grads))
+    found = DeadUnits().explain(history, model, [alert("dead", f"fc{i}", step=7, value=0.0) for i in range(3)])
+    assert found is not None
+    assert (found.remedy, found.layers) == ("set the initial biases of fc0 to 0", ("fc0", "fc2", "fc1"))
+
+
 def test_the_worst_hit_comes_first_whichever_died_first() -> None:
     history = History()
     history.append(first_step(profile_of(64)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gradwatch import Diagnosis, History
-from gradwatch.diagnosis import ExplodingInTime, VanishingInTime
+from gradwatch.diagnosis import ExplodingInTime, LearningRate, VanishingInTime
 from gradwatch.profile import BackwardProfile, TimeSteps, Weight
 from tests.diagnosis.profiles import NAN, NOTHING, PROFILES, alert
 
@@ -113,6 +114,19 @@ class TestExploding:
         found = self.explain(profile_of(gain))
         assert found is not None
         assert found.evidence[-1] == "rnn is recurrent: its weights count once for each of its time steps"
+
+    @pytest.mark.parametrize(("began", "is_one"), [(0.5, False), (80.0, True)])
+    def test_a_layer_that_shrinks_the_gradient_needs_to_have_begun_large(self, began: float, is_one: bool) -> None:
+        """Else it is the learning rate, as in any network."""
+        history = History.from_grad_norms(rnn=[began, 1e4])
+        found = ExplodingInTime().explain(history, profile_of(0.5), [alert("exploding", "rnn")])
+        assert (found is not None) == is_one
+        history.append(replace(history.now, step=2, total_update=1.0))
+        rate = LearningRate().explain(history, profile_of(0.5), [alert("exploding", "rnn")])
+        assert rate is not None
+        assert (
+            "but the layer is recurrent, where single steps explode at any learning rate" in rate.evidence
+        ) == is_one
 
     def test_a_layer_that_is_shared_by_a_few_is_not_recurrent(self) -> None:
         assert self.explain(profile_of(1.5, steps=7)) is None
