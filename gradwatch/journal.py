@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gradwatch.alert_log import AlertLog
 from gradwatch.clip_log import ClipLog
 from gradwatch.coming import Coming
+from gradwatch.diagnosis.unexplained import unexplained
 from gradwatch.faults import DROPPED, Faults, part_of
 from gradwatch.history import History
 from gradwatch.protocols import Cause, Rule, Sink
@@ -155,11 +156,14 @@ class Journal:
         """What is known of the steps taken in."""
         verdict, severity = self._judge()
         profile = self._probes.last and self._probes.last.profile
+        explained = self._explain_all()
+        if severity is Severity.ERROR and self._causes and not explained:
+            explained = unexplained(self.log.alerts)
         return Report(
             verdict,
             severity,
             tuple(self.log.alerts),
-            self._explain_all(),
+            explained,
             self.history.latest,
             self._last_clip,
             profile,
