@@ -140,6 +140,7 @@ def _of_classes(z: Tensor, g: Tensor) -> _Fit:
     each = g / of_examples.clamp(min=tiny)
     less = each - each.amax(0)
     among, shared_out = _least(of_examples * less), _least(less)
+    are_logarithms = (z.logsumexp(1).abs() < LOGARITHMS).all()  # of probabilities, as that loss takes them
     # Of one that is right to the last bit no gradient is below 0.
     known = torch.where(right.any(1, keepdim=True), right, _least(-p))
     likely = (p * wrong).sum(1, keepdim=True)
@@ -151,7 +152,7 @@ def _of_classes(z: Tensor, g: Tensor) -> _Fit:
         _Guess(likely / (1 - likely) * (wrong - p), wrong),  # of classes that it is not
         _Guess(_behind_softmax(p, p.softmax(1) - shared), shared, "softmax"),
         _Guess(wrong - p, wrong, "sign"),
-        _Guess(-right, right, "raw"),
+        _Guess(torch.where(are_logarithms, torch.nan, -right), right, "raw"),
         _Guess(_behind_softmax(p, -right), right, "probabilities"),
         # Where every example is a class of its own, it is told from all others: a contrast.
         _Guess(torch.where(among.sum(0).amax() > 1, among.sum(0) * of_examples - among, torch.nan), among, "examples"),
@@ -206,6 +207,9 @@ def _has_odd_labels(z: Tensor, g: Tensor) -> Tensor:
 
 ROUNDING = 1e-3
 """By which a label that is a whole number may be off, of one in float32."""
+
+LOGARITHMS = 1e-2
+"""By how much the logarithm of a sum of probabilities may be off 0."""
 
 LABELS = 1e4
 """What labels are below, as those of pixels; float32 has nothing but whole numbers from ten million on."""

@@ -205,6 +205,13 @@ def test_labels_that_are_other_whole_numbers(reduction: str, labels: tuple[float
         assert told(z, loss)[0] == expected
 
 
+def test_what_a_layer_gives_may_be_log_probabilities() -> None:
+    """As of a tree, whose leaves hold probabilities."""
+    leaves = (normal(N, C).softmax(1) + 1e-8).log()
+    assert told(leaves, lambda z: F.nll_loss(z, LABELS))[0] == ""
+    assert told(leaves + 1.0, lambda z: F.nll_loss(z, LABELS))[0] == "raw"
+
+
 def test_large_targets_of_a_squared_error_are_no_labels() -> None:
     """Beyond ten million float32 has whole numbers only."""
     targets = 6e4 * normal(32, 1, seed=1) + 2e5

@@ -49,7 +49,8 @@ class Exploding(LayerRule):
         calm_update: the absolute limit is for layers whose update ratio ``|step| / |weights|`` exceeds this, or is
             not known.
         growth: limit of the norm, relative to the layer's median over the ``window`` steps before.
-        above_all: what grows so much must also exceed the largest median of any layer by this factor.
+        above_all: what grows so much must also exceed the largest median of any layer by this factor, and of a cross
+            entropy 50 times its gradient at the outputs at first.
         window: steps in the baseline.
         patience: steps in a row before the alert.
         recovery: steps in a row below half the limit before the episode is over.
@@ -125,6 +126,8 @@ class Exploding(LayerRule):
         highest = self.above_all * self._baseline["peak"] / NOISE  # what converges may well go back a part of the way
         grown = np.fmax(self.limit("growth", stats.layers) * self._baseline["level"], highest)
         grown = np.maximum(grown, self.above_all * np.fmax.reduce(self._baseline["level"], initial=0.0))
+        if history.progress.of_classes:  # whose gradients are of this size as it leaves a plateau
+            grown = np.maximum(grown, USUAL * history.progress.units)
         limit = self._baseline.ceiling = np.fmin(absolute, grown)
         self._update_ratio = history.update_ratio
         bad, good = present & (norm > limit), present & (norm < limit / 2)
@@ -234,6 +237,9 @@ NORM = "gradient norm {value:.3g} "
 SQUARES = 1e18
 """Norm of which the square is near the end of float32, in whatever units: Adam divides by the root of that, inf, and no
 weight moves any more."""
+
+USUAL = 50.0
+"""Times what a cross entropy asks of the outputs at first, up to which a layer's gradient norm is usual."""
 
 NEXT_TO_NOTHING = 0.85
 """Share of the outputs' error that is left of a run that a first step has thrown off."""

@@ -291,3 +291,16 @@ def test_a_layer_that_wakes_up_to_what_others_have_is_not_exploding(grown: float
 def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}$"):
         Exploding(**arguments)
+
+
+@pytest.mark.parametrize(("error", "norm", "told"), [(1.0, 5.0, False), (1.0, 7.0, True), (NAN, 5.0, True)])
+def test_the_gradient_of_a_cross_entropy_that_leaves_a_plateau_is_of_usual_size(
+    error: float, norm: float, told: bool
+) -> None:
+    """A hundredfold growth, from the little that comes through a deep network at first."""
+    look = {"output_gradient": 0.12, "output_error": error, "output_row": 1.0}
+    run = [
+        stats(i, {"fc": 1e-3 if i < 90 else norm, "out": 0.1 if i < 90 else norm}, **(look if i < 16 else {}))
+        for i in range(100)
+    ]
+    assert bool(told_by(Exploding(), run)) == told
