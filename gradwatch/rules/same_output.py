@@ -22,8 +22,8 @@ class SameOutput(Flagged):
 
     Nothing about an example can be learned then, but what all of them have in common. The layer named is the first one
     that is given the same for all; where a layer before it is given what differs, the difference is lost between the
-    two. It becomes an ERROR once it is seen that nothing has been learned. It is seen at the sampled steps: what begins
-    so at the first ones may begin at zero.
+    two. What fades from layer to layer is for :class:`~gradwatch.rules.Vanishing`. It becomes an ERROR once it is seen
+    that nothing has been learned. It is seen at the sampled steps: what begins so at the first ones may begin at zero.
 
     Args:
         patience: looks in a row before the alert.
@@ -71,7 +71,8 @@ class SameOutput(Flagged):
         given = known[known > differs[-1]] if len(differs) else known
         self._before = stats.layers[differs[-1]] if len(differs) else ""
         bad = np.zeros(len(variation), bool)
-        if len(given) and output < SAME and not self._run["differs"] and history.count > EARLY:
+        fades = len(differs) > 0 and variation[differs[-1]] < CLEARLY
+        if len(given) and output < SAME and not (fades or self._run["differs"]) and history.count > EARLY:
             bad[given[0]] = True
         limit, is_known = np.full(len(bad), SAME), np.isfinite(variation)
         return Judgement(variation, limit, bad, is_known & ~bad, known=is_known, worsens=NOTHING)
@@ -85,6 +86,9 @@ class SameOutput(Flagged):
         self._run = self._remembered["run"] = ModelState(differs=False)
         self._before = ""
 
+
+CLEARLY = 1e-2
+"""Share that differs in what the layer before is given, below which it has faded from layer to layer."""
 
 SAME = 1e-6
 """Share that differs from example to example up to which nothing does: float32 rounds to 1e-7."""

@@ -53,6 +53,7 @@ def look(s: StepStats) -> dict[str, object]:
         ([NAN, NAN], 0.0),
         ([0.0, 0.0], NAN),
         ([0.0, 1e-5], 0.0),
+        ([0.1, 1e-3, 1e-5, 1e-7], 0.0),  # it fades
     ],
 )
 def test_what_differs_or_is_not_known(variation: list[float], output: float) -> None:
