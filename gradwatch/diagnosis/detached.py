@@ -24,9 +24,9 @@ class Detached:
     """
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
-        found = told(alerts, "no_gradient")
+        found, dead = told(alerts, "no_gradient"), told(alerts, "dead")
         if not found:
-            return _zeroed(layers_of(told(alerts, "dead"))) if is_zeroed(history) and told(alerts, "dead") else None
+            return _zeroed(layers_of(dead)) if dead and is_zeroed(history) else None
         layers = found[0].layers or tuple(filter(None, [found[0].layer]))
         if found[0].severity is Severity.ERROR:
             evidence = f"none of {len(history.layers)} layers had a gradient when the optimizer stepped"

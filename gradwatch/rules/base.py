@@ -335,6 +335,11 @@ def are_tables(stats: StepStats) -> BoolArray | None:
     return None if stats.zero_fraction is None else stats.zero_fraction > TABLE
 
 
+TABLE = 0.5
+"""Share of a layer's gradient that is exactly zero from which it is one; inputs that are blank half of the time are
+rare."""
+
+
 def _tells(value: FloatArray | BoolArray | float | None) -> bool:
     """Whether there is more to it than None, NaN, False or a count of 0.
 
@@ -346,11 +351,6 @@ def _tells(value: FloatArray | BoolArray | float | None) -> bool:
     if isinstance(value, np.ndarray):
         return bool(np.logical_or.reduce(value if value.dtype == np.bool_ else value == value))
     return value == value if isinstance(value, float) else bool(value)
-
-
-TABLE = 0.5
-"""Share of a layer's gradient that is exactly zero from which it is one; inputs that are blank half of the time are
-rare."""
 
 
 def is_shallow(stats: StepStats) -> bool:

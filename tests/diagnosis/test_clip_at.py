@@ -31,6 +31,11 @@ def test_the_smaller_of_two_limits() -> None:
     assert clip_at(run([400.0, *[0.1] * 40], 1.0), 3.0) == "clip at 0.3: 3 times this run's median norm"
 
 
+def test_the_norms_of_a_run_that_is_dead_are_no_limit() -> None:
+    """A first step of 400 moved the weights by their whole size, and left nothing."""
+    assert clip_at(run([400.0, *[4e-12] * 40], 1.0), 3.0) == "clip at 4: a step then moves the weights by 1%"
+
+
 @pytest.mark.parametrize(("left", "limit"), [(0.1, "60: 3 times the norm that this run began with"), (0.9, "0.3: 3")])
 def test_a_norm_that_came_down_as_the_run_learned_is_no_limit(left: float, limit: str) -> None:
     history = run([20.0, *[0.1] * 200], 1e-3)

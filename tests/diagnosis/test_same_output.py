@@ -23,5 +23,13 @@ def test_of_the_data_and_of_what_lies_between() -> None:
     assert "a mean over the batch" in found.remedy
 
 
+def test_a_layer_may_be_called_anything() -> None:
+    for name in ("differs", "x" * 300):
+        found = explain(SAME.replace("fc", name), layer=name)
+        assert found is not None
+        assert found.layers == (name,)
+        assert found.remedy == f"look at the data as {name} is given them, and at what is done with them before"
+
+
 def test_another_symptom() -> None:
     assert SameOutput().explain(History(), None, [alert("dead")]) is None
