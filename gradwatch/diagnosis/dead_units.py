@@ -93,9 +93,10 @@ class DeadUnits:
         large = {layer: size for layer, size in biases.items() if size >= self.large_bias}
         widths, largest = _widths(probe), largest_update(history)
         chance = 1 - math.prod(1 - 2.0**-n for n in widths.values())
-        if born and large:
+        thrown = not born and largest >= self.throws
+        if large and not thrown:
             evidence.append(
-                f"since the first step: the initial biases of {span(list(large))} have a size of "
+                f"{'since the first step: ' * born}the initial biases of {span(list(large))} have a size of "
                 f"{max(large.values()):.3g}, which outweighs standardised inputs"
             )
             remedy, change, confidence = f"set the initial biases of {span(list(large))} to 0", "init_scale", 0.9
@@ -108,7 +109,7 @@ class DeadUnits:
             )
             remedy = f"widen {span(list(narrow))} from {min(narrow.values())} to {enough} units"
             change, confidence = "width", 0.9
-        elif born or not largest >= self.throws:
+        elif not thrown:
             if not born:
                 calm = f", and no step moved the weights by more than {largest:.2g}" if largest < self.throws else ""
                 evidence.append(f"they had a gradient before{calm}")
@@ -125,7 +126,7 @@ class DeadUnits:
         confidence = min(confidence, 0.3) if probe is None else confidence
         if dead:  # those with the biases first, and of those that are cut off the one that cuts off all before it
             cut_off = layers_of([a for a in dead if a.severity is Severity.ERROR])
-            layers = tuple(sorted(layers, key=lambda name: (name in large and born, name in cut_off))[::-1])
+            layers = tuple(sorted(layers, key=lambda name: (name in large and not thrown, name in cut_off))[::-1])
         else:
             confidence = round(confidence * min(1.0, share), 2)
         return Diagnosis("dead_units", confidence, layers, tuple(evidence), remedy, change)

@@ -29,7 +29,7 @@ class Dead(LayerRule):
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
-    sampled ones. Where nothing has been learned a quarter of the examples is enough.
+    sampled ones. Where nothing has been learned a quarter of the examples is enough, or a single look.
 
     Args:
         patience: steps in a row before the alert, for layers that are cut off from the output.
@@ -153,8 +153,9 @@ class Dead(LayerRule):
             before = np.arange(len(stats.layers)) < (row or 0)
             starved[looks] = np.where(before, starved[looks] + 1, 0)
             starved["share"][before] = stats.given_nothing[row] if row else 0.0
-        if history.progress.is_none(but=NOTHING):
-            starved["looks"] = np.maximum(starved["looks"], starved["some_looks"])
+        if history.progress.is_none(but=NOTHING):  # a hundred steps did not bring it alive
+            lasting = np.where(starved["looks"] > 0, self.patience, 0)
+            starved["looks"] = np.maximum(np.maximum(starved["looks"], starved["some_looks"]), lasting)
 
 
 NEVER = 20

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.progress import NOTHING
-from gradwatch.records import or_nan
+from gradwatch.records import Severity, or_nan
 from gradwatch.rules.base import Judgement, of_layers
 from gradwatch.rules.flagged import Flagged
 from gradwatch.rules.state import ModelState
@@ -22,8 +22,10 @@ class SameOutput(Flagged):
 
     Nothing about an example can be learned then, but what all of them have in common. The layer named is the first one
     that is given the same for all; where a layer before it is given what differs, the difference is lost between the
-    two. What fades from layer to layer is for :class:`~gradwatch.rules.Vanishing`. It becomes an ERROR once it is seen
-    that nothing has been learned. It is seen at the sampled steps: what begins so at the first ones may begin at zero.
+    two. What fades from layer to layer is for :class:`~gradwatch.rules.Vanishing`, and layers that pass nothing but
+    zeros are for :class:`~gradwatch.rules.Dead`. It becomes an ERROR once it is seen that nothing has been learned, and
+    is one where the output was different once. It is seen at the sampled steps: what begins so at the first ones may
+    begin at zero.
 
     Args:
         patience: looks in a row before the alert.
@@ -65,17 +67,20 @@ class SameOutput(Flagged):
 
     def judge(self, history: History) -> Judgement:
         stats = history.now
-        output, variation = or_nan(stats.output_variation), of_layers(stats.variation, stats)
-        known = np.flatnonzero(np.isfinite(variation))
-        differs = known[variation[known] >= SAME]
-        given = known[known > differs[-1]] if len(differs) else known
-        self._before = stats.layers[differs[-1]] if len(differs) else ""
-        bad = np.zeros(len(variation), bool)
-        fades = len(differs) > 0 and variation[differs[-1]] < CLEARLY
-        if len(given) and output < SAME and not (fades or self._run["differs"]) and history.count > EARLY:
-            bad[given[0]] = True
-        limit, is_known = np.full(len(bad), SAME), np.isfinite(variation)
-        return Judgement(variation, limit, bad, is_known & ~bad, known=is_known, worsens=NOTHING)
+        variation, nothing = of_layers(stats.variation, stats), of_layers(stats.given_nothing, stats)
+        known, differs = np.isfinite(variation), np.flatnonzero(variation >= SAME)
+        last = int(differs[-1]) if len(differs) else -1
+        same = np.flatnonzero(known & (np.arange(len(known)) > last))
+        self._before = stats.layers[last] if len(differs) else ""
+        lost = self._run["differs"] and history.progress.is_none(but=NOTHING)
+        bad = np.zeros(len(known), bool)
+        counts = or_nan(stats.output_variation) < SAME and (lost or not self._run["differs"]) and history.count > EARLY
+        if counts and len(same):
+            elsewhere = len(differs) > 0 and (variation[last] < CLEARLY or nothing[same[0]] == 1)
+            bad[same[0]] = not elsewhere
+        severity = Severity.ERROR if lost else None
+        limit = np.full(len(bad), SAME)
+        return Judgement(variation, limit, bad, known & ~bad, known=known, severity=severity, worsens=NOTHING)
 
     def describe(self, value: float, threshold: float) -> str:
         before = f"; what {called(self._before)} is given differs" if self._before else ""

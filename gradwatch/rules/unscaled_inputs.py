@@ -10,8 +10,10 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
+from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
 from gradwatch.rules.base import Judgement, of_layers
 from gradwatch.rules.flagged import Flagged
+from gradwatch.rules.state import LayerState
 
 
 @dataclass
@@ -22,7 +24,8 @@ class UnscaledInputs(Flagged):
     small ones that those are not learned. Networks that learn from such data all the same are none of it, nor are
     layers with a normalisation right behind; those that :class:`~gradwatch.rules.Exploding` or
     :class:`~gradwatch.rules.UpdateRatio` tell of are found earlier by these. It becomes an ERROR once it is seen that
-    nothing has been learned. It is seen at the sampled steps.
+    nothing has been learned; of next to nothing, which no other rule tells of, it is one at once. It is seen at the
+    sampled steps.
 
     Args:
         threshold: limit of the root mean square.
@@ -62,13 +65,28 @@ class UnscaledInputs(Flagged):
         self._check_limit("least", at_least=0)
         super().__post_init__()
 
+    def look(self, history: History) -> None:
+        """For how many looks in a row each layer's data are out of range."""
+        rms, _, out = self._range(history.now)
+        self._out["looks"] = np.where(np.isnan(rms), 1, out) * (self._out["looks"] + out)
+
     def judge(self, history: History) -> Judgement:
-        stats = history.now
-        rms = of_layers(stats.data_rms, stats)
-        least, known = self.limit("least", stats.layers), np.isfinite(rms) & (rms > 0)
+        rms, limit, out = self._range(history.now)
+        bad, known = out & history.progress.is_none(but=LITTLE), np.isfinite(rms) & (rms > 0)
+        never = bad & (rms < 1) & (self._out["looks"] > self.patience) & history.progress.is_none(but=NOTHING)
+        self._episodes.hasten(never, self.patience - 1)
+        severity = Severity.ERROR if never.any() else None
+        return Judgement(rms, limit, bad, known & ~bad, known=known, severity=severity, worsens=NOTHING)
+
+    def reset(self) -> None:
+        super().reset()
+        self._out = self._remembered["out"] = LayerState(looks=0)
+
+    def _range(self, stats: StepStats) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """The root mean square of each layer's data, the limit it is held against, and whether it is beyond that."""
+        rms, least = of_layers(stats.data_rms, stats), self.limit("least", stats.layers)
         limit = np.where(rms < least, least, self.limit("threshold", stats.layers))
-        bad = known & ((rms < least) | (rms > limit)) & history.progress.is_none(but=LITTLE)
-        return Judgement(rms, limit, bad, known & ~bad, known=known, worsens=NOTHING)
+        return rms, limit, (rms > 0) & (rms < np.inf) & ((rms < least) | (rms > limit))
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the data have a root mean square of {value:.3g}, standardised ones have 1, and little has been learned"

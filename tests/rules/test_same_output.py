@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,15 @@ def test_what_differs_or_is_not_known(variation: list[float], output: float) -> 
 
 def test_what_differed_before_has_been_learned() -> None:
     assert told_by(SameOutput(), run([0.0, 0.0], 0.0, first=0.1)) == []
+
+
+def test_what_training_has_made_the_same_is_an_error_where_nothing_is_learned() -> None:
+    first, same, *_ = run([0.9, 0.0], 0.0, left=1.0, first=0.1)
+    steps = [replace(same if i else first, step=i) for i in range(150)]
+    (alert,) = told_by(SameOutput(), steps)
+    assert (alert.step, alert.layer, alert.severity) == (99, "fc1", Severity.ERROR)
+    dead = [replace(s, given_nothing=np.array([0.0, 1.0])) for s in steps]
+    assert told_by(SameOutput(), dead) == []  # for another rule
 
 
 def test_the_first_steps_may_begin_at_zero() -> None:

@@ -146,6 +146,15 @@ def test_fewer_examples_count_where_nothing_was_learned(nothing: float, left: fl
     assert all(a.message.endswith("30% of the examples give a layer behind it nothing but zeros") for a in found)
 
 
+@pytest.mark.parametrize(("nothing", "told"), [(1.0, True), (0.7, False)])
+def test_one_late_look_is_enough_where_nothing_was_learned(nothing: float, told: bool) -> None:
+    steps = slow(layers(NORMS), 0.99, start=seen(0.9), later=seen(0.9, nothing=nothing))
+    assert [(a.step, a.layer, a.severity) for a in told_by(Dead(), steps)][:2] == [
+        (LOOK, "fc0", Severity.ERROR),
+        (LOOK, "fc1", Severity.ERROR),
+    ] * told
+
+
 def test_its_words_are_of_the_share_that_counts() -> None:
     look = {**seen(0.9), "given_nothing": np.array([0.0, 0.3, NAN, 0.9])}
     found = told_by(Dead(), [stats(step, layers(NORMS), **look) for step in range(16)])

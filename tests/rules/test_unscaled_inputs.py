@@ -57,6 +57,17 @@ def test_tiny_data(rms: float) -> None:
     assert check(rms, 0.8, UnscaledInputs(least=0.0)) == []
 
 
+def test_where_nothing_was_ever_learned_of_tiny_data_it_is_an_error_at_once() -> None:
+    early = {i: {"data_rms": np.array([1e-3, NAN]), "output_error": 1.0} for i in (1, 2, 3, 100)}
+    for left, found in ((1.0, [(100, Severity.ERROR)]), (0.8, [])):
+        early[100]["output_error"] = left
+        steps = [stats(i, {"fc0": 1.0, "head": 1.0}, **early.get(i, {})) for i in range(150)]
+        assert [(a.step, a.severity) for a in told_by(UnscaledInputs(), steps)] == found
+    early[3]["data_rms"] = np.array([1.0, NAN])
+    steps = [stats(i, {"fc0": 1.0, "head": 1.0}, **early.get(i, {})) for i in range(150)]
+    assert told_by(UnscaledInputs(), steps) == []  # what was in range a look ago
+
+
 def test_a_limit_of_ones_own() -> None:
     assert len(check(5.0, 0.8, UnscaledInputs(threshold={"fc0": 3.0}))) == 1
     assert check(100.0, 0.8, UnscaledInputs(threshold={"fc*": 1e3})) == []
