@@ -38,8 +38,17 @@ PROBE = "the probe", "no step is probed any more"
 FIRST_STEPS = 16
 """Steps at the start of a run that are looked at as closely as sampled ones: what is set up wrongly shows there."""
 
+OFTEN, AT_FIRST = 50, 300
+"""Steps from one look to the next among the steps after those: most of what goes wrong does so early, and short runs
+have few sampled steps."""
+
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def is_first_look(recorded: int) -> bool:
+    """Whether the step that is recorded as this one is looked at closely since the run has only begun."""
+    return recorded < FIRST_STEPS or (recorded < AT_FIRST and recorded % OFTEN == 0)
 
 
 def untraced(function: F) -> F:
@@ -419,7 +428,7 @@ class Monitor:
         turn = number // taking_turns
         due = record and self._is_due(turn)
         sample = due and self._samples(turn)
-        look = sample or (due and self._recorded < FIRST_STEPS)
+        look = sample or (due and is_first_look(self._recorded))
         if record:
             self._stride = max(1, number + 1 - self._next_step) if self._recorded else 1
             self._next_step = number + 1
@@ -460,7 +469,7 @@ class Monitor:
         Not for the first: a model that is compiled with hooks in place is compiled once more when they are gone.
         """
         turn = (self._next_step - 1 + self._stride) // taking_turns  # the user's own numbers may come in strides
-        if self._is_due(turn) and (self._recorded < FIRST_STEPS or self._samples(turn)):
+        if self._is_due(turn) and (is_first_look(self._recorded) or self._samples(turn)):
             self._capture.looks.expect(self._looked_at(parameters), maximizes(self._optimizers))
         self._get_ready(turn)
 

@@ -300,7 +300,8 @@ class Diagnosis:
         cause: the cause's plain name, such as ``"small_weights"``.
         confidence: between 0 and 1.
         layers: names of the layers concerned, the worst hit first: of weights that are too large or units that are dead
-            the one nearest the output, else the one nearest the input.
+            the one nearest the output, where the gradient fades along depth the one with the most weights, else the one
+            nearest the input.
         evidence: sentences with the measured numbers in them.
         remedy: what to change, precise enough to apply.
         change: the kind of change that this is, one of CHANGES; "" where the remedy only says what to look at.

@@ -19,7 +19,7 @@ from gradwatch.alike import AlikeUnits
 from gradwatch.closeup import Closeup, CloseupStats
 from gradwatch.layers import Gradients, LayerTable
 from gradwatch.leftover import Leftover
-from gradwatch.monitor import FIRST_STEPS
+from gradwatch.monitor import is_first_look
 from gradwatch.probe_schedule import EARLY
 from gradwatch.probing import Probe
 from gradwatch.profile import BackwardProfile
@@ -252,7 +252,7 @@ class InputWatch:
 
 def is_looked_at(step: int) -> bool:
     """Whether a Monitor looks closely at this step."""
-    return step < FIRST_STEPS or step % SAMPLED_EVERY == 0
+    return is_first_look(step) or step % SAMPLED_EVERY == 0
 
 
 def time_points(steps: int) -> IntArray:

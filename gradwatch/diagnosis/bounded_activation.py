@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import Entry, account
+from gradwatch.diagnosis.largest_first import largest_first
 from gradwatch.diagnosis.reference import MOST
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.diagnosis.words import changes, makes_up, mean_gain, place
@@ -46,7 +47,7 @@ class BoundedActivation:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         whole = account(probe)
-        if not told(alerts, "vanishing") or whole is None or not whole.shrinks:
+        if not told(alerts, "vanishing") or probe is None or whole is None or not whole.shrinks:
             return None
         share = whole.share("bounded")
         if share < self.min_share:
@@ -60,7 +61,7 @@ class BoundedActivation:
         return Diagnosis(
             "bounded_activation",
             confidence=whole.confidence("bounded"),
-            layers=tuple(filter(None, layers)),
+            layers=largest_first(layers, probe),
             evidence=(
                 f"{activation.lower()} passes {passes:.2g} of the squared gradient per layer{place(layers)}{at_best}; "
                 f"the weights pass {weights:.2g}; over {counted(len(bounded), 'layer')} the gradient "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.account import account
+from gradwatch.diagnosis.largest_first import largest_first
 from gradwatch.diagnosis.reference import weight_reference
 from gradwatch.diagnosis.rescaling import CLEAR, rescale, wrong_signal, wrong_size
 from gradwatch.diagnosis.start import began_at_zero, excess_of_weights, shrunk_weights
@@ -74,7 +75,7 @@ class SmallWeights:
         return Diagnosis(
             "small_weights",
             confidence=round(0.9 * whole.confidence("weights"), 2),
-            layers=tuple(filter(None, off)),
+            layers=largest_first(off, probe),
             evidence=(
                 f"the weights of {span(list(seen))} pass {gain:.2g} of the squared gradient per layer; "
                 f"{reference:.2g} would make up for the activations",

@@ -22,7 +22,8 @@ class Spike(LayerRule):
 
     Both the jump and the fall are steep, within a few steps: a gradient that grows for good while a network wakes up
     is no spike, nor is a lasting rise, which is for :class:`~gradwatch.rules.Exploding`. So the alert comes with the
-    first normal step after it, and names the step of the peak. The layers of one step make one alert.
+    first normal step after it, and names the step of the peak. The layers of one step make one alert. Layers that even
+    then have next to nothing of the whole gradient do not count.
 
     Args:
         factor: limit of the norm, relative to the layer's median over the ``window`` steps before.
@@ -95,6 +96,7 @@ class Spike(LayerRule):
         high = burst["steps"] > 0
         fallen = high & present & (norm * steep <= burst["peak"])
         starts = ~high & present & (norm > limit) & (norm >= steep * burst["before"])
+        starts &= ~(norm < NEGLIGIBLE * stats.total_norm)
         higher = starts | (high & present & (norm > burst["peak"]))
         burst["limit"] = np.where(starts, limit, burst["limit"])
         burst["peak"] = np.where(higher, norm, burst["peak"])
@@ -113,6 +115,9 @@ class Spike(LayerRule):
         self._baseline = self._remembered["baseline"] = Baseline(self.window, self.warmup)
         self._burst = self._remembered["burst"] = LayerState(steps=0, at=0, peak=0.0, limit=0.0, before=np.inf)
 
+
+NEGLIGIBLE = 1e-2
+"""Share of the whole gradient up to which a layer throws nothing off, as one whose gradient has vanished."""
 
 BEYOND = 2.0
 """Factor above all that was normal before: a noisy layer's largest norm is exceeded by a little again and again."""

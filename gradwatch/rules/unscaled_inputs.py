@@ -10,10 +10,10 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.patterns import PerLayer
 from gradwatch.progress import LITTLE, NOTHING
-from gradwatch.records import BoolArray, FloatArray, Severity, StepStats
+from gradwatch.records import BoolArray, FloatArray, Severity, StepStats, or_nan
 from gradwatch.rules.base import Judgement, of_layers
 from gradwatch.rules.flagged import Flagged
-from gradwatch.rules.state import LayerState
+from gradwatch.rules.state import LayerState, ModelState
 
 
 @dataclass
@@ -22,10 +22,9 @@ class UnscaledInputs(Flagged):
 
     The curvature of the loss grows with the square of the inputs, and so much faster along large features than along
     small ones that those are not learned. Networks that learn from such data all the same are none of it, nor are
-    layers with a normalisation right behind; those that :class:`~gradwatch.rules.Exploding` or
-    :class:`~gradwatch.rules.UpdateRatio` tell of are found earlier by these. It becomes an ERROR once it is seen that
-    nothing has been learned; of next to nothing, which no other rule tells of, it is one at once. It is seen at the
-    sampled steps.
+    layers with a normalisation right behind. Where nothing was ever learned it is an ERROR; but those whose first steps
+    throw the weights off are for :class:`~gradwatch.rules.Exploding` and :class:`~gradwatch.rules.UpdateRatio`, which
+    tell of them earlier. It is seen at the sampled steps.
 
     Args:
         threshold: limit of the root mean square.
@@ -69,18 +68,21 @@ class UnscaledInputs(Flagged):
         """For how many looks in a row each layer's data are out of range."""
         rms, _, out = self._range(history.now)
         self._out["looks"] = np.where(np.isnan(rms), 1, out) * (self._out["looks"] + out)
+        self._run["thrown"] |= or_nan(history.now.total_update) > THROWN
 
     def judge(self, history: History) -> Judgement:
         rms, limit, out = self._range(history.now)
         bad, known = out & history.progress.is_none(but=LITTLE), np.isfinite(rms) & (rms > 0)
-        never = bad & (rms < 1) & (self._out["looks"] > self.patience) & history.progress.is_none(but=NOTHING)
+        fatal = history.progress.is_none(but=NOTHING) and not self._run["thrown"]
+        never = bad & fatal & (self._out["looks"] > self.patience)
         self._episodes.hasten(never, self.patience - 1)
         severity = Severity.ERROR if never.any() else None
-        return Judgement(rms, limit, bad, known & ~bad, known=known, severity=severity, worsens=NOTHING)
+        return Judgement(rms, limit, bad, known & ~bad, known=known, severity=severity, certain=never)
 
     def reset(self) -> None:
         super().reset()
         self._out = self._remembered["out"] = LayerState(looks=0)
+        self._run = self._remembered["run"] = ModelState(thrown=False)
 
     def _range(self, stats: StepStats) -> tuple[FloatArray, FloatArray, BoolArray]:
         """The root mean square of each layer's data, the limit it is held against, and whether it is beyond that."""
@@ -90,3 +92,7 @@ class UnscaledInputs(Flagged):
 
     def describe(self, value: float, threshold: float) -> str:
         return f"the data have a root mean square of {value:.3g}, standardised ones have 1, and little has been learned"
+
+
+THROWN = 0.1
+"""``|step| / |parameters|`` by which the weights are no more what they were initialised to."""

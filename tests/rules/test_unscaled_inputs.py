@@ -14,9 +14,11 @@ from tests.tensors import normal
 RULE = UnscaledInputs()
 
 
-def check(rms: float, left: float, rule: UnscaledInputs | None = None, name: str = "fc0") -> list[Alert]:
+def check(
+    rms: float, left: float, rule: UnscaledInputs | None = None, name: str = "fc0", moved: float = 1e-3
+) -> list[Alert]:
     """Of a look at every hundredth step, where this share of a cross entropy is left."""
-    look = {"data_rms": np.array([rms, NAN]), "output_error": left}
+    look = {"data_rms": np.array([rms, NAN]), "output_error": left, "total_update": moved}
     first = look if np.isnan(left) else {**look, "output_error": 1.0}
     seen = {0: first, 100: first, 200: look, 300: look}
     return told_by(
@@ -37,8 +39,26 @@ def test_a_long_name_stands_in_the_alert_as_it_is() -> None:
     assert [a.message.partition(":")[0] for a in check(100.0, 0.8, name=name)] == [name]
 
 
-def test_where_nothing_was_learned_since_it_is_an_error() -> None:
-    assert [(a.step, a.severity) for a in check(100.0, 0.99)] == [(200, Severity.WARNING), (300, Severity.ERROR)]
+@pytest.mark.parametrize(("moved", "severity"), [(0.09, Severity.ERROR), (0.2, Severity.WARNING)])
+def test_where_nothing_was_ever_learned_it_is_an_error_unless_steps_threw_it_off(
+    moved: float, severity: Severity
+) -> None:
+    assert [(a.step, a.severity) for a in check(100.0, 0.99, moved=moved)] == [(200, severity)]
+
+
+def test_an_error_as_soon_as_that_is_seen() -> None:
+    early = {i: {"data_rms": np.array([1e-3, NAN]), "output_error": 1.0} for i in (1, 2, 3, 100)}
+
+    def told() -> list[tuple[int, Severity]]:
+        steps = [stats(i, {"fc0": 1.0, "head": 1.0}, **early.get(i, {})) for i in range(150)]
+        return [(a.step, a.severity) for a in told_by(UnscaledInputs(), steps)]
+
+    assert told() == [(100, Severity.ERROR)]
+    early[100]["output_error"] = 0.8
+    assert told() == []
+    early[100]["output_error"] = 1.0
+    early[3]["data_rms"] = np.array([1.0, NAN])  # in range a look before
+    assert told() == []
 
 
 @pytest.mark.parametrize(
@@ -55,17 +75,6 @@ def test_tiny_data(rms: float) -> None:
     assert (alert.step, alert.value, alert.threshold) == (200, rms, RULE.least)
     assert check(rms, 0.6) == []
     assert check(rms, 0.8, UnscaledInputs(least=0.0)) == []
-
-
-def test_where_nothing_was_ever_learned_of_tiny_data_it_is_an_error_at_once() -> None:
-    early = {i: {"data_rms": np.array([1e-3, NAN]), "output_error": 1.0} for i in (1, 2, 3, 100)}
-    for left, found in ((1.0, [(100, Severity.ERROR)]), (0.8, [])):
-        early[100]["output_error"] = left
-        steps = [stats(i, {"fc0": 1.0, "head": 1.0}, **early.get(i, {})) for i in range(150)]
-        assert [(a.step, a.severity) for a in told_by(UnscaledInputs(), steps)] == found
-    early[3]["data_rms"] = np.array([1.0, NAN])
-    steps = [stats(i, {"fc0": 1.0, "head": 1.0}, **early.get(i, {})) for i in range(150)]
-    assert told_by(UnscaledInputs(), steps) == []  # what was in range a look ago
 
 
 def test_a_limit_of_ones_own() -> None:
