@@ -121,7 +121,7 @@ class Signal(ModelState):
         if history.count <= EARLY:
             self["start"] = np.fmax(self["start"], share)
         elif 0 < self["start"] < DIM and not np.isnan(share):
-            self._look_again(nothing_learned=share < STILL_DIM and history.progress.stands_still(but=NOTHING))
+            self._look_again(nothing_learned=share < STILL_DIM and history.progress.is_none(but=NOTHING))
         alike = self["so_far"] and share < BETWEEN and not share > RISES * self["first"]
         self["so_far"] = alike
         self["first"] = np.fmin(self["first"], share) if alike else np.nan

@@ -84,12 +84,12 @@ def test_what_moves_has_time_but_not_for_ever() -> None:
 @pytest.mark.parametrize(
     ("start", "now", "before", "left", "told"),
     [
+        (0.9 * DIM, 0.9 * STILL_DIM, None, 0.95, True),
         (0.9 * DIM, 0.9 * STILL_DIM, 0.95, 0.95, True),
         (0.9 * DIM, 1.1 * STILL_DIM, 0.95, 0.95, False),  # it has woken up
         (0.9 * DIM, 0.9 * DIM, 0.95, 0.85, False),  # it learns
-        (0.9 * DIM, 0.9 * DIM, None, 0.95, False),  # it may yet
         (1.1 * DIM, 0.9 * DIM, 0.95, 0.95, False),
-        (0.9 * DIM, 0.9 * DIM, 0.95, NAN, False),
+        (0.9 * DIM, 0.9 * DIM, None, NAN, False),
     ],
 )
 def test_little_difference_at_the_start_counts_where_nothing_was_learned_since(
