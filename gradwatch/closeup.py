@@ -62,6 +62,8 @@ class CloseupStats(NamedTuple):
     output_row: float
     """The row of the last layer."""
     loss_mismatch: float
+    output_scatter: float
+    output_offset: float
     dropped: float
     evaluates: float
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.loss_mismatch import loss_mismatch
+from gradwatch.off_target import off_target
 from gradwatch.out_of_reach import out_of_reach, reach
 from gradwatch.output_error import output_error
 from gradwatch.stats import wide
@@ -39,6 +40,11 @@ class OfOutputs(NamedTuple):
     """See :func:`~gradwatch.out_of_reach.out_of_reach`."""
     loss_mismatch: float
     """See :func:`~gradwatch.loss_mismatch.loss_mismatch`, where all calls whose output is known agree on it."""
+    output_scatter: float
+    """Of the model's own outputs, see :func:`~gradwatch.off_target.off_target`: the least of all calls, NaN where one
+    is not known. Of the last layer's where the model's have no gradient, as where it returns its loss."""
+    output_offset: float
+    """Likewise, what all examples share."""
     number: float
     """The last layer's."""
 
@@ -96,12 +102,13 @@ class LastOutput:
         if not torch.compiler.is_compiling():
             with contextlib.suppress(Exception), torch.no_grad():
                 norm, alike = _size(gradient)
-                beyond = error = norm * torch.nan
+                beyond = error = scatter = offset = norm * torch.nan
                 if held is not None:
                     (output, limits), asked = held, -gradient if self._maximizes else gradient
                     error = output_error(output, asked)
                     beyond = beyond if limits is None else out_of_reach(output, asked, limits)
-                self._asked.append(torch.stack([norm, alike, beyond.to(norm), error.to(norm)]))
+                    scatter, offset = off_target(output, asked) if output.shape == gradient.shape else (scatter, offset)
+                self._asked.append(torch.stack([norm, alike, *(t.to(norm) for t in (beyond, error, scatter, offset))]))
 
     def _hear(self, number: int, gradient: Tensor) -> None:
         """As a hook of an output."""
@@ -112,11 +119,13 @@ class LastOutput:
         with contextlib.suppress(Exception), torch.no_grad():
             norm, alike = _size(gradient)
             error, mistake = norm * torch.nan, norm * torch.inf
+            scatter = offset = error
             if output is not None and output.ndim and output.shape == gradient.shape:
                 asked = -gradient if self._maximizes else gradient
                 error, (mistake, its_error) = output_error(output, asked), loss_mismatch(output, asked)
                 error = torch.where(torch.isnan(error), its_error, error)
-            calls.append(torch.stack([norm, alike, error.to(norm), mistake.to(norm)]))
+                scatter, offset = off_target(output, asked)
+            calls.append(torch.stack([norm, alike, *(t.to(norm) for t in (error, mistake, scatter, offset))]))
 
     def take(self) -> OfOutputs:
         """What was heard, from the device."""
@@ -126,10 +135,11 @@ class LastOutput:
         mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
+        off = [row[4:] for row in of_all or heard] or [[float("nan")] * 2]
         norm, error = joined([row[:3] for row in heard])
         if np.isnan(error):  # as where logits are divided by a temperature
             error = joined([[*row[:2], row[3]] for row in of_all])[1]
-        return OfOutputs(norm, error, asked, self._variation(), beyond, mistake, number)
+        return OfOutputs(norm, error, asked, self._variation(), beyond, mistake, *np.min(off, axis=0), number)
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""

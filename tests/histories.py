@@ -120,6 +120,8 @@ def look(rng: np.random.Generator, width: int) -> dict[str, Any]:
     found["output_gradient"] = float(rng.choice([NAN, 0.0, 1e-300, 0.5, 0.6, 1.0, INF]))
     found["loss_gradient"] = float(rng.choice([NAN, 0.0, 1e-300, 0.5, 1.0, INF]))
     found["out_of_reach"] = float(rng.choice([NAN, 0.0, 0.5, 1.0]))
+    found["output_scatter"] = float(rng.choice([NAN, 0.0, 0.3, 0.6, 1.0]))
+    found["output_offset"] = float(rng.choice([NAN, 0.0, 0.95, 1.0]))
     found["output_variation"] = float(rng.choice([NAN, 0.0, 1e-9, 0.5, 1.0]))
     found["output_row"] = float(rng.choice([NAN, 0.0, width - 1, width]))
     found["loss_mismatch"] = float(rng.choice([NAN, *range(len(MISTAKES))]))

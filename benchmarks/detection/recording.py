@@ -91,6 +91,8 @@ class Recording:
         out_of_reach: [C] likewise.
         output_row: [C] likewise.
         loss_mismatch: [C] likewise.
+        output_scatter: [C] likewise.
+        output_offset: [C] likewise.
         dropped: [C] likewise.
         evaluates: [C] likewise.
         half: [C] likewise; -1 where it is not known.
@@ -165,6 +167,8 @@ class Recording:
     out_of_reach: FloatArray
     output_row: FloatArray
     loss_mismatch: FloatArray
+    output_scatter: FloatArray
+    output_offset: FloatArray
     dropped: FloatArray
     evaluates: FloatArray
     half: IntArray

@@ -63,7 +63,7 @@ class UnscaledInputs:
             return None
         is_clear = given.rms > CLEAR_CASE * self.min_rms
         at_once = history.first is not None and not history.half and not math.isfinite(history.first.total_norm)
-        symptoms = (*UNSTABLE, "saturated", *(("nonfinite", "overflow", "spike") if is_clear else ()))
+        symptoms = (*UNSTABLE, "off_target", "saturated", *(("nonfinite", "overflow", "spike") if is_clear else ()))
         if not (own or told(alerts, *symptoms)):
             return None
         evidence = [

@@ -48,24 +48,27 @@ class UnscaledTargets:
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
         progress, given, sizes = history.progress, inputs(history, probe), signal(history)
-        if not progress.first > self.min_error or progress.of_classes or not told(alerts, *UNSTABLE):
+        off, unstable = told(alerts, "off_target"), told(alerts, *UNSTABLE)
+        if (given is not None and given.are_unscaled) or not (off or unstable):
             return None
-        if (given is not None and given.are_unscaled) or (len(sizes) and np.median(sizes) > LARGE_SIGNAL):
+        if off:
+            return _diagnosis(0.8, f"of the outputs, {off[-1].message}")
+        if not progress.first > self.min_error or progress.of_classes:
             return None
-        return Diagnosis(
-            "unscaled_targets",
-            confidence=0.7,
-            layers=(),
-            evidence=(
-                f"the gradient at the outputs had a norm of {progress.first:.3g} at the first steps"
-                + (f", and {progress.left:.0%} of that is left" if progress.left <= 1 else ""),
-                "with standardised targets it is 2 / sqrt(batch) at most; a loss that is multiplied by a number, or "
-                "summed, looks the same",
-            ),
-            remedy="standardise the targets: subtract their mean and divide by their standard deviation (that of the "
-            "training data)",
-            change="data_scaling",
+        if len(sizes) and np.median(sizes) > LARGE_SIGNAL:
+            return None
+        return _diagnosis(
+            0.7,
+            f"the gradient at the outputs had a norm of {progress.first:.3g} at the first steps"
+            + (f", and {progress.left:.0%} of that is left" if progress.left <= 1 else ""),
+            "with standardised targets it is 2 / sqrt(batch) at most; a loss that is multiplied by a number, or "
+            "summed, looks the same",
         )
+
+
+def _diagnosis(confidence: float, *evidence: str) -> Diagnosis:
+    remedy = "standardise the targets: subtract their mean and divide by their standard deviation (that of the "
+    return Diagnosis("unscaled_targets", confidence, (), evidence, f"{remedy}training data)", "data_scaling")
 
 
 LARGE_SIGNAL = 50.0

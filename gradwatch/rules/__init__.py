@@ -19,6 +19,7 @@ from gradwatch.rules.no_activation import NoActivation
 from gradwatch.rules.no_gradient import NoGradient
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.not_zeroed import NotZeroed
+from gradwatch.rules.off_target import OffTarget
 from gradwatch.rules.out_of_reach import OutOfReach
 from gradwatch.rules.overflow import Overflow
 from gradwatch.rules.same_output import SameOutput
@@ -50,6 +51,7 @@ __all__ = [
     "NoGradient",
     "NonFinite",
     "NotZeroed",
+    "OffTarget",
     "OutOfReach",
     "Overflow",
     "Rule",
@@ -82,7 +84,7 @@ def default() -> tuple[Rule, ...]:
     >>> print(*(rule.name for rule in default()[10:19]))
     update_ratio nonfinite overflow underflow stalled flat_output out_of_reach unscaled_inputs heavy_dropout
     >>> print(*(rule.name for rule in default()[19:]))
-    same_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    off_target same_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
@@ -104,6 +106,7 @@ def default() -> tuple[Rule, ...]:
         OutOfReach(),
         UnscaledInputs(),
         HeavyDropout(),
+        OffTarget(),
         SameOutput(),
         Saturated(),
         Vanishing(),

@@ -34,7 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"sharding", "amp", "optimizers"},
             {"layers"},
             {"stats", "host_copy"},
-            {"histograms", "inputs", "output_error", "one_target", "out_of_reach"},
+            {"histograms", "inputs", "output_error", "one_target", "out_of_reach", "off_target"},
             {"loss_mismatch"},
             {"last_output"},
             {"saturated_outputs", "time_gradient", "sampled", "readings"},
