@@ -114,7 +114,7 @@ class StepStats:
             behind the last layer cannot give. NaN where there is none, or that is not known.
         output_row: the row of the layer nearest to the loss, whose output that is. NaN where it is none.
         loss_mismatch: of a loss that is given what it does not take, the mistake's place in ``MISTAKES``. Else NaN.
-        output_scatter: share of a squared error that is the outputs' own scatter, which has nothing to do with the targets.
+        output_scatter: share of a squared error that is the outputs' own scatter, which does not follow the targets.
         output_offset: share of a large squared error that all examples have in common.
         variation: float64 [L], share of the mean square of a layer's input that differs from example to example; NaN
             where that is not known.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.diagnosis.start import shrunk_weights
-from gradwatch.diagnosis.symptoms import told
+from gradwatch.diagnosis.symptoms import layers_of, told
 from gradwatch.diagnosis.words import mean_gain, span
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
@@ -16,7 +16,7 @@ from gradwatch.records import Alert, Diagnosis
 
 @dataclass(frozen=True)
 class WeightDecay:
-    """The gradient vanishes behind weights that were large enough at first and have shrunk since.
+    """Weights that were large enough at first have shrunk since: nothing is learned, or the gradient vanishes.
 
     Example:
         >>> import numpy as np
@@ -34,24 +34,31 @@ class WeightDecay:
     """
 
     def explain(self, history: History, probe: BackwardProfile | None, alerts: Sequence[Alert]) -> Diagnosis | None:
+        if history.first is None:
+            return None
+        if shrinking := [alert for alert in told(alerts, "shrinking") if alert.value < 1]:
+            found = shrinking[-1]
+            return _diagnosis(layers_of(shrinking), found.value, found.step - history.first.step)
         kept = shrunk_weights(history, probe)
-        steps = 0 if probe is None or history.first is None else probe.step - history.first.step
+        steps = 0 if probe is None else probe.step - history.first.step
         if not told(alerts, "vanishing", "dead") or not kept or steps < 1:
             return None
         share = mean_gain([math.log(max(s, TINY)) for s in kept.values()])
-        if share < SLOWEST**steps:  # the weights were small from the start, and the biases large
-            return None
-        return Diagnosis(
-            "weight_decay",
-            confidence=0.95,
-            layers=tuple(kept),
-            evidence=(
-                f"the weights of {span(list(kept))} have {share:.2g} of the size that they began with: "
-                f"{1 - share ** (1 / steps):.2%} less at every step",
-            ),
-            remedy="divide the optimizer's weight_decay by 100, or leave it out",
-            change="weight_decay",
-        )
+        # Where it is less the weights were small from the start, and the biases large.
+        return _diagnosis(tuple(kept), share, steps) if share >= SLOWEST**steps else None
+
+
+def _diagnosis(layers: tuple[str, ...], share: float, steps: int) -> Diagnosis:
+    evidence = f"the weights of {span(layers)} have {share:.2g} of the size that they began with"
+    each = f": {1 - share ** (1 / steps):.2%} less at every step" if 0 < share < 1 <= steps else ""
+    return Diagnosis(
+        "weight_decay",
+        confidence=0.95,
+        layers=layers,
+        evidence=(evidence + each,),
+        remedy="divide the optimizer's weight_decay by 100, or leave it out; likewise a penalty in the loss",
+        change="weight_decay",
+    )
 
 
 SLOWEST = 0.8

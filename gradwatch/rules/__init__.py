@@ -24,6 +24,7 @@ from gradwatch.rules.out_of_reach import OutOfReach
 from gradwatch.rules.overflow import Overflow
 from gradwatch.rules.same_output import SameOutput
 from gradwatch.rules.saturated import Saturated
+from gradwatch.rules.shrinking import Shrinking
 from gradwatch.rules.skipped import Skipped
 from gradwatch.rules.spike import Spike
 from gradwatch.rules.stalled import Stalled
@@ -57,6 +58,7 @@ __all__ = [
     "Rule",
     "SameOutput",
     "Saturated",
+    "Shrinking",
     "Skipped",
     "Spike",
     "Stalled",
@@ -82,9 +84,9 @@ def default() -> tuple[Rule, ...]:
     >>> print(*(rule.name for rule in default()[:10]))
     no_gradient not_zeroed untrained unregistered eval_mode loss_mismatch symmetric no_activation unread exploding
     >>> print(*(rule.name for rule in default()[10:19]))
-    update_ratio nonfinite overflow underflow stalled flat_output out_of_reach unscaled_inputs heavy_dropout
+    update_ratio nonfinite overflow underflow stalled shrinking flat_output out_of_reach unscaled_inputs
     >>> print(*(rule.name for rule in default()[19:]))
-    off_target same_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
+    heavy_dropout off_target same_output saturated vanishing vanishing_in_time dead spike unstable skipped clipped
     """
     return (
         NoGradient(),
@@ -102,6 +104,7 @@ def default() -> tuple[Rule, ...]:
         Overflow(),
         Underflow(),
         Stalled(),
+        Shrinking(),
         FlatOutput(),
         OutOfReach(),
         UnscaledInputs(),

@@ -62,6 +62,7 @@ class Dead(LayerRule):
         "vanishing",
         "saturated",
         "underflow",
+        "shrinking",
         "flat_output",
     )
 

@@ -78,6 +78,7 @@ class Vanishing(LayerRule):
         "update_ratio",
         "saturated",
         "underflow",
+        "shrinking",
         "dead",
         "flat_output",
     )

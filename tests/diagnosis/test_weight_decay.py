@@ -31,12 +31,12 @@ def report(weight_decay: float, scale: float = 1.0, first: int = 0) -> gw.Report
 def test_weights_that_have_shrunk(first: int) -> None:
     """Without a gradient to speak of, each step multiplies the weights by 1 - lr * weight_decay."""
     found = report(weight_decay=0.5, first=first)
-    assert {a.rule for a in found.alerts} == {"vanishing"}
+    assert {a.rule for a in found.alerts} == {"vanishing", "shrinking"}
     first = found.diagnoses[0]
     assert (first.cause, first.change, first.remedy) == (
         "weight_decay",
         "weight_decay",
-        "divide the optimizer's weight_decay by 100, or leave it out",
+        "divide the optimizer's weight_decay by 100, or leave it out; likewise a penalty in the loss",
     )
     assert "small_weights" not in {d.cause for d in found.diagnoses}
     assert float(first.evidence[0].split(": ")[1].split("%")[0]) == pytest.approx(5.0, abs=0.3)

@@ -176,7 +176,7 @@ def test_rules_have_their_plain_names() -> None:
         "no_gradient not_zeroed nonfinite overflow underflow exploding update_ratio stalled saturated vanishing "
         "vanishing_in_time dead spike unstable skipped clipped flat_output out_of_reach loss_mismatch symmetric "
         "no_activation untrained unregistered unread unscaled_inputs eval_mode "
-        "heavy_dropout same_output off_target"
+        "heavy_dropout same_output off_target shrinking"
     )
     assert {rule.name for rule in gw.rules.default()} == set(names.split())  # type: ignore[attr-defined]
 
