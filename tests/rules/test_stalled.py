@@ -150,7 +150,7 @@ def train(lr: float, dtype: torch.dtype = torch.float32) -> gw.Report:
 
 def test_a_learning_rate_that_is_far_too_low() -> None:
     report = train(2e-6)
-    assert [(a.step, a.rule, a.severity) for a in report.alerts] == [(61, "stalled", Severity.WARNING)]
+    assert [(a.step, a.rule, a.severity) for a in report.alerts] == [(51, "stalled", Severity.WARNING)]
     assert (report.diagnoses[0].cause, report.diagnoses[0].change) == ("small_steps", "lr")
     assert train(2e-6 * float(report.diagnoses[0].remedy.split()[-1])).alerts == ()
 
