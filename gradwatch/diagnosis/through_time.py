@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from gradwatch.diagnosis.start import first_update
 from gradwatch.diagnosis.words import changes
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile, TimeSteps
@@ -28,9 +29,14 @@ def through_time(probe: BackwardProfile | None) -> list[TimeSteps]:
 LARGE = 50.0
 """Total gradient norm of a first step that no learning rate can have made."""
 
+SMALL, THROWS = 1.0, 0.3
+"""Norm of a first gradient that no clipping would touch, and ``|step| / |parameters|`` that it must not make."""
+
 
 def may_explode(history: History, times: Iterable[TimeSteps]) -> bool:
     """Whether a layer may blow the gradient up along time: it does, or nobody knows, or the first gradient was large.
+
+    Not where a first step of a small gradient has thrown the weights off already, which is the learning rate's.
 
     >>> import numpy as np
     >>> shrinks = TimeSteps("rnn", np.full(29, 0.3), np.ones(30))
@@ -40,6 +46,8 @@ def may_explode(history: History, times: Iterable[TimeSteps]) -> bool:
     True
     """
     began = math.nan if history.first is None else history.first.total_norm
+    if began <= SMALL and first_update(history) > THROWS:
+        return False
     return any(not -math.inf < t.log_gain < 0 or not began < LARGE for t in times)
 
 

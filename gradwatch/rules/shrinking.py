@@ -17,7 +17,7 @@ from gradwatch.rules.flagged import Flagged
 
 @dataclass
 class Shrinking(Flagged):
-    """Layers have lost most of the size that their parameters began with, while nothing was learned: an ERROR.
+    """Most layers have lost most of the size that their parameters began with, while nothing was learned: an ERROR.
 
     So it is where weight decay, or a penalty in the loss, takes more of the weights than the gradient gives them. An
     optimizer that adapts its steps keeps every layer's gradient going meanwhile, so that none vanishes. It is seen at
@@ -67,7 +67,9 @@ class Shrinking(Flagged):
             began = of_layers(first.param_norm, first)
         left = of_layers(stats.param_norm, stats) / np.where(began > 0, began, np.nan)
         limit, known = self.limit("threshold", stats.layers), np.isfinite(left)
-        bad = (left < limit) & history.progress.is_none(but=NOTHING)
+        shrunk = left < limit
+        most = 2 * np.count_nonzero(shrunk) > np.count_nonzero(known)
+        bad = shrunk & (most and history.progress.is_none(but=NOTHING))
         return Judgement(left, limit, bad, known & ~bad, known=known)
 
     def describe(self, value: float, threshold: float) -> str:

@@ -25,16 +25,22 @@ def check(first: list[float], now: list[float], left: float = 1.0, rule: Shrinki
 
 
 def test_what_has_shrunk_is_named_with_what_is_left() -> None:
-    (alert,) = check([8.0, 2.0], [0.4, 1.9])
-    assert (alert.step, alert.layer, alert.severity) == (100, "fc", Severity.ERROR)
-    assert alert.value == pytest.approx(0.05)
-    assert alert.message == "fc: parameters have shrunk to 0.05 of what they began with, and nothing has been learned"
+    found = check([8.0, 2.0], [0.4, 0.5])
+    assert [(a.step, a.layer, a.severity) for a in found] == [
+        (100, "fc", Severity.ERROR),
+        (100, "out", Severity.ERROR),
+    ]
+    assert found[0].value == pytest.approx(0.05)
+    assert found[0].message == (
+        "fc, out: parameters have shrunk to 0.05 of what they began with, and nothing has been learned"
+    )
 
 
 @pytest.mark.parametrize(
     ("first", "now", "left"),
     [
         ([8.0, 2.0], [2.5, 1.0], 1.0),
+        ([8.0, 2.0], [0.4, 1.9], 1.0),  # a part that is of no use
         ([8.0, 2.0], [0.4, 0.1], 0.9),  # something is learned
         ([8.0, 2.0], [0.4, 0.1], NAN),
         ([0.0, NAN], [0.0, 0.1], 1.0),
@@ -46,7 +52,7 @@ def test_what_keeps_its_size_or_learns_or_is_not_known(first: list[float], now: 
 
 
 def test_a_limit_of_ones_own() -> None:
-    assert check([8.0, 2.0], [0.4, 1.9], rule=Shrinking(threshold={"fc": 0.04})) == []
+    assert check([8.0, 2.0], [0.4, 0.5], rule=Shrinking(threshold={"*": 0.04})) == []
     with pytest.raises(ValueError, match="Shrinking: threshold must be above 0"):
         Shrinking(threshold=0.0)
 
