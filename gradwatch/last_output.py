@@ -135,11 +135,11 @@ class LastOutput:
         mistakes = {found[3] for found in heard if found[3] != float("inf")}
         mistake = mistakes.pop() if len(mistakes) == 1 else float("nan")
         number = next(iter(self._heard), float("nan"))
-        off = [row[4:] for row in of_all or heard] or [[float("nan")] * 2]
+        scatter, offset = np.min([row[4:] for row in of_all or heard] or [[np.nan] * 2], axis=0).tolist()
         norm, error = joined([row[:3] for row in heard])
         if np.isnan(error):  # as where logits are divided by a temperature
             error = joined([[*row[:2], row[3]] for row in of_all])[1]
-        return OfOutputs(norm, error, asked, self._variation(), beyond, mistake, *np.min(off, axis=0), number)
+        return OfOutputs(norm, error, asked, self._variation(), beyond, mistake, scatter, offset, number)
 
     def _variation(self) -> float:
         """Of the examples of all calls: a discriminator may see each class in a call of its own."""
