@@ -205,7 +205,7 @@ class Monitor:
     def step(self, step: int | None = None) -> None:
         """Measure, check, clip and record the gradients as they are now.
 
-        It waits for no device but at sampled steps and the first 16 of a run.
+        It waits for no device but at sampled steps, and at the first 16 and every 50th of the first 300 of a run.
 
         Args:
             step: the number to record, one more than the last by default.

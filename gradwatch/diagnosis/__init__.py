@@ -5,6 +5,7 @@ from gradwatch.diagnosis.bad_batch import BadBatch
 from gradwatch.diagnosis.bottleneck import Bottleneck
 from gradwatch.diagnosis.bounded_activation import BoundedActivation
 from gradwatch.diagnosis.broken_step import BrokenStep
+from gradwatch.diagnosis.closed_gates import ClosedGates
 from gradwatch.diagnosis.dead_units import DeadUnits
 from gradwatch.diagnosis.depth_profile import DepthProfile
 from gradwatch.diagnosis.detached import Detached
@@ -49,6 +50,7 @@ __all__ = [
     "BoundedActivation",
     "BrokenStep",
     "Cause",
+    "ClosedGates",
     "DeadUnits",
     "DepthProfile",
     "Detached",
@@ -119,6 +121,7 @@ def default() -> tuple[Cause, ...]:
         Symmetry(),
         NoActivation(),
         WeightDecay(),
+        ClosedGates(),
         Bottleneck(),
         DeadUnits(),
         Saturation(),
