@@ -57,9 +57,9 @@ class ClosedGates:
         if share < self.min_share or not gates:
             return None
         names = list(dict.fromkeys(s.layer for s in gates))
+        passes = mean_gain([s.log_gain for s in gates])
         evidence = [
-            f"what the signal is multiplied by{place(names)} passes {mean_gain([s.log_gain for s in gates]):.2g} of the "
-            "squared gradient each time",
+            f"what the signal is multiplied by{place(names)} passes {passes:.2g} of the squared gradient each time",
             f"from the output to the input the gradient {changes(whole.log_gain)}; that {makes_up(share)}",
         ]
         biases = initial_biases(history, probe)
