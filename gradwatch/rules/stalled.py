@@ -11,7 +11,7 @@ from gradwatch.history import History
 from gradwatch.patterns import check_number
 from gradwatch.progress import NOTHING
 from gradwatch.records import Severity, StepStats, or_nan
-from gradwatch.rules.base import Judgement, LayerRule, are_tables
+from gradwatch.rules.base import Judgement, LayerRule
 from gradwatch.rules.state import LayerState, ModelState
 
 
@@ -26,9 +26,9 @@ class Stalled(LayerRule):
 
     It is an ERROR as well where nothing was learned (:class:`~gradwatch.progress.Progress`) and the latest steps are
     too small to, as under a schedule that has come to its end, a gradient that is clipped to next to nothing, or an
-    Adadelta, whose first steps are tiny. Of a cross entropy it is known for certain: where it has taught
-    nothing, steps that never were as large as ``slow`` are a WARNING, and after ``long`` an ERROR, unless they grow, as
-    those of a learning rate that is warmed up.
+    Adadelta, whose first steps are tiny. Where nothing was learned, steps that never were as large as ``slow`` are a
+    WARNING, unless they grow, as those of a learning rate that is warmed up; of a cross entropy, of which that is
+    known for certain, they become an ERROR after ``long``, and of other losses it takes a quarter of that size.
 
     So is a single layer that no step has moved to speak of, while others move and it has a good part of the gradient:
     its parameter group has a learning rate of next to zero, or its steps are lost in rounding. That is a WARNING.
@@ -40,7 +40,7 @@ class Stalled(LayerRule):
             two in a network that has learned nothing.
         lasting: the same of those two after ``long`` steps.
         long: see there.
-        slow: limit of the largest step, where for certain nothing was learned.
+        slow: limit of the largest step, where nothing was learned.
         warmup: steps at the start that are not judged, as a schedule may begin at zero.
         patience: measurements in a row before the alert.
         recovery: measurements in a row above the limit before the episode is over.
@@ -110,10 +110,10 @@ class Stalled(LayerRule):
             least = APART * total if 0 < total < np.inf else 0.0
             still = self._layers["still"] + (had & (stats.update_ratio <= least))
             self._layers["still"] = np.where(stats.update_ratio > least, -np.inf, still)
-        if (tables := are_tables(stats)) is not None:
-            self._layers["table"] = tables
-        if tables is not None and stats.numel is not None:
-            most["table"] = bool(stats.numel[tables].sum() > stats.numel.sum() / 2)
+        if stats.zero_fraction is not None:
+            tables = self._layers["table"] = stats.zero_fraction > UNTOUCHED
+            if stats.numel is not None:
+                most["table"] = bool(stats.numel[tables].sum() > stats.numel.sum() / 2)
 
     def sees(self, stats: StepStats) -> bool:
         """Whether one is known and any of the latest ones, or of a layer, was small."""
@@ -130,14 +130,15 @@ class Stalled(LayerRule):
         late = self.lasting if history.count > self.long else self.low
         nothing = progress.stands_still(but=NOTHING)
         no_more = not never and nothing and latest <= late
-        slow = not (never or no_more) and nothing and progress.of_classes and most <= self.slow
+        limit = self.slow if progress.of_classes else UNCERTAIN * self.slow
+        slow = not (never or no_more) and nothing and most <= limit
         grows = self._most["latest"] > GROWS * self._most["before"]
         value = most if never or slow else latest
-        limit = late if no_more else self.slow if slow else self.low
+        limit = late if no_more else limit if slow else self.low
         alone = known & (self._layers["still"] >= LOOKS) & ~self._layers["table"] & (not (never or no_more or slow))
         bad = (alone | (known & (never or no_more or (slow and not grows)))) & (history.count > self.warmup)
         good = known & (not slow) & (latest > late) & ~alone
-        certain = bad & (no_more or (slow and history.count > self.long))
+        certain = bad & (no_more or (slow and progress.of_classes and history.count > self.long))
         severity = Severity.ERROR if most < ROUNDING or certain.any() else None
         judged = np.where(alone, 0.0, value), np.where(alone, 0.0, limit)
         says = f"{_moved(value, 'lately' if no_more else 'so far')}; {progress.in_words}" * bool(no_more or slow)
@@ -156,6 +157,13 @@ class Stalled(LayerRule):
         self._most = self._remembered["most"] = ModelState(update=np.nan, before=np.nan, latest=np.nan, table=False)
         self._layers = self._remembered["layers"] = LayerState(still=0.0, table=False)
 
+
+UNCERTAIN = 0.25
+"""Factor of the limit where it is not known for certain that nothing was learned."""
+
+UNTOUCHED = 0.9
+"""Share of a layer's gradient that is exactly zero where a step touches a part of it, as the rows of an embedding; dead
+units make it less."""
 
 GOOD_PART = 1e-2
 """Share of the whole gradient that a layer has where its steps should be no less than those of others."""
