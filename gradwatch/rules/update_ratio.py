@@ -177,6 +177,9 @@ has seen two gradients, stray by less."""
 WAKES = 3.0
 """How far a gradient norm strays from the usual one; what is beyond makes no usual step."""
 
+LATELY = 200
+"""Steps whose median is the usual one: a plateau is left within a hundred."""
+
 DEEP = 4
 """Layers from which the changes of all of them multiply (Bernstein et al., NeurIPS 2020)."""
 
@@ -186,5 +189,5 @@ LITTLE = 0.87
 
 def _wakes_up(history: History) -> bool:
     """Whether the gradient that made the latest step was far beyond the usual one, as where a plateau is left."""
-    recent = history.total_norm[-EARLY:]
+    recent = history.total_norm[-LATELY:]
     return bool((recent[-2:-1] > WAKES * np.median(recent[np.isfinite(recent)])).any())
