@@ -144,10 +144,13 @@ class Exploding(LayerRule):
         return Judgement(norm, limit, bad, good, severity=severity, certain=raised, worsens=NOTHING)
 
     def _absolute(self, history: History) -> FloatArray:
-        """float64 [L], the absolute limit; of a layer that moved calmly ten times the norm at which it did."""
+        """float64 [L], the absolute limit; of a layer that moves calmly ten times the largest of the norms by which it
+        did, since the look before."""
         stats = history.now
         if stats.update_ratio is not None and len(history) > 1:
-            self._moved["norm"] = np.where(np.isnan(stats.update_ratio), self._moved["norm"], history.grad_norm[-2])
+            norms = history.grad_norm[-1 - self.window : -1]
+            norms = np.where(np.isfinite(norms), norms, 0.0).max(axis=0)
+            self._moved["norm"] = np.where(np.isnan(stats.update_ratio), self._moved["norm"], norms)
         threshold = self.limit("threshold", stats.layers)
         if is_shallow(stats):
             return np.full(len(threshold), np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import History
 from gradwatch.patterns import check_number
-from gradwatch.progress import APART, NOTHING
+from gradwatch.progress import APART, NOTHING, STAYS
 from gradwatch.records import or_nan
 from gradwatch.rules.base import Judgement, last_layer
 from gradwatch.rules.flagged import Flagged
@@ -22,9 +22,10 @@ class OffTarget(Flagged):
 
     A mean of the targets would do better than such outputs. So it is where the data are in large units or the targets
     in small ones, which makes outputs that are noise; or where the targets are in large units, and an optimizer whose
-    steps do not grow with the error has far to go. It becomes an ERROR where the noise has not gone down to half within
-    a hundred steps, or the outputs have come no nearer to the targets. It is seen at the sampled steps, of the last
-    layer's outputs: see :func:`~gradwatch.off_target.off_target`.
+    steps do not grow with the error has far to go. Where the noise has gone down to a quarter since the first look that
+    counts, or the outputs have come nearer to the targets, nothing is told: it will be gone. It becomes an ERROR where
+    two hundred steps have not taken half of the noise, or the outputs have come no nearer at all. It is seen at the
+    sampled steps, see :func:`~gradwatch.off_target.off_target`.
 
     Args:
         scatter: limit of the share of the squared error that is the outputs' own scatter.
@@ -64,7 +65,7 @@ class OffTarget(Flagged):
     offset: float = 0.7
     # The outputs' mean is off by one and a half times as much as single examples are, as of prices or ages.
     warmup: int = 100
-    patience: int = 2
+    patience: int = 3
     recovery: int = 1
 
     def __post_init__(self) -> None:
@@ -84,11 +85,13 @@ class OffTarget(Flagged):
     def judge(self, history: History) -> Judgement:
         stats, run = history.now, self._run
         scatter, offset, last = or_nan(stats.output_scatter), or_nan(stats.output_offset), last_layer(stats)
-        self._scatters = scatter >= self.scatter
+        left = _odds(scatter) / run["odds"] if run["since"] else 0.0
+        self._scatters = left > 1 / 4
         value, limit = (scatter, self.scatter) if self._scatters else (offset, self.offset)
-        bad = last & (value >= limit) & (history.count > self.warmup)
+        lies_off = offset >= self.offset and history.progress.left > STAYS
+        bad = last & (self._scatters or lies_off) & (history.count > self.warmup)
         good = last & (scatter < self.scatter / 2) & (offset < self.offset)
-        lasts = self._scatters and history.count - run["since"] >= APART and _odds(scatter) > run["odds"] / 2
+        lasts = left > 1 / 2 and history.count - run["since"] >= 2 * APART
         of_all = np.full(len(last), value), np.full(len(last), limit)
         known, worsens = last & np.isfinite(value), 0.0 if self._scatters else NOTHING
         return Judgement(*of_all, bad, good, known=known, certain=bad & bool(lasts), worsens=worsens)

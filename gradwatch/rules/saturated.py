@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwatch.history import EARLY, History
 from gradwatch.patterns import PerLayer
-from gradwatch.progress import NOTHING
+from gradwatch.progress import LITTLE, NOTHING
 from gradwatch.records import Severity
 from gradwatch.rules.base import Judgement, LayerRule, last_layer, of_layers
 from gradwatch.rules.state import LayerState
@@ -19,10 +19,12 @@ from gradwatch.rules.state import LayerState
 class Saturated(LayerRule):
     """Most outputs of the sigmoid or tanh behind a layer are so far out that no gradient passes.
 
-    It is seen at the first steps and at the sampled ones, of activations that are modules. From the start it is an
-    ERROR: the weights or the inputs are too large. Later it is a WARNING, since gates may close as they learn, and so
-    it is where an earlier look found none, as an optimizer may fit separable data within a few steps; where nothing is
-    learned from then on it becomes an ERROR. Behind the last layer it is none: outputs of 0 or 1 are what is asked for.
+    It is seen at the first steps and at the sampled ones, of activations that are modules. In several layers from the
+    start it is an ERROR: the weights or the inputs are too large. In a single one it is a WARNING, since the layers
+    behind it may learn from what it says; so it is later, since gates may close as they learn, and where an earlier
+    look found none, as an optimizer may fit separable data within a few steps. Where nothing is learned from then on it
+    becomes an ERROR, and where much was learned before it is none. Behind the last layer it is none either: outputs of
+    0 or 1 are what is asked for.
 
     Args:
         share: limit of the share of outputs whose derivative is below 5% of its largest.
@@ -75,8 +77,12 @@ class Saturated(LayerRule):
         limit = self.limit("share", stats.layers)
         known = ~np.isnan(found)
         bad = known & (found > limit)
+        late, left = history.count > EARLY, history.progress.left
+        if late and left < (LITTLE if history.progress.of_classes else SOLVED):  # it does what it should
+            bad &= self._episodes["open"]
         opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
-        severity = Severity.WARNING if history.count > EARLY or self._fine["ever"][opens].all() else None
+        may_learn = late or self._fine["ever"][opens].all() or bad.sum() == 1
+        severity = Severity.WARNING if may_learn else None
         return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity, worsens=NOTHING)
 
     def reset(self) -> None:
@@ -85,3 +91,7 @@ class Saturated(LayerRule):
 
     def describe(self, value: float, threshold: float) -> str:
         return f"{value:.0%} of the outputs of its activation are saturated"
+
+
+SOLVED = 0.3
+"""Share of the first gradient at the outputs that is left where much was learned, whatever the loss."""

@@ -22,9 +22,9 @@ class UnscaledInputs(Flagged):
 
     The curvature of the loss grows with the square of the inputs, and so much faster along large features than along
     small ones that those are not learned. Networks that learn from such data all the same are none of it, nor are
-    layers with a normalisation right behind. Where nothing was ever learned it is an ERROR; but those whose first steps
-    throw the weights off are for :class:`~gradwatch.rules.Exploding` and :class:`~gradwatch.rules.UpdateRatio`, which
-    tell of them earlier. It is seen at the sampled steps.
+    layers with a normalisation right behind. Where nothing was ever learned it becomes an ERROR, of tiny data at once;
+    but those whose first steps throw the weights off are for :class:`~gradwatch.rules.Exploding` and
+    :class:`~gradwatch.rules.UpdateRatio`, which tell of them earlier. It is seen at the sampled steps.
 
     Args:
         threshold: limit of the root mean square.
@@ -73,11 +73,13 @@ class UnscaledInputs(Flagged):
     def judge(self, history: History) -> Judgement:
         rms, limit, out = self._range(history.now)
         bad, known = out & history.progress.is_none(but=LITTLE), np.isfinite(rms) & (rms > 0)
-        fatal = history.progress.is_none(but=NOTHING) and not self._run["thrown"]
-        never = bad & fatal & (self._out["looks"] > self.patience)
+        nothing = history.progress.is_none(but=NOTHING) and not self._run["thrown"]
+        never = bad & nothing & (self._out["looks"] > self.patience)
         self._episodes.hasten(never, self.patience - 1)
-        severity = Severity.ERROR if never.any() else None
-        return Judgement(rms, limit, bad, known & ~bad, known=known, severity=severity, certain=never)
+        fatal = never & (rms < 1)  # of large data small steps may learn yet
+        severity = Severity.ERROR if fatal.any() else None
+        worsens = NOTHING * nothing
+        return Judgement(rms, limit, bad, known & ~bad, known=known, severity=severity, certain=fatal, worsens=worsens)
 
     def reset(self) -> None:
         super().reset()

@@ -22,10 +22,28 @@ def check(rule: Saturated, *shares: list[float] | None, before: int = 0) -> list
     return found
 
 
-def test_more_than_half_from_the_start_is_an_error() -> None:
+def test_more_than_half_of_several_layers_from_the_start_is_an_error() -> None:
+    (alert,) = check(Saturated(), *[[0.9, 0.8, NAN]] * 10)
+    assert (alert.step, alert.layers, alert.severity) == (Saturated.patience - 1, ("fc0", "fc1"), Severity.ERROR)
+    assert alert.message == "fc0, fc1: 90% of the outputs of its activation are saturated"
+
+
+def test_of_a_single_layer_it_is_a_warning() -> None:
     (alert,) = check(Saturated(), *[[0.9, 0.3, NAN]] * 10)
-    assert (alert.step, alert.layer, alert.severity) == (Saturated.patience - 1, "fc0", Severity.ERROR)
-    assert alert.message == "fc0: 90% of the outputs of its activation are saturated"
+    assert (alert.step, alert.layer, alert.severity) == (Saturated.patience - 1, "fc0", Severity.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [({"output_error": 0.75}, True), ({"output_error": 0.65}, False), ({"output_gradient": 0.2}, False)],
+)
+def test_what_has_learned_may_saturate(left: dict[str, float], told: bool) -> None:
+    error = "output_error" in left
+    fine, seen = layers([1.0, 1.0, 1.0]), {"saturated": np.array([0.9, 0.8, NAN])}
+    first = {"output_error": 1.0} if error else {"output_gradient": 1.0}
+    run = [stats(i, fine, **{k: v + 0.01 * i for k, v in first.items()}) for i in range(5)]
+    run += [stats(5 + i, fine, **left) for i in range(200)] + [stats(205 + i, fine, **seen) for i in range(10)]
+    assert bool(told_by(Saturated(), run)) is told
 
 
 def test_later_it_is_a_warning() -> None:
@@ -46,9 +64,13 @@ def test_later_it_is_an_error_where_nothing_was_learned(left: float, severity: S
 
 def test_what_an_earlier_look_has_found_fine_is_a_warning() -> None:
     """Whatever other layers were."""
-    fine, later = [0.9, 0.3, NAN], [0.9, 0.9, NAN]
-    found = check(Saturated(), *[fine] * 6, *[later] * 6)
-    assert [(a.layer, a.severity) for a in found] == [("fc0", Severity.ERROR), ("fc1", Severity.WARNING)]
+    fine, later = [0.9, 0.3, 0.9, NAN], [0.9, 0.9, 0.9, NAN]
+    run = [stats(i, layers([1.0] * 4), saturated=np.array(fine if i < 6 else later)) for i in range(12)]
+    assert [(a.layer, a.severity) for a in told_by(Saturated(), run)] == [
+        ("fc0", Severity.ERROR),
+        ("fc2", Severity.ERROR),
+        ("fc1", Severity.WARNING),
+    ]
 
 
 def test_the_last_layer_may_be() -> None:
