@@ -206,8 +206,11 @@ class Exploding(LayerRule):
         if not bad.any():
             return None
         says = NORM + f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
-        says += f"; {history.progress.in_words}" * (history.count > EARLY)
-        return Judgement(stats.grad_norm, np.full(len(bad), size), bad, good=np.zeros(len(bad), bool), says=says)
+        late = history.count > EARLY
+        says += f"; {history.progress.in_words}" * late
+        severity = Severity.WARNING if late and self._start["update"] < SMALL else None  # it may get there yet
+        none, of_all = np.zeros(len(bad), bool), (stats.grad_norm, np.full(len(bad), size))
+        return Judgement(*of_all, bad, good=none, says=says, severity=severity, worsens=NOTHING)
 
     def _by_first_norm(self, history: History, factor: float) -> Judgement | None:
         stats, first, total = history.now, history.first, history.total_norm[-EARLY:]
@@ -243,6 +246,9 @@ weight moves any more."""
 
 USUAL = 50.0
 """Times what a cross entropy asks of the outputs at first, up to which a layer's gradient norm is usual."""
+
+SMALL = 0.03
+"""``|step| / |parameters|`` up to which none of the first steps throws the weights off."""
 
 NEXT_TO_NOTHING = 0.85
 """Share of the outputs' error that is left of a run that a first step has thrown off."""

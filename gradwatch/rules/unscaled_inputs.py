@@ -78,7 +78,7 @@ class UnscaledInputs(Flagged):
         self._episodes.hasten(never, self.patience - 1)
         fatal = never & (rms < 1)  # of large data small steps may learn yet
         severity = Severity.ERROR if fatal.any() else None
-        worsens = NOTHING * nothing
+        worsens = NOTHING * (nothing and history.progress.stands_still(but=NOTHING))
         return Judgement(rms, limit, bad, known & ~bad, known=known, severity=severity, certain=fatal, worsens=worsens)
 
     def reset(self) -> None:
