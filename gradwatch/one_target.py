@@ -15,6 +15,10 @@ MEASURED = 8
 SPREAD = 1e-9
 """Share of the outputs' variance that several targets have at least, but for the gradient's rounding."""
 
+EXACT = 1e-3
+"""By which the number may be off that of a mean or a sum of squares, or of their halves. It is another where a line is
+fitted to what lies on one: what is left of the error is in proportion to the outputs, too."""
+
 OFF = 1e-3
 """Distance of the target from the outputs' mean, relative to their spread, from which it is another than that mean, as
 which it is where a spread is to be less."""
@@ -23,8 +27,8 @@ which it is where a spread is to be less."""
 def one_target(outputs: Tensor, gradient: Tensor) -> Tensor:
     """0-dim bool, whether the gradient is that of a squared error of one target, which nobody would have chosen.
 
-    It is outputs - targets, times a number. Where targets [N] are subtracted from outputs [N, 1], each from each, it is
-    outputs - the targets' mean.
+    It is outputs - targets, times a number that is known. Where targets [N] are subtracted from outputs [N, 1], each
+    from each, it is outputs - the targets' mean.
 
     Args:
         outputs: [N].
@@ -45,5 +49,7 @@ def one_target(outputs: Tensor, gradient: Tensor) -> Tensor:
     rest = (g - factor * z).square().sum() / g.square().sum()
     rounding = (4 * torch.finfo(g.dtype).eps) ** 2 * gradient.square().mean() / g.square().mean()
     apart = off.abs() > OFF * z.square().mean().sqrt()
-    fits = (factor > 0) & torch.isfinite(target) & (rest < SPREAD + rounding)
+    n = len(outputs)
+    known = [(factor / number - 1).abs() < EXACT for number in (2 / n, 1 / n, 2 * n, n)]
+    fits = torch.stack(known).any() & torch.isfinite(target) & (rest < SPREAD + rounding)
     return fits & apart & ~chosen & (len(outputs) >= MEASURED)

@@ -23,7 +23,7 @@ def told(outputs: Tensor, loss: Callable[[Tensor], Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("loss", [F.mse_loss, lambda z, y: (z - y).square().sum(), lambda z, y: (z - y).norm()])
+@pytest.mark.parametrize("loss", [F.mse_loss, lambda z, y: (z - y).square().sum(), lambda z, y: 0.5 * F.mse_loss(z, y)])
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_targets_that_are_broadcast(loss: Callable[[Tensor, Tensor], Tensor], scale: float) -> None:
     z, targets = normal(N, 1), scale * normal(N, seed=1) + 3.217
@@ -36,6 +36,12 @@ def test_targets_that_are_broadcast(loss: Callable[[Tensor, Tensor], Tensor], sc
 def test_one_target_that_somebody_chose_is_no_mistake(target: float) -> None:
     """As that of a discriminator for all real examples."""
     assert not told(normal(N, 1), lambda z: (z - target).square().mean())
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.9, 2.1])
+def test_a_line_that_is_fitted_to_a_line_is_none(slope: float) -> None:
+    x = normal(N, 1)
+    assert not told(slope * x + 0.3, lambda z: F.mse_loss(z, 2 * x + 1))
 
 
 @pytest.mark.parametrize("spread", [1e-4, 0.01, 1.0])

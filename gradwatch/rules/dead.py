@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,9 +24,10 @@ class Dead(LayerRule):
     Where the layer and all before it are dead and one after it is not, nothing before that one learns any more: ERROR,
     within a few steps; within ``isolated_patience`` where each step has a single example, which may well pass nothing.
     A dead layer among living ones may be an expert that is never chosen or a detached branch: a WARNING to look, after
-    more patience. So it is where all layers are zero, since a hinge loss whose margins are kept leaves nothing to learn
-    from; it is an ERROR where nothing was learned. Where none ever had a gradient it is told of after 20 steps, and is
-    an ERROR after ``isolated_patience``. A layer without a gradient (frozen, not used) is not dead.
+    more patience. Where all layers are zero it takes twice that, and is none where the loss asks for nothing, as a
+    hinge loss does whose margins are kept; it is an ERROR where nothing was learned. Where none ever had a gradient it
+    is told of after 20 steps, and is an ERROR after ``isolated_patience``. A layer without a gradient (frozen, not
+    used) is not dead.
 
     As good as dead is what lies before a layer that nearly all examples give nothing but zeros, and from where on it
     stays so: those few that get through are all that there is to learn from. It is seen at the first steps and at the
@@ -100,10 +102,14 @@ class Dead(LayerRule):
         zero = stats.has_grad & (stats.grad_norm == 0)
         alive = stats.has_grad & ~zero
         cut_off = zero & ~np.logical_or.accumulate(alive) & alive.any()  # before the first that is alive
+        if stats.numel is not None and stats.numel[cut_off].sum() <= 1:  # a number of the model's own is before nothing
+            cut_off &= False
         starved = stats.has_grad & np.isfinite(stats.grad_norm) & (self._starved["looks"] >= self.patience)
         steps = np.where(zero & (history.count > self.warmup), self._zero["steps"] + 1, 0)
         self._zero["steps"] = steps
         least = self.isolated_patience if self._run["alive"] else min(NEVER, self.isolated_patience)
+        if self._run["alive"] and stats.total_norm == 0:  # until a look has told whether anything is asked for
+            least = INF if self._run["solved"] else 2 * least
         cut_off &= ~np.bool_(self._run["single"]) | (steps > self.isolated_patience - self.patience)
         bad = (steps > 0) & (cut_off | (steps > least - self.patience))
         self._episodes.hasten(starved, self.patience - 1)
@@ -138,12 +144,14 @@ class Dead(LayerRule):
         super().reset()
         self._zero = self._remembered["zero"] = LayerState(steps=0)
         self._starved = self._remembered["starved"] = LayerState(looks=0, some_looks=0, share=0.0)
-        self._run = self._remembered["run"] = ModelState(alive=False, single=False)
+        self._run = self._remembered["run"] = ModelState(alive=False, single=False, solved=False)
         self._cut_off = False
 
     def look(self, history: History) -> None:
         """What a close look tells: the layers before one that is given nothing, where it stays so from there."""
         stats, starved = history.now, self._starved
+        if stats.loss_gradient is not None:
+            self._run["solved"] = stats.loss_gradient == 0
         if stats.variation is not None:
             self._run["single"] = bool(np.isnan(stats.variation).all() and np.isnan(or_nan(stats.output_variation)))
         if stats.given_nothing is None or stats.variation is None:
@@ -158,6 +166,9 @@ class Dead(LayerRule):
             lasting = np.where(starved["looks"] > 0, self.patience, 0)
             starved["looks"] = np.maximum(np.maximum(starved["looks"], starved["some_looks"]), lasting)
 
+
+INF = sys.maxsize
+"""More steps than there will be."""
 
 NEVER = 20
 """Steps after which it is told of a network that never had a gradient, as of one that none comes to."""

@@ -6,7 +6,7 @@ import pytest
 from gradwatch import History, Severity
 from gradwatch.rules import Dead
 from gradwatch.rules.dead import NEVER
-from tests.histories import each, history_of, layers, slow, stats, told_by
+from tests.histories import NAN, each, history_of, layers, slow, stats, told_by
 
 RULE = Dead()
 CUT_OFF = RULE.patience + RULE.warmup
@@ -35,8 +35,22 @@ def test_a_dead_layer_among_living_ones_is_a_warning_after_more_patience() -> No
 
 
 def test_where_all_are_zero_nothing_is_cut_off() -> None:
-    found = each(Dead().check(history_of([layers([1.0, 1.0])] + [layers([0.0, 0.0])] * (ISOLATED + 20))))
-    assert [(a.step, a.severity) for a in found] == [(ISOLATED - 1, Severity.WARNING)] * 2
+    found = each(Dead().check(history_of([layers([1.0, 1.0])] + [layers([0.0, 0.0])] * (2 * ISOLATED + 20))))
+    later = ISOLATED + RULE.isolated_patience
+    assert [(a.step, a.severity) for a in found] == [(later - 1, Severity.WARNING)] * 2
+
+
+@pytest.mark.parametrize(("asked", "told"), [(0.0, False), (0.1, True), (NAN, True)])
+def test_a_loss_that_asks_for_nothing_has_been_solved(asked: float, told: bool) -> None:
+    run = [stats(0, layers([1.0, 1.0]))]
+    run += [stats(i, layers([0.0, 0.0]), loss_gradient=asked if i == 60 else None) for i in range(1, 200)]
+    assert bool(told_by(Dead(), run)) is told
+
+
+@pytest.mark.parametrize(("numel", "severity"), [(1.0, Severity.WARNING), (8.0, Severity.ERROR)])
+def test_a_number_of_the_models_own_comes_before_nothing(numel: float, severity: Severity) -> None:
+    run = [stats(i, layers([0.0, 1.0]), numel=np.array([numel, 64.0])) for i in range(ISOLATED + 20)]
+    assert [(a.layer, a.severity) for a in told_by(Dead(), run)] == [("fc0", severity)]
 
 
 def test_where_no_layer_ever_had_a_gradient_nothing_will_train() -> None:
