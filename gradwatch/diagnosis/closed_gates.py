@@ -68,7 +68,8 @@ class ClosedGates:
             for layer, size in biases.items()
             if size >= self.large_bias and any(layer.startswith(f"{name}.") for name in names if name)
         }
-        confidence, remedy, change = whole.confidence("multiply"), with_skips(names, len(gates)), "residual"
+        confidence = round(whole.confidence("multiply") / 2, 2)
+        remedy, change = with_skips(names, len(gates)), "residual"
         if large:
             evidence.append(f"the initial biases of {span(list(large))} have a size of {max(large.values()):.3g}")
             remedy, change = f"set the initial biases of {span(list(large))} to 0", "init_scale"

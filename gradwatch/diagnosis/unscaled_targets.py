@@ -58,7 +58,7 @@ class UnscaledTargets:
         if len(sizes) and np.median(sizes) > LARGE_SIGNAL:
             return None
         return _diagnosis(
-            0.7,
+            0.85 if progress.first > CLEAR * self.min_error else 0.7,
             f"the gradient at the outputs had a norm of {progress.first:.3g} at the first steps"
             + (f", and {progress.left:.0%} of that is left" if progress.left <= 1 else ""),
             "with standardised targets it is 2 / sqrt(batch) at most; a loss that is multiplied by a number, or "
@@ -70,6 +70,9 @@ def _diagnosis(confidence: float, *evidence: str) -> Diagnosis:
     remedy = "standardise the targets: subtract their mean and divide by their standard deviation (that of the "
     return Diagnosis("unscaled_targets", confidence, (), evidence, f"{remedy}training data)", "data_scaling")
 
+
+CLEAR = 4.0
+"""Times the limit from which large targets come before the learning rate."""
 
 LARGE_SIGNAL = 50.0
 """Norm of most layers' inputs at the first step that explains a large error."""

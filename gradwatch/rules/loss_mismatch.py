@@ -22,7 +22,7 @@ WORDS = {
     "labels": "the labels of its binary cross entropy are not 0 and 1, as they should be",
     "sign": "training makes its cross entropy larger: the loss is negated, or the optimizer has maximize=True",
     "raw": "its outputs go into a negative log likelihood that takes log-probabilities",
-    "probabilities": "its probabilities go into a negative log likelihood that takes their logarithms",
+    "probabilities": "its probabilities go into an absolute error, or a likelihood that takes their logarithms",
     "examples": "its outputs are normalised over the examples, and should be over the classes",
     "softmax of examples": "its outputs go through a softmax over the examples before a cross entropy of logits",
     "broadcast": "all its outputs are held against one target, as where targets [N] are subtracted from outputs [N, 1]",

@@ -19,12 +19,12 @@ from gradwatch.rules.state import LayerState
 class Saturated(LayerRule):
     """Most outputs of the sigmoid or tanh behind a layer are so far out that no gradient passes.
 
-    It is seen at the first steps and at the sampled ones, of activations that are modules. In several layers from the
-    start it is an ERROR: the weights or the inputs are too large. In a single one it is a WARNING, since the layers
-    behind it may learn from what it says; so it is later, since gates may close as they learn, and where an earlier
-    look found none, as an optimizer may fit separable data within a few steps. Where nothing is learned from then on it
-    becomes an ERROR, and where much was learned before it is none. Behind the last layer it is none either: outputs of
-    0 or 1 are what is asked for.
+    It is seen at the first steps and at the sampled ones, of activations that are modules. In other layers from the
+    start it is an ERROR: the weights or the inputs are too large. In the first one alone it is a WARNING, since the
+    layers behind it may learn from what it says; so it is later, since gates may close as they learn, and where an
+    earlier look found none, as an optimizer may fit separable data within a few steps. Where nothing is learned from
+    then on it becomes an ERROR, and where much was learned before it is none. Behind the last layer it is none either:
+    outputs of 0 or 1 are what is asked for.
 
     Args:
         share: limit of the share of outputs whose derivative is below 5% of its largest.
@@ -81,7 +81,8 @@ class Saturated(LayerRule):
         if late and left < (LITTLE if history.progress.of_classes else SOLVED):  # it does what it should
             bad &= self._episodes["open"]
         opens = bad & ~self._episodes["open"] & (self._episodes["bad_steps"] >= self.patience - 1)
-        may_learn = late or self._fine["ever"][opens].all() or bad.sum() == 1
+        behind_may = bad.sum() == 1 and not stats.has_grad[: np.argmax(bad)].any()
+        may_learn = late or behind_may or self._fine["ever"][opens].all()
         severity = Severity.WARNING if may_learn else None
         return Judgement(found, limit, bad, good=known & ~bad, known=known, severity=severity, worsens=NOTHING)
 

@@ -60,7 +60,7 @@ def test_what_is_multiplied_without_biases_is_led_around() -> None:
     found = explain("vanishing", *[layer, gate] * 3)
     assert found is not None
     share = 3 * math.log(1e-4) / (3 * math.log(1e-4) + 3 * math.log(0.5))
-    assert found.confidence == pytest.approx(share, abs=0.005)
+    assert found.confidence == pytest.approx(share / 2, abs=0.005)
     assert (found.change, found.layers) == ("residual", ("glu",))
     assert found.remedy.startswith("add skip connections around each layer")
 

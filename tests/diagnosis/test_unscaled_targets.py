@@ -27,7 +27,7 @@ def explain(
 def test_an_error_of_hundreds_of_which_nearly_all_is_left(rule: str) -> None:
     found = explain(400.0, 0.96, rule)
     assert found is not None
-    assert (found.cause, found.change, found.confidence, found.layers) == ("unscaled_targets", "data_scaling", 0.7, ())
+    assert (found.cause, found.change, found.confidence, found.layers) == ("unscaled_targets", "data_scaling", 0.85, ())
     assert (
         found.evidence[0] == "the gradient at the outputs had a norm of 400 at the first steps, and 96% of that is left"
     )

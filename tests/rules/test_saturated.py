@@ -28,9 +28,14 @@ def test_more_than_half_of_several_layers_from_the_start_is_an_error() -> None:
     assert alert.message == "fc0, fc1: 90% of the outputs of its activation are saturated"
 
 
-def test_of_a_single_layer_it_is_a_warning() -> None:
-    (alert,) = check(Saturated(), *[[0.9, 0.3, NAN]] * 10)
-    assert (alert.step, alert.layer, alert.severity) == (Saturated.patience - 1, "fc0", Severity.WARNING)
+@pytest.mark.parametrize(
+    ("shares", "layer", "severity"),
+    [([0.9, 0.3, NAN], "fc0", Severity.WARNING), ([0.3, 0.9, NAN], "fc1", Severity.ERROR)],
+)
+def test_of_the_first_layer_alone_it_is_a_warning(shares: list[float], layer: str, severity: Severity) -> None:
+    """Those behind it may learn; those before another may not."""
+    (alert,) = check(Saturated(), *[shares] * 10)
+    assert (alert.step, alert.layer, alert.severity) == (Saturated.patience - 1, layer, severity)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_later_it_is_an_error_where_nothing_was_learned(left: float, severity: S
 
 def test_what_an_earlier_look_has_found_fine_is_a_warning() -> None:
     """Whatever other layers were."""
-    fine, later = [0.9, 0.3, 0.9, NAN], [0.9, 0.9, 0.9, NAN]
+    fine, later = [0.9, 0.3, 0.9, NAN], [0.9, 0.9, 0.9, NAN]  # three activations and the last layer
     run = [stats(i, layers([1.0] * 4), saturated=np.array(fine if i < 6 else later)) for i in range(12)]
     assert [(a.layer, a.severity) for a in told_by(Saturated(), run)] == [
         ("fc0", Severity.ERROR),
