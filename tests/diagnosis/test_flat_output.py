@@ -82,7 +82,7 @@ def test_a_margin_that_is_kept_asks_for_nothing_more() -> None:
         found = monitor.report()
     assert found.alerts == ()  # looks have told so
     dead = gw.Alert(299, "dead", None, gw.Severity.WARNING, 0.0, 0.0, "", layers=("0", "2"))
-    told = FlatOutput().explain(monitor.history, found.profile, [dead])
+    told = FlatOutput().explain(monitor.history, BackwardProfile((), step=299), [dead])
     assert told is not None
     assert told.remedy.startswith("look at the loss: a margin that is kept asks for nothing more")
 
