@@ -387,7 +387,7 @@ def test_causes_are_told_once_each_and_the_surest_first():
 
 def test_what_is_told_within_steps_taken_in_together_is_told_at_its_step(clock):
     """Each report says what was known at its step, as where each step is taken in by itself."""
-    norms = [1.0] * 30 + [2.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0] + [1.0] * 30 + [float("nan")] * 4 + [1.0] * 20
+    norms = [1.0] * 30 + [2.0, 1.0, 0.0, 0.0, 2.0, *[0.0] * 7] + [1.0] * 30 + [float("nan")] * 4 + [1.0] * 20
 
     def reports(*sinks):
         rules = [gw.rules.Dead(patience=2, isolated_patience=3, recovery=2), gw.rules.NonFinite(), gw.rules.Spike()]

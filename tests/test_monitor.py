@@ -867,7 +867,7 @@ def test_two_monitors_may_be_given_one_set_of_rules():
 def test_spikes_of_two_steps_in_a_row_in_other_layers_are_two():
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
     monitor = gw.Monitor(model, sinks=(), strict=True)
-    for step in range(60):
+    for step in range(50):
         give(model, {40: {"0": 500.0, "1": 500.0}, 41: {"2": 500.0, "3": 500.0}}.get(step, {}))
         monitor.step()
     assert [(a.step, a.rule) for a in monitor.alerts] == [(40, "spike"), (41, "spike")]
