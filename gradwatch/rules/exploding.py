@@ -208,7 +208,8 @@ class Exploding(LayerRule):
         says = NORM + f"comes from an input of norm {sizes[-1]:.3g} of the last layer, {sizes[0]:.3g} of the first"
         late = history.count > EARLY
         says += f"; {history.progress.in_words}" * late
-        severity = Severity.WARNING if late and self._start["update"] < SMALL else None  # it may get there yet
+        of_data = sizes[-1] <= sizes[0]  # by small steps it may get there yet
+        severity = Severity.WARNING if late and of_data and self._start["update"] < SMALL else None
         none, of_all = np.zeros(len(bad), bool), (stats.grad_norm, np.full(len(bad), size))
         return Judgement(*of_all, bad, good=none, says=says, severity=severity, worsens=NOTHING)
 
