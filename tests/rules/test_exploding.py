@@ -212,9 +212,9 @@ def test_a_start_that_is_too_large_where_little_was_learned_since(
 @pytest.mark.parametrize(
     ("sizes", "moved", "severity"),
     [
-        (np.array([60.0, 60.0, 60.0, 60.0]), 0.02, Severity.WARNING),
-        (np.array([60.0, 60.0, 60.0, 60.0]), 0.04, Severity.ERROR),
-        (np.array([50.0, 60.0, 60.0, 60.0]), 0.02, Severity.ERROR),
+        (np.array([400.0, 300.0, 300.0, 300.0]), 0.02, Severity.WARNING),
+        (np.array([400.0, 300.0, 300.0, 300.0]), 0.04, Severity.ERROR),
+        (np.array([300.0, 300.0, 300.0, 400.0]), 0.02, Severity.ERROR),
     ],
 )
 def test_large_data_and_small_steps_may_get_there_yet(sizes: np.ndarray, moved: float, severity: Severity) -> None:
