@@ -74,7 +74,14 @@ class Exploding(LayerRule):
     name: ClassVar[str] = "exploding"
     looks_at: ClassVar[tuple[str, ...]] = ("total_update", "input_size", "output_error")
     severity: ClassVar[Severity] = Severity.ERROR
-    follows: ClassVar[tuple[str, ...]] = ("loss_mismatch", "not_zeroed", "overflow", "update_ratio", "unstable")
+    follows: ClassVar[tuple[str, ...]] = (
+        "loss_mismatch",
+        "not_zeroed",
+        "overflow",
+        "underflow",
+        "update_ratio",
+        "unstable",
+    )
 
     threshold: PerLayer = 1e3
     # The fixed limit that separated published fault sets without a false alarm; healthy exceptions move calmly.
