@@ -73,6 +73,13 @@ def test_a_distance_like_that_of_a_cross_entropy_is_not_far() -> None:
     assert told(normal(64), lambda y: F.mse_loss(y, FAR / 2 + 0.1 * y.detach()))[1] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    outputs, targets = 3 * normal(512), normal(512, seed=1)
+    expected = told(outputs, lambda y: F.mse_loss(y, targets))
+    assert told(outputs.to(dtype), lambda y: F.mse_loss(y, targets.to(dtype))) == pytest.approx(expected, abs=0.01)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_tells_nothing(value: float) -> None:
     outputs = normal(64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gradwatch.diagnosis.symptoms import told
 from gradwatch.history import History
 from gradwatch.profile import BackwardProfile
-from gradwatch.records import Alert, Diagnosis
+from gradwatch.records import Alert, Diagnosis, Severity
 from gradwatch.verdict import called
 
 
@@ -37,5 +37,8 @@ class SameOutput:
                 f"look at what happens to the examples before {called(layer)}: a mean over the batch, a normalisation "
                 "over a single value, weights of zero"
             )
-        evidence = f"since the run began, of {found[0].message.partition('; ')[0]}"
+        began_so = "since the run began, " * (
+            found[0].severity is Severity.WARNING
+        )  # at once an ERROR: it differed once
+        evidence = f"{began_so}of {found[0].message.partition('; ')[0]}"
         return Diagnosis("same_output", 0.9, (layer,), (evidence,), remedy)

@@ -61,7 +61,7 @@ class OffTarget(Flagged):
     )
 
     scatter: float = 0.5
-    # The outputs vary as much as the targets; of networks that learn, 100 steps leave nothing of it.
+    # The outputs vary as much as the targets do: any constant would do better.
     offset: float = 0.7
     # The outputs' mean is off by one and a half times as much as single examples are, as of prices or ages.
     warmup: int = 100

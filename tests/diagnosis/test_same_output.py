@@ -7,8 +7,8 @@ from tests.diagnosis.profiles import alert
 SAME = "fc: what it is given is the same for every example, and so is the model's output"
 
 
-def explain(message: str, layer: str | None = "fc") -> Diagnosis | None:
-    found = Alert(100, "same_output", layer, Severity.WARNING, 0.0, 1e-6, message)
+def explain(message: str, layer: str | None = "fc", severity: Severity = Severity.WARNING) -> Diagnosis | None:
+    found = Alert(100, "same_output", layer, severity, 0.0, 1e-6, message)
     return SameOutput().explain(History.from_grad_norms(fc=[1.0], out=[1.0]), None, [found])
 
 
@@ -21,6 +21,13 @@ def test_of_the_data_and_of_what_lies_between() -> None:
     assert found is not None
     assert found.evidence[0].endswith("and so is the model's output")
     assert "a mean over the batch" in found.remedy
+
+
+def test_what_was_different_once_was_not_so_since_the_run_began() -> None:
+    for severity, begins in ((Severity.WARNING, f"since the run began, of {SAME}"), (Severity.ERROR, f"of {SAME}")):
+        found = explain(SAME, severity=severity)
+        assert found is not None
+        assert found.evidence == (begins,)
 
 
 def test_a_layer_may_be_called_anything() -> None:

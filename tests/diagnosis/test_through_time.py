@@ -10,6 +10,7 @@ import pytest
 
 from gradwatch import Diagnosis, History
 from gradwatch.diagnosis import ExplodingInTime, LearningRate, VanishingInTime
+from gradwatch.diagnosis.through_time import may_explode
 from gradwatch.profile import BackwardProfile, TimeSteps, Weight
 from tests.diagnosis.profiles import NAN, NOTHING, PROFILES, alert
 
@@ -140,3 +141,13 @@ class TestExploding:
     def test_the_factor_is_above_one(self) -> None:
         with pytest.raises(ValueError, match="ExplodingInTime: factor must be above 1"):
             ExplodingInTime(factor=1.0)
+
+
+def test_a_first_step_of_a_small_gradient_that_throws_the_weights_off_is_the_learning_rates() -> None:
+    grows = [TimeSteps("rnn", np.full(29, 1.1), np.ones(30))]
+    for norm, moved, expected in ((0.9, 0.4, False), (0.9, 0.2, True), (1.1, 0.4, True)):
+        history, first = History(), History.from_grad_norms(rnn=[norm]).latest
+        assert first is not None
+        history.append(first)
+        history.append(replace(first, step=1, total_update=moved))
+        assert may_explode(history, grows) is expected

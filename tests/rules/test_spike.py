@@ -11,7 +11,7 @@ from gradwatch.history import MAD_TO_STD
 from gradwatch.rules import Spike
 from gradwatch.rules.baseline import NOISE
 from gradwatch.rules.spike import BEYOND
-from tests.histories import NAN, history_of, layers
+from tests.histories import NAN, each, history_of, layers
 
 RULE = Spike()
 FACTOR = float(RULE.factor)  # type: ignore[arg-type]
@@ -117,3 +117,9 @@ def test_a_factor_for_each_pattern() -> None:
 def test_arguments_out_of_range(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}$"):
         Spike(**arguments)
+
+
+@pytest.mark.parametrize(("whole", "told"), [(4_000.0, True), (6_000.0, False)])
+def test_a_layer_with_a_hundredth_of_the_gradient_throws_nothing_off(whole: float, told: bool) -> None:
+    history = History.from_grad_norms(fc=[1.0] * 30 + [50.0] + [1.0] * 5, out=[whole] * 36)
+    assert [a.layer for a in each(Spike().check(history))] == ["fc"] * told
